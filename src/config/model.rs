@@ -1,0 +1,271 @@
+//! The checked config: what the rest of the program reads.
+//!
+//! Immutable and cheap to share in an `Arc`. Every value here has been parsed, range-checked and
+//! cross-checked by [`super::check`]; nothing here knows about files, TOML or defaults' origins.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// The whole effective config.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Public listeners.
+    pub listen: Listen,
+    /// Which certificate is served, and which TLS versions.
+    pub tls: Tls,
+    /// Every route; the last one is the default (`[gateway]`) and matches everything.
+    pub routes: Vec<Route>,
+    /// How open and new sessions wait for an absent gateway.
+    pub hold: Hold,
+    /// How plain requests wait for an absent gateway.
+    pub http: Http,
+    /// Bounds on what clients may do.
+    pub limits: Limits,
+    /// The local admin listener.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// TLS listeners.
+    pub https: Vec<SocketAddr>,
+    /// Plain listeners: they only redirect to https.
+    pub http: Vec<SocketAddr>,
+    /// Whether connections from `trusted_proxies` start with a PROXY v1/v2 header.
+    pub proxy_protocol: bool,
+    /// Who may tell us a client's address (PROXY header, `X-Forwarded-For`).
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Where the certificates come from.
+    pub certificate: CertificateSource,
+    /// Lowest TLS version spoken.
+    pub min_version: TlsVersion,
+    /// When set, clients must show a certificate of this CA (PEM file).
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[tls] certificate`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// A self-signed one in this directory, made on first use.
+    Dev {
+        /// Where `cert.pem` and `key.pem` are kept.
+        dir: PathBuf,
+    },
+    /// PEM files, chosen by SNI; the first is the default.
+    Files(Vec<CertificateFiles>),
+}
+
+/// One certificate chain and its key on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM chain, leaf first.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+/// `[tls] min_version`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 and 1.3.
+    V1_2,
+    /// TLS 1.3 only.
+    V1_3,
+}
+
+/// A `[[route]]`, or the default one made of `[gateway]`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// For logs and status: `host/path` as written, or `default`.
+    pub name: String,
+    /// Which hosts; `None`: any.
+    pub host: Option<HostPattern>,
+    /// Path prefix on segment boundaries, starting with `/`; `None`: any.
+    pub path: Option<String>,
+    /// Where matching requests go.
+    pub upstream: Upstream,
+}
+
+/// A host as a route names it. Always lower case, without port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Exactly this name or address.
+    Exact(String),
+    /// `*.suffix`: any name with at least one label before this suffix (stored without `*.`).
+    Under(String),
+}
+
+/// Where a route's gateway is and what it speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Host name or IP address literal (without brackets).
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// What the frames mean.
+    pub protocol: ProtocolKind,
+    /// How readiness is asked.
+    pub probe: Probe,
+    /// Longest time between probes while not ready.
+    pub probe_interval: Duration,
+    /// Longest time between probes while ready.
+    pub probe_interval_ready: Duration,
+    /// Limit of one name look-up plus TCP connect.
+    pub connect_timeout: Duration,
+    /// How clients on loopback are presented.
+    pub loopback_clients: LoopbackClients,
+    /// How lost sessions come back.
+    pub resume: Resume,
+}
+
+/// `[gateway] protocol`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolKind {
+    /// The OpenClaw gateway's JSON protocol.
+    Openclaw,
+    /// Any other WebSocket application.
+    Generic,
+}
+
+/// `[gateway] probe`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// `/startupz`, else `/health` and a challenge (openclaw); an open port (generic).
+    Auto,
+    /// GET this path; 2xx is ready.
+    Path(String),
+    /// An open port is ready.
+    Tcp,
+}
+
+/// `[gateway] loopback_clients`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopbackClients {
+    /// No forwarding headers: the gateway trusts them as it would without us.
+    Local,
+    /// Refuse them.
+    Refuse,
+}
+
+/// `[hold] resume`, overridable per route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// The best way that is honest for the session.
+    Auto,
+    /// Replay where possible, else reconnect.
+    Replay,
+    /// Always close 1012 and let the client return.
+    Reconnect,
+    /// Dial again and go on: for applications without per-connection state.
+    Splice,
+    /// Do not hold: pass the loss on as a close 1012 at once.
+    Off,
+}
+
+/// `[hold]`
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// Longest wait of an open session.
+    pub max: Duration,
+    /// Longest wait of a new upgrade before its 101.
+    pub upgrade: Duration,
+    /// Longest wait between a greeted client's `connect` and our answer.
+    pub handshake: Duration,
+    /// An open session is told this soon.
+    pub notice_after: Duration,
+    /// ... and again this often.
+    pub notice_every: Duration,
+    /// Client bytes kept per held session.
+    pub buffer: usize,
+    /// Client bytes kept over all sessions.
+    pub buffer_total: usize,
+    /// Sessions put back per second.
+    pub resume_rate: u32,
+    /// Unfinished handshakes at a gateway at a time.
+    pub unfinished_handshakes: usize,
+    /// ... of which per client address.
+    pub unfinished_per_ip: usize,
+    /// Whether safe unanswered requests may be sent again after a replay.
+    pub replay_requests: ReplayRequests,
+}
+
+/// `[hold] replay_requests`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayRequests {
+    /// Read-only ones and those the gateway de-duplicates.
+    Safe,
+    /// None.
+    Never,
+}
+
+/// `[http]`
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// How long a plain request may wait for the gateway.
+    pub hold: Duration,
+    /// A browser's page load gets the waiting page after this.
+    pub page_after: Duration,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open WebSocket sessions, held ones included.
+    pub sessions: usize,
+    /// ... of which per client address.
+    pub sessions_per_ip: usize,
+    /// New connections per client address and second (also the burst).
+    pub handshakes_per_ip: u32,
+    /// From accept (or the last response) to a complete request head.
+    pub header_timeout: Duration,
+    /// From accept to a finished TLS handshake.
+    pub tls_timeout: Duration,
+    /// Largest frame from a client, payload bytes.
+    pub frame: u64,
+    /// The same before the gateway has accepted its `connect`.
+    pub preauth_frame: u64,
+    /// Silence after which a client is pinged; an unanswered ping ends it. `None`: never.
+    pub ping_every: Option<Duration>,
+    /// WebSocket `Origin` allow-list; empty: the gateway decides.
+    pub origins: Vec<String>,
+    /// How long live sessions may go on after SIGTERM.
+    pub drain: Duration,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where; `None` turns it off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A `tracing` filter, e.g. `info`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// `[log] format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `Pretty` on a terminal, else `Json`.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}

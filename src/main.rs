@@ -1,0 +1,3 @@
+//! The `holdline` command.
+
+fn main() {}
