@@ -1,1 +1,5 @@
-//! (being written)
+//! What is said: to clients, in their protocol's words.
+//!
+//! No I/O.
+
+pub mod rescue;
