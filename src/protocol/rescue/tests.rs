@@ -1,6 +1,7 @@
 //! Every cause has a complete answer.
 
 use super::*;
+use crate::gateway::Reason;
 
 fn view(phase: Phase, reason: Option<Reason>) -> View {
     let now = Instant::now();
