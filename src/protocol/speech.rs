@@ -89,6 +89,25 @@ pub fn shutdown(expected: Duration, seq: Option<u64>) -> String {
     frame.to_string()
 }
 
+/// What the Control UI shows in a corner, and can take back on the same socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspension {
+    /// Shown.
+    Draining,
+    /// Cleared.
+    Accepting,
+}
+
+/// The gateway's `gateway.suspension`.
+#[must_use]
+pub fn suspension(phase: Suspension) -> String {
+    let phase = match phase {
+        Suspension::Draining => "draining",
+        Suspension::Accepting => "accepting",
+    };
+    json!({"type": "event", "event": "gateway.suspension", "payload": {"phase": phase}}).to_string()
+}
+
 /// What remains of an outage, by the median of the earlier ones, but never less than the gateway
 /// usually needs: clients show the restart for three times as long.
 #[must_use]
