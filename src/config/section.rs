@@ -1,43 +1,26 @@
-//! Reads the keys of one table, each by what it is: a duration, a size, a choice, a list.
+//! Walks the tables of a file and asks them for their keys.
 //!
+//! What a key's value may be is in [`keys`], one reader for each kind.
 //! Asking for a key is what makes it known, so the schema and its reader are one thing. What was
 //! not asked for by the end of a section is an unknown key.
 
+mod keys;
+mod seen;
+
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::checker::{At, Checker, Item, nearest};
+use super::checker::{At, Checker, Item};
 use super::env::{self, Why};
-use super::units::{self, Wrong};
+use super::units::Wrong;
+use seen::Seen;
+
+pub(super) use seen::Bounds;
 
 type Value<'t> = Spanned<DeValue<'t>>;
-
-/// What a number may be.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds<T> {
-    pub(super) min: T,
-    pub(super) max: T,
-    /// Why not more; a clause.
-    pub(super) why: &'static str,
-}
-
-impl<T> Bounds<T> {
-    pub(super) const fn new(min: T, max: T, why: &'static str) -> Self {
-        Self { min, max, why }
-    }
-}
-
-impl Bounds<Duration> {
-    /// Any duration up to this one, but not none at all.
-    pub(super) const fn up_to(max: Duration, why: &'static str) -> Self {
-        Self::new(Duration::from_millis(1), max, why)
-    }
-}
 
 /// One table of the file, or the absence of one.
 pub(super) struct Section<'c, 't> {
@@ -173,185 +156,6 @@ impl<'c, 't> Section<'c, 't> {
         result
     }
 
-    // === values ===
-
-    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> Item<bool> {
-        self.read(key, default, |seen| match seen.value {
-            DeValue::Boolean(value) => Ok(*value),
-            _ => match seen.text.as_deref() {
-                Some("true") if seen.from_env => Ok(true),
-                Some("false") if seen.from_env => Ok(false),
-                _ => Err(Wrong::new(
-                    "neither yes nor no",
-                    "write true or false, without quotes",
-                )),
-            },
-        })
-    }
-
-    /// A whole number.
-    pub(super) fn count<T>(&mut self, key: &'static str, default: T, bounds: Bounds<T>) -> Item<T>
-    where
-        T: Copy + PartialOrd + fmt::Display + TryFrom<i128>,
-    {
-        self.read(key, default, |seen| {
-            let number = seen.whole_number().ok_or_else(|| {
-                Wrong::new("not a whole number", format!("write for example {default}"))
-            })?;
-            let below = || Wrong::new("too small", format!("write at least {}", bounds.min));
-            if number < 0 {
-                return Err(below());
-            }
-            let value = T::try_from(number).unwrap_or(bounds.max);
-            let fits = T::try_from(number).is_ok();
-            within(value, fits, bounds, |n| n.to_string())
-        })
-    }
-
-    /// A duration, `"12s"`.
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        default: Duration,
-        bounds: Bounds<Duration>,
-    ) -> Item<Duration> {
-        self.read(key, default, |seen| read_duration(seen, bounds))
-    }
-
-    /// A duration, or `"off"`.
-    pub(super) fn duration_or_off(
-        &mut self,
-        key: &'static str,
-        default: Option<Duration>,
-        bounds: Bounds<Duration>,
-    ) -> Item<Option<Duration>> {
-        self.read(key, default, |seen| match seen.text.as_deref() {
-            Some("off") => Ok(None),
-            _ => read_duration(seen, bounds).map(Some),
-        })
-    }
-
-    /// A number of bytes, `"256KiB"`.
-    pub(super) fn size(
-        &mut self,
-        key: &'static str,
-        default: u64,
-        bounds: Bounds<u64>,
-    ) -> Item<u64> {
-        self.read(key, default, |seen| {
-            let value = units::size(&seen.measured("\"256KiB\"")?)?;
-            within(value, true, bounds, |n| {
-                format!("\"{}\"", units::show_size(n))
-            })
-        })
-    }
-
-    /// A number per second, `"20/s"`.
-    pub(super) fn rate(
-        &mut self,
-        key: &'static str,
-        default: u32,
-        bounds: Bounds<u32>,
-    ) -> Item<u32> {
-        self.read(key, default, |seen| {
-            let value = units::rate(&seen.measured("\"20/s\"")?)?;
-            within(value, true, bounds, |n| {
-                format!("\"{}\"", units::show_rate(n))
-            })
-        })
-    }
-
-    /// One of a few words; the first is the default.
-    pub(super) fn choice<T: Copy, const N: usize>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        words: [(&'static str, T); N],
-    ) -> Item<T> {
-        self.read(key, default, |seen| {
-            let known = words.map(|(word, _)| word);
-            let list = known.map(|word| format!("\"{word}\"")).join(", ");
-            let text = seen.text.as_deref().unwrap_or_default();
-            let chosen = words
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, value)| *value);
-            chosen.ok_or_else(|| match nearest(text, &known) {
-                Some(word) => {
-                    Wrong::new("not one of its words", format!("did you mean \"{word}\"?"))
-                }
-                None => Wrong::new("not one of its words", format!("write one of {list}")),
-            })
-        })
-    }
-
-    /// A text that `parse` understands.
-    pub(super) fn text<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        parse: impl FnOnce(&str) -> Result<T, Wrong>,
-    ) -> Item<T> {
-        self.read(key, default, |seen| parse(seen.quoted()?))
-    }
-
-    /// A list of texts that `parse` understands.
-    pub(super) fn list<T>(
-        &mut self,
-        key: &'static str,
-        default: Vec<T>,
-        parse: impl Fn(&str) -> Result<T, Wrong>,
-    ) -> Item<Vec<Item<T>>> {
-        let found = self.find(key);
-        let path = join(&self.path, key);
-        let Some(found) = found else {
-            let nobody = Item {
-                value: (),
-                key: path,
-                at: At::Default,
-            };
-            return nobody.with(
-                default
-                    .into_iter()
-                    .map(|value| nobody.with(value))
-                    .collect(),
-            );
-        };
-        let whole = Item {
-            value: (),
-            key: path,
-            at: At::File(found.span()),
-        };
-        let DeValue::Array(values) = found.get_ref() else {
-            let written = self.checker.source().slice(&found.span());
-            self.checker.error(
-                &whole,
-                Wrong::new("not a list", format!("write [{written}]")),
-            );
-            return Item {
-                at: At::Broken,
-                ..whole.with(Vec::new())
-            };
-        };
-        let mut items = Vec::new();
-        let mut sound = true;
-        for (index, value) in values.iter().enumerate() {
-            let key = format!("{}[{index}]", whole.key);
-            match self.parse_at(&key, value, |seen| parse(seen.quoted()?)) {
-                Some(parsed) => items.push(Item {
-                    value: parsed,
-                    key,
-                    at: At::File(value.span()),
-                }),
-                None => sound = false,
-            }
-        }
-        Item {
-            at: if sound { whole.at.clone() } else { At::Broken },
-            ..whole.with(items)
-        }
-    }
-
     // === how a value is read ===
 
     fn read<T>(
@@ -476,83 +280,6 @@ impl<'c, 't> Section<'c, 't> {
             wrong,
         );
     }
-}
-
-// === one value, as the readers see it ===
-
-struct Seen<'v> {
-    value: &'v DeValue<'v>,
-    /// A text's content, with the environment in it.
-    text: Option<Cow<'v, str>>,
-    from_env: bool,
-}
-
-impl Seen<'_> {
-    fn quoted(&self) -> Result<&str, Wrong> {
-        let wrong = || {
-            let kind = self.value.type_str();
-            Wrong::new(
-                format!("a text in quotes is needed here, this is of type {kind}"),
-                "write it in quotes",
-            )
-        };
-        self.text.as_deref().ok_or_else(wrong)
-    }
-
-    /// A number with its unit. One without gets as far as the reader that says which unit it needs.
-    fn measured(&self, example: &str) -> Result<Cow<'_, str>, Wrong> {
-        match (&self.text, self.value) {
-            (Some(text), _) => Ok(Cow::Borrowed(text)),
-            (None, DeValue::Integer(number)) => Ok(Cow::Owned(number.to_string())),
-            _ => Err(Wrong::new(
-                "not a number with a unit, in quotes",
-                format!("write for example {example}"),
-            )),
-        }
-    }
-
-    fn whole_number(&self) -> Option<i128> {
-        match (self.value, &self.text) {
-            (DeValue::Integer(number), _) => {
-                i128::from_str_radix(number.as_str(), number.radix()).ok()
-            }
-            (_, Some(text)) if self.from_env => text.trim().parse().ok(),
-            _ => None,
-        }
-    }
-}
-
-fn read_duration(seen: &Seen<'_>, bounds: Bounds<Duration>) -> Result<Duration, Wrong> {
-    let value = units::duration(&seen.measured("\"30s\"")?)?;
-    within(value, true, bounds, |d| {
-        format!("\"{}\"", units::show_duration(d))
-    })
-}
-
-fn within<T: Copy + PartialOrd>(
-    value: T,
-    fits: bool,
-    bounds: Bounds<T>,
-    show: impl Fn(T) -> String,
-) -> Result<T, Wrong> {
-    if value < bounds.min {
-        return Err(Wrong::new(
-            "too small",
-            format!("write at least {}", show(bounds.min)),
-        ));
-    }
-    if value > bounds.max || !fits {
-        let why = if bounds.why.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", bounds.why)
-        };
-        return Err(Wrong::new(
-            format!("too large{why}"),
-            format!("write at most {}", show(bounds.max)),
-        ));
-    }
-    Ok(value)
 }
 
 fn join(path: &str, key: &str) -> String {
