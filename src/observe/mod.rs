@@ -1,1 +1,5 @@
-//! (being written)
+//! What people and machines can see of holdline: the log, redacted.
+//!
+//! Nothing in this room decides anything.
+
+pub mod log;
