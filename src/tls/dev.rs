@@ -169,7 +169,7 @@ mod tests {
         assert_ne!(second, first);
         fs::write(dir.join("cert.pem"), &first.0).unwrap();
         ensure(dir, &provider(), now).unwrap();
-        assert_ne!(read(dir), (first.0.clone(), second.1.clone()));
+        assert_ne!(read(dir), (first.0.clone(), second.1));
         fs::write(dir.join("key.pem"), &first.1[..40]).unwrap();
         ensure(dir, &provider(), now).unwrap();
         fs::remove_file(dir.join("key.pem")).unwrap();
