@@ -18,10 +18,18 @@
     reason = "in a test a panic is the report"
 )]
 
+pub mod client;
 pub mod frame;
 pub mod gateway;
+pub mod h2;
+pub mod http;
+pub mod net;
+pub mod raw;
 pub mod wait;
 
+pub use client::{Client, Outcome, Role};
 pub use frame::{Decoder, Frame};
 pub use gateway::{Options, ScriptedGateway, Stop};
+pub use net::Target;
+pub use raw::{End, Raw};
 pub use wait::{DEADLINE, within};

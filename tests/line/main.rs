@@ -11,4 +11,5 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod clients_themselves;
 mod gateway_itself;
