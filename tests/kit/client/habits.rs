@@ -15,6 +15,7 @@ pub struct Role {
     /// Whether its `connect` carries a device that signs the nonce.
     pub device: bool,
     pub token: String,
+    pub user_agent: &'static str,
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub backoff: Backoff,
@@ -69,6 +70,7 @@ impl Role {
             role: "operator",
             device: true,
             token: TOKEN.to_owned(),
+            user_agent: "openclaw/2026.9.1",
             path: "/".to_owned(),
             headers: Vec::new(),
             backoff: Backoff {
@@ -102,6 +104,7 @@ impl Role {
         Self {
             id: "openclaw-control-ui",
             mode: "webchat",
+            user_agent: "Mozilla/5.0 (X11; Linux x86_64)",
             headers: vec![("origin".into(), "https://localhost:8443".into())],
             backoff: Backoff {
                 first: Duration::from_millis(800),
@@ -124,6 +127,7 @@ impl Role {
         Self {
             id: "node-host",
             mode: "node",
+            user_agent: "openclaw-node/0.14.0",
             role: "node",
             backoff: Backoff {
                 attempts: Some(10),
@@ -165,7 +169,7 @@ impl Role {
             "client":{"id":self.id,"version":"2026.9.6","platform":"Linux x86_64",
                 "mode":self.mode},
             "role":self.role,"scopes":SCOPES,"caps":["tool-events"],
-            "auth":{"token":self.token},"userAgent":"kit","locale":"en-US"}});
+            "auth":{"token":self.token},"userAgent":self.user_agent,"locale":"en-US"}});
         if self.device {
             connect["params"]["device"] = json!({"id":"d".repeat(64),"publicKey":"key",
                 "signature":sign(nonce),"signedAt":1_795_290_202_130_u64,"nonce":nonce});

@@ -52,6 +52,9 @@ pub struct Journal {
     pub entries: Vec<Entry>,
     /// Probes (`/startupz`, `/readyz`, `/health`) are only counted.
     pub probes: u64,
+    /// Most unfinished handshakes of one client address at a time, and of all together.
+    pub peak_unfinished_per_ip: usize,
+    pub peak_unfinished: usize,
 }
 
 impl Journal {

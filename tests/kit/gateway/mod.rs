@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -55,7 +55,6 @@ struct Inner {
     token: Mutex<String>,
     identity_scopes: Mutex<Vec<String>>,
     released: watch::Sender<HashSet<String>>,
-    executed_keys: Mutex<HashSet<String>>,
     events: broadcast::Sender<String>,
     process: Mutex<Option<Arc<Process>>>,
     processes: AtomicU64,
@@ -84,12 +83,6 @@ impl Inner {
             .wait_for(|keys| keys.contains(key))
             .await
             .expect("the sender lives in self");
-    }
-
-    /// Whether a request with this idempotency key was executed before.
-    fn seen_key(&self, key: &Value) -> bool {
-        key.as_str()
-            .is_some_and(|key| !self.executed_keys.lock().unwrap().insert(key.to_owned()))
     }
 }
 
@@ -130,7 +123,6 @@ impl ScriptedGateway {
             token: Mutex::new(TOKEN.to_owned()),
             identity_scopes: Mutex::new(SCOPES.map(str::to_owned).to_vec()),
             released: watch::Sender::default(),
-            executed_keys: Mutex::default(),
             events: broadcast::channel(64).0,
             process: Mutex::default(),
             processes: AtomicU64::new(0),
@@ -148,7 +140,11 @@ impl ScriptedGateway {
     pub fn listen_at(&self, ip: IpAddr) {
         assert!(self.process().is_none(), "a process is running");
         let number = self.0.processes.fetch_add(1, Ordering::Relaxed) + 1;
-        let listener = listen(SocketAddr::new(ip, self.0.addr.port()));
+        let socket = bind(SocketAddr::new(ip, self.0.addr.port()));
+        if let Some(bytes) = self.0.options.receive_buffer {
+            socket.set_recv_buffer_size(bytes).unwrap();
+        }
+        let listener = socket.listen(1024).expect("listen");
         self.0.phase.send_replace(Phase::Starting);
         let process = Process::start(&self.0, number, listener);
         self.0.note(&process, Event::Started);
@@ -163,6 +159,12 @@ impl ScriptedGateway {
     /// It has been told to stop and still has work: explicit errors, no new WebSockets.
     pub fn drain(&self) {
         self.0.phase.send_replace(Phase::Draining);
+    }
+
+    /// The `shutdown` event alone: what is asked from now on gets an error that says nothing.
+    pub fn announce_shutdown(&self, payload: &Value) {
+        self.0.phase.send_replace(Phase::Closing);
+        self.broadcast("shutdown", payload);
     }
 
     /// Draining, `shutdown` event, close 1012, exit.
@@ -366,8 +368,4 @@ fn bind(addr: SocketAddr) -> TcpSocket {
     socket.set_reuseaddr(true).unwrap();
     socket.bind(addr).expect("a free port");
     socket
-}
-
-fn listen(addr: SocketAddr) -> TcpListener {
-    bind(addr).listen(1024).expect("listen")
 }

@@ -156,7 +156,7 @@ impl Talk<'_> {
         let params = &request["params"];
         let executed = refusal.is_none()
             && !READ_ONLY.contains(&method)
-            && !self.inner.seen_key(&params["idempotencyKey"]);
+            && !self.process.has_seen(&params["idempotencyKey"]);
         self.inner.note(
             self.process,
             Event::Request {

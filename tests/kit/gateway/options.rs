@@ -23,6 +23,8 @@ pub struct Options {
     pub preauth_timeout: Duration,
     pub ping_every: Duration,
     pub tick_interval: Duration,
+    /// Size of its sockets' receive buffers; `None` leaves it to the kernel.
+    pub receive_buffer: Option<u32>,
     /// Whether the journal keeps client frames' payloads.
     pub record_frames: bool,
 }
@@ -39,6 +41,7 @@ impl Default for Options {
             preauth_timeout: Duration::from_secs(15),
             ping_every: Duration::from_secs(25),
             tick_interval: Duration::from_secs(30),
+            receive_buffer: None,
             record_frames: true,
         }
     }

@@ -1,6 +1,6 @@
 //! One gateway process: what it listens on, which connections hang on it, how it dies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +27,8 @@ pub(super) struct Process {
     pub born: Instant,
     pub conns: Mutex<BTreeMap<u64, Conn>>,
     pub unauthenticated: Mutex<HashMap<String, usize>>,
+    /// Idempotency keys; the real gateway keeps them in memory too.
+    keys: Mutex<HashSet<String>>,
     death: watch::Sender<Option<Death>>,
     frozen: watch::Sender<bool>,
     deaf: CancellationToken,
@@ -45,6 +47,7 @@ impl Process {
             born: Instant::now(),
             conns: Mutex::default(),
             unauthenticated: Mutex::default(),
+            keys: Mutex::default(),
             death: watch::Sender::new(None),
             frozen: watch::Sender::new(false),
             deaf: CancellationToken::new(),
@@ -99,6 +102,12 @@ impl Process {
             .await
             .expect("the sender lives in self");
         death.expect("waited for")
+    }
+
+    /// Whether this process has executed a request with this idempotency key before.
+    pub(super) fn has_seen(&self, key: &serde_json::Value) -> bool {
+        key.as_str()
+            .is_some_and(|key| !self.keys.lock().unwrap().insert(key.to_owned()))
     }
 
     /// Its connections that have had their `hello-ok`.

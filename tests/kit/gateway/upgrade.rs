@@ -121,6 +121,11 @@ impl Admission {
             return Err((503, "Too many unauthenticated sockets"));
         }
         *count += 1;
+        let (of_one, of_all) = (*count, unauthenticated.values().sum());
+        inner.journal.change(|journal| {
+            journal.peak_unfinished_per_ip = journal.peak_unfinished_per_ip.max(of_one);
+            journal.peak_unfinished = journal.peak_unfinished.max(of_all);
+        });
         Ok(Self {
             process: Arc::clone(process),
             client,
