@@ -1,5 +1,9 @@
-//! What is said: to clients, in their protocol's words.
+//! What frames mean, which frames we say ourselves, and what everybody is told when things fail.
 //!
-//! No I/O.
+//! Pure: text in, facts out; facts in, text out. No I/O, no clocks, no session state.
 
+pub mod methods;
+pub mod openclaw;
 pub mod rescue;
+mod scan;
+pub mod speech;
