@@ -10,16 +10,16 @@ mod hold;
 mod own;
 pub mod refusal;
 pub mod route;
-pub mod server;
 mod waiting;
 
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use http::{Method, Request, Response, Version, header, request};
@@ -29,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Route};
 use crate::gateway::Gateway;
+use crate::listen::Peer;
 use crate::protocol::rescue::Cause;
 use forward::{Errand, Forwarder};
-use headers::Presented;
+use headers::{Presented, Refused};
 use hold::Waits;
 use refusal::Asker;
 use route::Host;
@@ -41,15 +42,6 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Every response's body.
 pub type Body = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
-
-/// The other end of a client's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// Its address: the socket's, or what a trusted proxy's PROXY header says.
-    pub remote: SocketAddr,
-    /// Whether a PROXY header said it.
-    pub via_proxy: bool,
-}
 
 /// One config and the gateways it names. Replaced whole on reload.
 #[derive(Debug)]
@@ -83,7 +75,7 @@ impl Table {
 #[derive(Debug, Clone)]
 pub struct Call {
     /// Whose connection it is.
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
     /// As whom the client is presented; its address is the one that limits count.
     pub presented: Presented,
     /// What it asked for.
@@ -136,7 +128,7 @@ impl App {
     }
 
     /// The response to one request. Never fails: what goes wrong is an answer, too.
-    pub async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    pub async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         let mut log = Log::of(&request);
         let (head, body) = request.into_parts();
         let mut asker = Asker::of(&head);
@@ -148,7 +140,7 @@ impl App {
 
     async fn answer(
         &self,
-        peer: Peer,
+        peer: Arc<Peer>,
         request: Request<Incoming>,
         asker: &mut Asker,
         log: &mut Log,
@@ -166,10 +158,7 @@ impl App {
             .and_then(|index| Some((index, config.routes.get(index)?, table.forwarder(index)?)));
         let (index, route, forwarder) = chosen.ok_or(Cause::NotFound)?;
         *asker = asker.of_gateway(route.upstream.protocol);
-        let trusted = &config.listen.trusted_proxies;
-        let loopback = route.upstream.loopback_clients;
-        let remote = peer.remote.ip();
-        let presented = headers::present(remote, peer.via_proxy, &head.headers, trusted, loopback)?;
+        let presented = present(&peer, &head, config, route)?;
         log.routed(route, presented);
         let upgrades = wants_websocket(&head)?;
         let request = Request::from_parts(head, body);
@@ -197,6 +186,60 @@ impl App {
         };
         Box::pin(forwarder.forward(request, errand, &self.waits)).await
     }
+}
+
+/// One connection's way to the App, as the listeners want it.
+#[derive(Debug, Clone)]
+pub struct Doorway {
+    app: Arc<App>,
+    peer: Arc<Peer>,
+}
+
+impl Doorway {
+    /// For requests of this peer.
+    #[must_use]
+    pub fn new(app: Arc<App>, peer: Arc<Peer>) -> Self {
+        Self { app, peer }
+    }
+}
+
+impl tower::Service<Request<Incoming>> for Doorway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let Self { app, peer } = self.clone();
+        Box::pin(async move { Ok(app.handle(peer, request).await) })
+    }
+}
+
+/// As whom the peer is presented to the route's gateway.
+fn present(
+    peer: &Peer,
+    head: &request::Parts,
+    config: &Config,
+    route: &Route,
+) -> Result<Presented, Refused> {
+    let remote = peer.remote.ip().to_canonical();
+    // No connection from loopback arrives at another address: this one was told by the PROXY
+    // header of another machine, and is loopback there.
+    if remote.is_loopback() && !peer.local.ip().to_canonical().is_loopback() {
+        return Err(Refused::ForwardedLoopback(remote));
+    }
+    let trusted = &config.listen.trusted_proxies;
+    let loopback = route.upstream.loopback_clients;
+    headers::present(
+        remote,
+        peer.via_trusted_proxy,
+        &head.headers,
+        trusted,
+        loopback,
+    )
 }
 
 /// What hyper lets through and a gateway must not see.

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -17,7 +18,8 @@ use crate::config::*;
 use crate::gateway::Gateway;
 use crate::http::forward::Forwarder;
 use crate::http::hold::Waits;
-use crate::http::{App, Call, Peer, Table, Upgraded, Upgrades, server};
+use crate::http::{App, Call, Doorway, Table, Upgraded, Upgrades};
+use crate::listen::Peer;
 use crate::protocol::rescue::Cause;
 
 /// Longer than anything here takes, even on a loaded machine.
@@ -38,6 +40,8 @@ pub(super) struct Setup {
     pub(super) trusted: Vec<ipnet::IpNet>,
     /// As whom clients come; `None`: as themselves, from loopback.
     pub(super) remote: Option<SocketAddr>,
+    /// At which address of ours they arrive.
+    pub(super) local: Option<SocketAddr>,
     pub(super) places: usize,
 }
 
@@ -61,6 +65,7 @@ impl Setup {
             },
             trusted: Vec::new(),
             remote: None,
+            local: None,
             places: 64,
         }
     }
@@ -69,7 +74,6 @@ impl Setup {
         let config = Arc::new(self.config());
         let gateway = Gateway::start(self.upstream.clone(), &config.hold);
         let forwarder = Forwarder::new(Arc::clone(&gateway));
-        let limits = config.limits.clone();
         let table = Table::new(config, |_| forwarder.clone());
         let stop = CancellationToken::new();
         let mut app = App::new(
@@ -80,7 +84,13 @@ impl Setup {
         app.waits = Waits::with_places(self.places, stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let accepting = tokio::spawn(accept(listener, Arc::new(app), limits, self.remote));
+        let trusted = !self.trusted.is_empty();
+        let trust = Trust {
+            remote: self.remote,
+            local: self.local,
+            trusted,
+        };
+        let accepting = tokio::spawn(accept(listener, Arc::new(app), trust));
         let accepting = tokio_util::task::AbortOnDropHandle::new(accepting);
         Proxy {
             address,
@@ -171,25 +181,41 @@ impl Upgrades for NoUpgrades {
     }
 }
 
-async fn accept(listener: TcpListener, app: Arc<App>, limits: Limits, remote: Option<SocketAddr>) {
+/// As the listeners do it, less TLS.
+async fn accept(listener: TcpListener, app: Arc<App>, setup: Trust) {
     loop {
         let (stream, from) = listener.accept().await.unwrap();
-        let (app, limits) = (Arc::clone(&app), limits.clone());
         let peer = Peer {
-            remote: remote.unwrap_or(from),
-            via_proxy: false,
+            remote: setup.remote.unwrap_or(from),
+            local: setup.local.unwrap_or_else(|| stream.local_addr().unwrap()),
+            via_trusted_proxy: setup.trusted,
+            server_name: None,
+            alpn_h2: false,
+            client_certificate: false,
         };
+        let service = TowerToHyperService::new(Doorway::new(Arc::clone(&app), Arc::new(peer)));
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let app = Arc::clone(&app);
-                async move { Ok::<_, std::convert::Infallible>(app.handle(peer, request).await) }
-            });
-            let builder = server::builder(&limits);
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .max_buf_size(64 << 10);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .enable_connect_protocol();
             let _ = builder
                 .serve_connection_with_upgrades(TokioIo::new(stream), service)
                 .await;
         });
     }
+}
+
+/// As whom clients come, whatever they are.
+struct Trust {
+    remote: Option<SocketAddr>,
+    local: Option<SocketAddr>,
+    trusted: bool,
 }
 
 /// An upstream. Connections that say nothing (probes) are not worth mentioning.
@@ -314,13 +340,14 @@ impl Wire {
                 let text: Vec<u8> = self.unread.drain(..at + end_bytes.len()).collect();
                 return Some(String::from_utf8_lossy(&text).into_owned());
             }
-            let mut buffer = [0; 16384];
-            match timeout(LONG, self.stream.read(&mut buffer))
+            let read = self.stream.read_buf(&mut self.unread);
+            if timeout(LONG, read)
                 .await
                 .expect("nothing came")
+                .unwrap_or_default()
+                == 0
             {
-                Ok(0) | Err(_) => return None,
-                Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
+                return None;
             }
         }
     }
@@ -352,20 +379,15 @@ impl Wire {
         let head = self.head().await.expect("an answer");
         let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
         while self.unread.len() < length {
-            let mut buffer = [0; 16384];
-            let n = timeout(LONG, self.stream.read(&mut buffer))
-                .await
-                .unwrap()
-                .unwrap();
-            assert!(n > 0, "torn body");
-            self.unread.extend_from_slice(&buffer[..n]);
+            let read = self.stream.read_buf(&mut self.unread);
+            assert!(timeout(LONG, read).await.unwrap().unwrap() > 0, "torn body");
         }
         let body = self.unread.drain(..length).collect();
         (head, String::from_utf8(body).unwrap())
     }
 
     /// Whether nothing arrives for a while.
-    pub(super) async fn silent_for(&mut self, while_: Duration) -> bool {
+    pub(super) async fn silent_for(&self, while_: Duration) -> bool {
         let mut buffer = [0; 1];
         self.unread.is_empty()
             && timeout(while_, self.stream.peek(&mut buffer))

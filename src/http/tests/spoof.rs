@@ -63,3 +63,18 @@ async fn a_trusted_proxy_speaks_for_its_clients() {
         Some("198.51.100.4")
     );
 }
+
+#[tokio::test]
+async fn loopback_of_another_machine_is_not_ours() {
+    let upstream = Scripted::answering(OK).await;
+    let mut setup = Setup::to(upstream.address);
+    (setup.remote, setup.local) = (
+        Some("127.0.0.1:4711".parse().unwrap()),
+        Some("192.0.2.1:443".parse().unwrap()),
+    );
+    let proxy = setup.start_ready().await;
+    let (head, body) = Wire::to(&proxy).await.ask(GET).await;
+    assert_eq!(status(&head), 403);
+    assert!(body.contains("forwarded_loopback"), "{body}");
+    assert_eq!(upstream.requests(), 0);
+}
