@@ -224,6 +224,7 @@ pub(super) struct Scripted {
     /// The heads of all requests so far.
     pub(super) heads: Arc<Mutex<Vec<String>>>,
     accepting: tokio::task::JoinHandle<()>,
+    scripts: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Scripted {
@@ -249,22 +250,26 @@ impl Scripted {
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (seen, script) = (Arc::clone(&heads), Arc::new(script));
+        let scripts = Arc::new(Mutex::new(Vec::new()));
+        let running = Arc::clone(&scripts);
         let accepting = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
-                tokio::spawn(async move {
+                let played = tokio::spawn(async move {
                     let mut wire = Wire::new(stream, Some(seen));
                     if let Some(head) = wire.head().await {
                         script(wire, head).await;
                     }
                 });
+                running.lock().unwrap().push(played);
             }
         });
         Self {
             address,
             heads,
             accepting,
+            scripts,
         }
     }
 
@@ -285,6 +290,18 @@ impl Scripted {
 
     pub(super) fn head(&self, index: usize) -> String {
         self.heads.lock().unwrap()[index].clone()
+    }
+
+    /// Every script has been played to its end without a failed assertion.
+    pub(super) async fn played(&self) {
+        self.stop_listening();
+        let scripts = std::mem::take(&mut *self.scripts.lock().unwrap());
+        for script in scripts {
+            timeout(LONG, script)
+                .await
+                .expect("a script hangs")
+                .expect("a script failed");
+        }
     }
 
     /// No new connections; those there are go on.
