@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod admin;
 mod http;
 mod kit;
 mod limits;
