@@ -159,6 +159,26 @@ async fn draining_finishes_what_runs_and_closes_what_idles() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_gives_its_request_up() {
+    let edge = start(|_, _| {});
+    for alpn in ["http/1.1", "h2"] {
+        let stream = edge.connect(modern(&[alpn]), "localhost").await;
+        let asking = if alpn == "h2" {
+            let mut send = http2(stream).await;
+            tokio::spawn(async move { send.send_request(get("/wait")).await })
+        } else {
+            let mut send = http1(stream).await;
+            tokio::spawn(async move { send.send_request(get("/wait")).await })
+        };
+        patient(edge.waiting.notified()).await;
+        asking.abort();
+    }
+    // Nobody lets them go on: only their clients' absence ends them.
+    edge.stop().await;
+    assert_eq!(edge.metrics().connections_open.get(), 0);
+}
+
+#[tokio::test]
 async fn plain_listeners_redirect() {
     let edge = start(|config, _| config.listen.http = vec!["127.0.0.1:0".parse().unwrap()]);
     let mut socket = TcpStream::connect(edge.http.unwrap()).await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use holdline::config::Config;
 use holdline::observe::labels::{Refusal, TlsFailure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::kit::*;
 
@@ -147,4 +148,23 @@ async fn without_the_protocol_a_trusted_proxy_is_exempt_and_vouches() {
         let peer = whoami(&edge, &[]).await;
         assert!(peer.contains("via_trusted_proxy: true"), "{peer}");
     }
+}
+
+#[tokio::test]
+async fn stands_before_plain_http_too() {
+    let edge = start(|config, _| {
+        behind_a_proxy(config);
+        config.listen.http = vec!["127.0.0.1:0".parse().unwrap()];
+    });
+    let mut socket = TcpStream::connect(edge.http.unwrap()).await.unwrap();
+    let request = b"PROXY UNKNOWN\r\nGET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    patient(socket.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+    let mut bare = TcpStream::connect(edge.http.unwrap()).await.unwrap();
+    bare.write_all(&request[15..]).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = patient(bare.read_to_end(&mut answer)).await;
+    assert_eq!(answer, b"");
 }
