@@ -111,7 +111,7 @@ async fn malformed_requests_are_answered() {
 
 #[tokio::test]
 async fn a_slow_head_is_closed() {
-    let edge = start(|config, _| config.limits.header_timeout = Duration::from_millis(100));
+    let edge = start(|config, _| config.limits.header_timeout = Duration::from_millis(250));
     say(&edge, b"GET / HTTP/1.1\r\nHost:").await;
     say(&edge, b"").await;
     // After an answer as well.
