@@ -191,6 +191,17 @@ path = \"ws\"
 }
 
 #[test]
+fn a_file_full_of_problems_is_answered_at_once() {
+    let keys: String = (0..60_000).map(|n| format!("k{n} = [!!]\n")).collect();
+    let inline: String = (0..60_000).map(|n| format!("k{n} = 1, ")).collect();
+    for text in [keys, format!("hold = {{ {inline} }}")] {
+        let errors = check(&text, &Overrides::default()).verdict.unwrap_err();
+        assert_eq!(errors.errors.len(), 200);
+        assert!(errors.to_string().ends_with("200 errors or more\n"));
+    }
+}
+
+#[test]
 fn a_message_shows_the_line_and_counts_what_was_found() {
     let text = "[listen]\nhttps = [\"0.0.0.0:443\"]\n[hold]\nupgrade = \"20s\" # long\n";
     let errors = check(text, &Overrides::default()).verdict.unwrap_err();
