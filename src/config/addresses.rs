@@ -3,7 +3,7 @@
 //! Pure: nothing is resolved and nothing is opened.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::Uri;
@@ -94,23 +94,31 @@ fn from_parts(uri: &Uri, authority: &str) -> Result<GatewayUrl, Wrong> {
         let what = "a gateway's URL has no path: requests keep the one they came with";
         return Err(Wrong::new(what, instead()));
     }
-    let host = uri
-        .host()
-        .unwrap_or_default()
-        .trim_matches(['[', ']'])
-        .to_owned();
+    let host = upstream_host(uri.host().unwrap_or_default())?;
     let numbered = authority
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.contains(']'));
     let port = if numbered { uri.port_u16() } else { Some(80) };
     match port {
-        Some(port @ 1..) if !host.is_empty() => Ok(GatewayUrl { host, port }),
-        _ if host.is_empty() => Err(Wrong::new(
-            "no host in it",
-            "write for example \"http://127.0.0.1:3001\"",
-        )),
+        Some(port @ 1..) => Ok(GatewayUrl { host, port }),
         _ => Err(Wrong::new("not a port", "write a port from 1 to 65535")),
     }
+}
+
+/// A name, or an address without its brackets.
+fn upstream_host(host: &str) -> Result<String, Wrong> {
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let known = match v6 {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => is_host(host.strip_suffix('.').unwrap_or(host)),
+    };
+    if known {
+        return Ok(v6.unwrap_or(host).to_owned());
+    }
+    let remedy = "write for example \"http://127.0.0.1:3001\" or \"http://openclaw:3001\"";
+    Err(Wrong::new("not a host name or address", remedy))
 }
 
 impl fmt::Display for GatewayUrl {
@@ -302,6 +310,9 @@ mod tests {
             "http://gw:x",
             "ftp://gw",
             "http://a b",
+            "http://0[0]",
+            "http://[gw]",
+            "http://a..b",
         ] {
             assert!(url.parse::<GatewayUrl>().is_err(), "{url}");
         }

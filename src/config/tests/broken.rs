@@ -119,6 +119,7 @@ broken! {
     listener_twice: "[listen]\nhttps = [\"[::1]:1\", \"[::1]:1\"]" => "2:21", "listen.https[1]", ["taken by listen.https[0] ([::1]:1)"];
     listener_within_another: "[listen]\nhttps = [\"127.0.0.1:1\"]\nhttp = [\"0.0.0.0:1\"]" => "3:9", "listen.http[0]", ["taken by listen.https[0]"];
     listener_on_the_admins: "[listen]\nhttps = [\"127.0.0.1:9180\"]" => "2:10", "listen.https[0]", ["taken by admin.listen"];
+    admin_under_a_listener_for_both_families: "[listen]\nhttps = [\"[::]:9180\"]" => "2:10", "listen.https[0]", ["taken by admin.listen"];
     proxy_header_from_nobody: "[listen]\nproxy_protocol = true" => "2:18", "listen.proxy_protocol", ["trusted_proxies"];
     gateway_is_ourselves: "[gateway]\nurl = \"http://localhost:8443\"" => "2:7", "gateway.url", ["holdline itself", "listen.https 127.0.0.1:8443"];
     files_without_files: "[tls]\ncertificate = \"files\"" => "2:15", "tls.certificate", ["no files are named", "files = [{"];
