@@ -1,1 +1,4 @@
 //! (being written)
+
+pub mod headers;
+pub mod route;

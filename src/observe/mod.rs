@@ -1,5 +1,13 @@
-//! What people and machines can see of holdline: the log, redacted.
+//! What the outside may see of us: the log, numbers, status, and the admin listener.
 //!
-//! Nothing in this room decides anything.
+//! Nothing here decides anything: other rooms count into [`Metrics`] and describe themselves
+//! through [`StatusSource`]; this room only shows it, without anybody's secrets.
 
+pub mod labels;
 pub mod log;
+mod metrics;
+mod process;
+mod registry;
+
+pub use metrics::Metrics;
+pub use registry::{Counter, Family, Gauge, Gauges, Histogram, Label, Labels};
