@@ -72,6 +72,7 @@ async fn serve(config: Config) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    tracing::info!("running");
     tokio::select! {
         () = proxy.wait_for_shutdown() => return ExitCode::SUCCESS,
         signal = signals.stop() => tracing::info!(signal, "draining; a second signal stops at once"),

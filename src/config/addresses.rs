@@ -3,7 +3,7 @@
 //! Pure: nothing is resolved and nothing is opened.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::Uri;
@@ -57,8 +57,10 @@ impl FromStr for GatewayUrl {
         let example = "write for example \"http://127.0.0.1:3001\"";
         let uri = Uri::from_str(text).map_err(|_| Wrong::new(what, example))?;
         let authority = uri.authority().map(|authority| authority.as_str());
-        match (uri.scheme_str(), authority) {
-            (Some("http"), Some(authority)) => from_parts(&uri, authority),
+        // A remedy must not repeat a password.
+        let public = authority.map(|text| text.rsplit_once('@').map_or(text, |(_, host)| host));
+        match (uri.scheme_str(), public) {
+            (Some("http"), _) => from_parts(&uri, authority.unwrap_or_default()),
             (Some("https" | "wss"), Some(authority)) => Err(Wrong::new(
                 "https gateways are not supported: holdline speaks plain HTTP to a gateway beside it",
                 format!("write \"http://{authority}\" and let the gateway serve plain HTTP there"),
@@ -92,23 +94,31 @@ fn from_parts(uri: &Uri, authority: &str) -> Result<GatewayUrl, Wrong> {
         let what = "a gateway's URL has no path: requests keep the one they came with";
         return Err(Wrong::new(what, instead()));
     }
-    let host = uri
-        .host()
-        .unwrap_or_default()
-        .trim_matches(['[', ']'])
-        .to_owned();
+    let host = upstream_host(uri.host().unwrap_or_default())?;
     let numbered = authority
         .rsplit_once(':')
         .is_some_and(|(_, port)| !port.contains(']'));
     let port = if numbered { uri.port_u16() } else { Some(80) };
     match port {
-        Some(port @ 1..) if !host.is_empty() => Ok(GatewayUrl { host, port }),
-        _ if host.is_empty() => Err(Wrong::new(
-            "no host in it",
-            "write for example \"http://127.0.0.1:3001\"",
-        )),
+        Some(port @ 1..) => Ok(GatewayUrl { host, port }),
         _ => Err(Wrong::new("not a port", "write a port from 1 to 65535")),
     }
+}
+
+/// A name, or an address without its brackets.
+fn upstream_host(host: &str) -> Result<String, Wrong> {
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let known = match v6 {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => is_host(host.strip_suffix('.').unwrap_or(host)),
+    };
+    if known {
+        return Ok(v6.unwrap_or(host).to_owned());
+    }
+    let remedy = "write for example \"http://127.0.0.1:3001\" or \"http://openclaw:3001\"";
+    Err(Wrong::new("not a host name or address", remedy))
 }
 
 impl fmt::Display for GatewayUrl {
@@ -243,6 +253,9 @@ pub(super) fn origin(text: &str) -> Result<String, Wrong> {
             ))
         }
         Some((scheme, authority)) => {
+            // Browsers leave out a scheme's own port.
+            let own_port = if scheme == "https" { ":443" } else { ":80" };
+            let authority = authority.strip_suffix(own_port).unwrap_or(authority);
             let exact = format!("{scheme}://{authority}");
             if exact == lower {
                 Ok(exact)
@@ -255,5 +268,120 @@ pub(super) fn origin(text: &str) -> Result<String, Wrong> {
             what,
             "write for example \"https://a.example.net\"",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_gateways_url_reads_back() {
+        for url in [
+            "http://127.0.0.1:3001",
+            "http://[::1]:80",
+            "http://open_claw.internal:1",
+        ] {
+            assert_eq!(
+                url.parse::<GatewayUrl>().map(|gateway| gateway.to_string()),
+                Ok(url.into())
+            );
+        }
+        assert_eq!(
+            "HTTP://gw/".parse(),
+            Ok(GatewayUrl {
+                host: "gw".to_owned(),
+                port: 80
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_no_gateways_url_is_refused() {
+        for url in [
+            "",
+            "http://",
+            "/",
+            "http:///x",
+            "http://gw:",
+            "http://gw:0",
+            "http://gw:x",
+            "ftp://gw",
+            "http://a b",
+            "http://0[0]",
+            "http://[gw]",
+            "http://a..b",
+        ] {
+            assert!(url.parse::<GatewayUrl>().is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        for url in [
+            "https://u:s3cret@gw:1",
+            "ws://u:s3cret@gw:1",
+            "http://u:s3cret@gw:1",
+        ] {
+            let wrong = url.parse::<GatewayUrl>().unwrap_err();
+            assert_eq!(
+                wrong.remedy.split(" and ").next(),
+                Some("write \"http://gw:1\"")
+            );
+            assert!(!wrong.to_string().contains("s3cret"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_lose_case_brackets_and_the_last_dot() {
+        let exact = |host: &str| Ok(HostPattern::Exact(host.to_owned()));
+        assert_eq!(host_pattern("A.Example.NET."), exact("a.example.net"));
+        assert_eq!(host_pattern("[2001:DB8::1]"), exact("2001:db8::1"));
+        assert_eq!(
+            host_pattern("*.Net"),
+            Ok(HostPattern::Under("net".to_owned()))
+        );
+        assert!(
+            host_pattern("*")
+                .unwrap_err()
+                .remedy
+                .contains("leave host out")
+        );
+    }
+
+    #[test]
+    fn an_origin_is_as_browsers_send_it() {
+        assert_eq!(
+            origin("https://A.net:8443"),
+            Ok("https://a.net:8443".to_owned())
+        );
+        assert_eq!(origin("null"), Ok("null".to_owned()));
+        assert_eq!(
+            origin("https://a.net:443").unwrap_err().remedy,
+            "write \"https://a.net\""
+        );
+        assert!(origin("*").is_err() && origin("").is_err() && origin("https://u@a").is_err());
+    }
+
+    #[test]
+    fn paths_lose_the_last_slash_and_the_root_is_any() {
+        assert_eq!(path_prefix("/a/b/"), Ok(Some("/a/b".to_owned())));
+        assert_eq!(path_prefix("/"), Ok(None));
+        for path in ["/a?b", "/a//b", "/./a", "/a b", "", "/a#b"] {
+            assert!(path_prefix(path).is_err(), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gets_an_answer(text in "\\PC{0,30}|(http|ws|https)://[a-z@:/?\\[\\]0-9.]{0,20}") {
+            let _ = (listen_address(&text), network(&text), host_pattern(&text));
+            let _ = (path_prefix(&text), absolute_path(&text), origin(&text));
+            if let Ok(url) = text.parse::<GatewayUrl>() {
+                prop_assert_eq!(url.to_string().parse::<GatewayUrl>(), Ok(url));
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::problem::{Place, Problem, Severity};
+use super::problem::{MOST, Place, Problem, Severity};
 use super::source::Source;
 use super::units::Wrong;
 
@@ -122,6 +122,9 @@ impl<'t> Checker<'t> {
     }
 
     fn push<T>(&mut self, severity: Severity, item: &Item<T>, wrong: Wrong) {
+        if self.problems.len() >= MOST {
+            return;
+        }
         let (place, seen) = match &item.at {
             At::File(span) => {
                 let seen = shorten(self.source.slice(span));
@@ -156,6 +159,9 @@ impl<'t> Checker<'t> {
 
     /// A key in the text that nobody asked for.
     pub(super) fn unknown(&mut self, section: &str, path: &str, name: &str, span: Range<usize>) {
+        if self.unknown.len() >= MOST {
+            return;
+        }
         self.unknown.push(Unknown {
             section: section.to_owned(),
             path: path.to_owned(),

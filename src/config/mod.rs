@@ -262,7 +262,13 @@ impl ConfigErrors {
             out.push_str(&problem.render(color));
             out.push('\n');
         }
+        let more = if self.errors.len() < problem::MOST {
+            ""
+        } else {
+            " or more"
+        };
         out.push_str(&count(self.errors.len(), "error"));
+        out.push_str(more);
         if !self.warnings.is_empty() {
             out.push_str(&format!(", {}", count(self.warnings.len(), "warning")));
         }

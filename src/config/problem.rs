@@ -61,6 +61,9 @@ pub struct Spot {
 /// Widest source line shown whole; longer ones are cut around the caret.
 const MAX_EXCERPT: usize = 120;
 
+/// As many problems are kept of one run; nobody reads more at a time.
+pub(super) const MOST: usize = 200;
+
 // === impl Problem ===
 
 impl Problem {

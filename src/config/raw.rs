@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use toml::de::DeTable;
 
-use super::problem::{Place, Problem, Severity};
+use super::problem::{MOST, Place, Problem, Severity};
 use super::source::Source;
 
 /// A text as far as it is TOML.
@@ -33,10 +33,11 @@ pub(super) fn parse<'t>(text: &'t str, source: &Source<'t>) -> Raw<'t> {
     };
     for error in &errors {
         let span = error.span().unwrap_or_default();
-        let spot = source.spot(&span);
-        if !raw.torn_lines.insert(spot.line) {
+        let new = raw.torn_lines.insert(source.line(span.start));
+        if !new || raw.syntax.len() >= MOST {
             continue;
         }
+        let spot = source.spot(&span);
         raw.usable &= !spot.excerpt.trim_start().starts_with('[');
         raw.syntax.push(Problem {
             severity: Severity::Error,

@@ -211,8 +211,9 @@ impl<'c, 't> Section<'c, 't> {
         match parse(&seen) {
             Ok(value) => Some(value),
             Err(mut wrong) => {
-                if from_env {
-                    let now = seen.text.as_deref().unwrap_or_default();
+                let now = seen.text.as_deref().unwrap_or_default();
+                // A URL with a password must not get into a log.
+                if from_env && !now.contains('@') {
                     wrong.what = format!("{} (with the environment: \"{now}\")", wrong.what);
                 }
                 self.checker.error(&place, wrong);

@@ -13,13 +13,17 @@ use super::problem::Spot;
 pub(super) struct Source<'t> {
     name: Arc<str>,
     text: &'t str,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl<'t> Source<'t> {
     pub(super) fn new(name: &str, text: &'t str) -> Self {
+        let begins = text.match_indices('\n').map(|(newline, _)| newline + 1);
         Self {
             name: name.into(),
             text,
+            lines: [0].into_iter().chain(begins).collect(),
         }
     }
 
@@ -32,6 +36,11 @@ impl<'t> Source<'t> {
         self.text
             .get(self.floor(span.start)..self.floor(span.end))
             .unwrap_or_default()
+    }
+
+    /// The line of an offset, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.lines.partition_point(|begin| *begin <= offset)
     }
 
     /// Line, column and the line itself, for a message.
@@ -47,7 +56,7 @@ impl<'t> Source<'t> {
         let marked = self.text.get(start..end).unwrap_or_default();
         Spot {
             file: self.name(),
-            line: before.matches('\n').count() + 1,
+            line: self.line(start),
             column: lead.trim_start_matches('\u{feff}').chars().count() + 1,
             width: marked.trim_end().chars().count().max(1),
             excerpt: self

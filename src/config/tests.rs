@@ -173,6 +173,14 @@ fn a_gateway_url_without_port_means_80_and_brackets_are_taken_off() {
     );
 }
 
+#[test]
+fn both_families_may_have_one_port_and_any_number_a_free_one() {
+    let config =
+        good("[listen]\nhttps = [\"0.0.0.0:443\", \"[::]:443\", \"[::1]:0\", \"[::1]:0\"]");
+    assert_eq!(config.listen.https.len(), 4);
+    good("[listen]\nhttps = [\"0.0.0.0:443\"]\n[gateway]\nurl = \"http://[::1]:443\"");
+}
+
 // === routes ===
 
 #[test]

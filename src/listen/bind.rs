@@ -33,7 +33,7 @@ pub struct Listeners {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else listens there.
-    #[error("cannot listen on {address}: {}; stop it, or choose another address under [listen]", held_by(.address, .holder.as_ref()))]
+    #[error("cannot listen on {address}: {}; stop it, or choose another address in the config", held_by(.address, .holder.as_ref()))]
     InUse {
         /// The address.
         address: SocketAddr,
@@ -42,7 +42,7 @@ pub enum BindError {
     },
     /// A port below 1024 without the right to it.
     #[error(
-        "cannot listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE; run `setcap cap_net_bind_service=+ep` on the holdline binary, set AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit, or choose a higher port under [listen]"
+        "cannot listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE; run `setcap cap_net_bind_service=+ep` on the holdline binary, set AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit, or choose a higher port in the config"
     )]
     Privileged {
         /// The address.
@@ -124,6 +124,11 @@ impl Listener {
     /// The address it really has.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The socket itself, for a room that accepts on its own.
+    pub fn into_socket(self) -> TcpListener {
+        self.socket
     }
 
     /// `[::]` leaves IPv4 alone when that is listed `beside` it.

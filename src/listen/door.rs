@@ -141,11 +141,12 @@ impl Desk {
                 tasks,
                 ..
             } = &desk.edge;
-            let take = |socket: TcpStream, from: SocketAddr| {
-                if let Ok(open) = desk.admit(from.ip()) {
+            let take = |socket: TcpStream, from: SocketAddr| match desk.admit(from.ip()) {
+                Ok(open) => {
                     prepare(&socket);
                     tasks.spawn(each(Arc::clone(&desk), socket, from, open));
                 }
+                Err(reason) => tracing::debug!(peer = %from, ?reason, "refused a connection"),
             };
             accept::run(listener.socket, drain, &desk.admission, metrics, take).await;
         });

@@ -12,8 +12,10 @@ use super::admission::Open;
 
 /// A client's decrypted byte stream.
 ///
-/// A concrete type, so that `Upgraded::downcast::<TokioIo<ClientStream>>()` gives it back. It
-/// counts as an open connection of its client's address until it is dropped.
+/// A concrete type, so that `Upgraded::downcast::<TokioIo<ClientStream>>()` gives it back. Whoever
+/// takes it should drop the `read_buf` that comes along as soon as it is used up: an empty one
+/// still pins hyper's read buffer. It counts as an open connection of its client's address until
+/// it is dropped.
 #[derive(Debug)]
 pub struct ClientStream {
     tls: TlsStream<TcpStream>,

@@ -3,11 +3,14 @@
 //! Nothing here decides anything: other rooms count into [`Metrics`] and describe themselves
 //! through [`StatusSource`]; this room only shows it, without anybody's secrets.
 
+mod admin;
+mod guard;
 pub mod labels;
 pub mod log;
 mod metrics;
 mod process;
 mod registry;
 
+pub use admin::{Admin, Command, StatusSource};
 pub use metrics::Metrics;
 pub use registry::{Counter, Family, Gauge, Gauges, Histogram, Label, Labels};

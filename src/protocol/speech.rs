@@ -29,6 +29,8 @@ pub enum Resumed {
     Gap,
     /// It is asked to connect again.
     Reconnect,
+    /// It was simply connected again.
+    Splice,
 }
 
 impl Resumed {
@@ -41,6 +43,7 @@ impl Resumed {
             Self::Rechallenge => "rechallenge",
             Self::Gap => "gap",
             Self::Reconnect => "reconnect",
+            Self::Splice => "splice",
         }
     }
 }

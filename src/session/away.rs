@@ -84,6 +84,14 @@ impl Away {
         )
     }
 
+    pub(super) fn is_greeting(&self) -> bool {
+        self.way == Way::Greet
+    }
+
+    pub(super) fn is_splicing(&self) -> bool {
+        self.way == Way::Splice
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         let step = match self.step {
             Step::Challenge(at) | Step::Hello(at) | Step::Rechallenged(at) | Step::Leaving(at) => {
@@ -388,6 +396,7 @@ impl Machine {
         }
         self.settle_all(now, out);
         let view = self.view;
+        out.push(Action::Count(Counted::Expired));
         self.close(Cause::HoldExpired { view, waited }.answer(now).close, out);
     }
 }

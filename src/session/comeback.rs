@@ -92,7 +92,7 @@ impl Machine {
         match result {
             Err(_) => self.away_failed(now, out),
             Ok(()) if away.way == Way::Splice => {
-                out.push(Action::Count(Counted::Resumed(Resumed::Replay, down)));
+                out.push(Action::Count(Counted::Resumed(Resumed::Splice, down)));
                 self.state = State::Live;
                 out.push(Action::SendKept);
             }
@@ -233,6 +233,7 @@ impl Machine {
                 (pending.place, pending.repeatable())
             {
                 out.push(Action::SayToGateway(Secret(text.to_vec())));
+                out.push(Action::Count(Counted::Resent));
                 // Counts as delivered from here on: the offset of the new stream is not known yet.
                 pending.place = Place::Sent(0);
             }

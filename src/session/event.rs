@@ -143,4 +143,10 @@ pub(super) enum Counted {
     Notice,
     /// A frame was cut off by the gateway's death.
     Torn,
+    /// An unanswered request was said again.
+    Resent,
+    /// The longest wait was over.
+    Expired,
+    /// holdline stops.
+    Drained,
 }

@@ -106,6 +106,25 @@ impl Machine {
         }
     }
 
+    /// Whether the handshake has not succeeded yet: only small frames then.
+    pub(super) fn is_opening(&self) -> bool {
+        match &self.state {
+            State::Opening { .. } => true,
+            State::Away(away) => away.is_greeting(),
+            State::Live | State::Closing => false,
+        }
+    }
+
+    /// Whether what the client says waits for the next connection as it is.
+    pub(super) fn is_splicing(&self) -> bool {
+        matches!(&self.state, State::Away(away) if away.is_splicing())
+    }
+
+    /// Whether messages are looked into at all.
+    pub(super) fn reads_messages(&self) -> bool {
+        self.policy.is_openclaw()
+    }
+
     /// Whether the client has sent its `connect`.
     pub(super) fn has_connected(&self) -> bool {
         self.client.is_some()
@@ -558,6 +577,7 @@ impl Machine {
     }
 
     fn end_for_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
+        out.push(Action::Count(Counted::Drained));
         self.settle_all(now, out);
         self.close(Cause::Stopping.answer(now).close, out);
     }

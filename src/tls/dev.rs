@@ -12,7 +12,7 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsag
 use rustls::crypto::CryptoProvider;
 use x509_parser::time::ASN1Time;
 
-use super::chain::EXPIRES_SOON;
+use super::facts::EXPIRES_SOON;
 use super::files::{self, Access};
 use super::{Certificate, TlsError};
 

@@ -7,11 +7,13 @@
 mod chain;
 mod dev;
 mod error;
+mod facts;
 mod files;
 mod server;
 mod store;
 
-pub use chain::{Certificate, Facts, Warning};
+pub use chain::Certificate;
 pub use error::TlsError;
+pub use facts::{Facts, Warning};
 pub use server::Tls;
 pub use store::CertStore;

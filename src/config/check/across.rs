@@ -13,10 +13,12 @@ use super::{gateway, listen, routes};
 pub(super) fn listeners(checker: &mut Checker<'_>, listen: &listen::Draft, admin: &AdminDraft) {
     let all = ours(listen, admin);
     for (index, later) in all.iter().enumerate() {
+        // Among the public ones `[::]` leaves IPv4 to those that name it; admin is bound apart.
+        let apart = later.key == admin.listen.key;
         let earlier = all
             .iter()
             .take(index)
-            .find(|earlier| collide(earlier.value, later.value));
+            .find(|earlier| collide(earlier.value, later.value, apart));
         if let Some(earlier) = earlier {
             // The one that somebody wrote is the one to change.
             let (place, other) = if later.is_set() {
@@ -129,14 +131,17 @@ fn ours(listen: &listen::Draft, admin: &AdminDraft) -> Vec<Item<SocketAddr>> {
 }
 
 /// Whether the kernel would refuse the second of two listeners. Port 0 is any free one.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+fn collide(a: SocketAddr, b: SocketAddr, apart: bool) -> bool {
     let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && a.is_ipv4() == b.is_ipv4() && same_ip
+    let both_families = apart && a.is_ipv6() && a.ip().is_unspecified();
+    let same_family = a.is_ipv4() == b.is_ipv4() || both_families;
+    a.port() == b.port() && a.port() != 0 && same_family && same_ip
 }
 
 /// Whether a connection to `target` ends at a listener of this machine.
 fn reaches(target: SocketAddr, own: SocketAddr) -> bool {
     let here = target.ip().is_loopback() || target.ip().is_unspecified();
-    let same = target.ip() == own.ip() || (own.ip().is_unspecified() && here);
+    let family = own.is_ipv6() || target.is_ipv4();
+    let same = target.ip() == own.ip() || (own.ip().is_unspecified() && here && family);
     target.port() == own.port() && same
 }

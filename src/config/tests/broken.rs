@@ -119,6 +119,7 @@ broken! {
     listener_twice: "[listen]\nhttps = [\"[::1]:1\", \"[::1]:1\"]" => "2:21", "listen.https[1]", ["taken by listen.https[0] ([::1]:1)"];
     listener_within_another: "[listen]\nhttps = [\"127.0.0.1:1\"]\nhttp = [\"0.0.0.0:1\"]" => "3:9", "listen.http[0]", ["taken by listen.https[0]"];
     listener_on_the_admins: "[listen]\nhttps = [\"127.0.0.1:9180\"]" => "2:10", "listen.https[0]", ["taken by admin.listen"];
+    admin_under_a_listener_for_both_families: "[listen]\nhttps = [\"[::]:9180\"]" => "2:10", "listen.https[0]", ["taken by admin.listen"];
     proxy_header_from_nobody: "[listen]\nproxy_protocol = true" => "2:18", "listen.proxy_protocol", ["trusted_proxies"];
     gateway_is_ourselves: "[gateway]\nurl = \"http://localhost:8443\"" => "2:7", "gateway.url", ["holdline itself", "listen.https 127.0.0.1:8443"];
     files_without_files: "[tls]\ncertificate = \"files\"" => "2:15", "tls.certificate", ["no files are named", "files = [{"];
@@ -188,6 +189,17 @@ path = \"ws\"
         "12:1 auth",
     ];
     assert_eq!(places, expected);
+}
+
+#[test]
+fn a_file_full_of_problems_is_answered_at_once() {
+    let keys: String = (0..60_000).map(|n| format!("k{n} = [!!]\n")).collect();
+    let inline: String = (0..60_000).map(|n| format!("k{n} = 1, ")).collect();
+    for text in [keys, format!("hold = {{ {inline} }}")] {
+        let errors = check(&text, &Overrides::default()).verdict.unwrap_err();
+        assert_eq!(errors.errors.len(), 200);
+        assert!(errors.to_string().ends_with("200 errors or more\n"));
+    }
 }
 
 #[test]
