@@ -12,7 +12,7 @@ use serde::Serialize;
 #[derive(Debug, thiserror::Error)]
 pub enum ProcError {
     /// No such process, or not ours to read.
-    #[error("process {0}: {1}")]
+    #[error("process {0}")]
     Read(u32, #[source] std::io::Error),
     /// The kernel wrote something else than expected.
     #[error("process {0}: cannot read its {1}")]
@@ -145,26 +145,31 @@ pub fn memory(pids: &[u32]) -> Result<Memory, ProcError> {
     Ok(total)
 }
 
+/// Raises the limit on open files as far as allowed.
+pub fn raise_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where even this is refused, the old limit stays, and a check of it says so.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}
+
 /// Raises the limit on open files as far as allowed and checks that `needed` fit.
 ///
 /// # Errors
 /// With what to do, when they do not.
 pub fn ensure_files(needed: usize) -> Result<(), String> {
     let needed = needed as u64 + 64;
+    raise_files();
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if limit.maximum.is_none_or(|most| most >= needed)
-        && setrlimit(Resource::Nofile, raised).is_ok()
-    {
-        return Ok(());
-    }
-    let most = limit.maximum.unwrap_or(u64::MAX);
+    let most = limit.current.unwrap_or(u64::MAX);
     Err(format!(
         "this needs {needed} open files and the limit is {most}: ask for fewer sessions, or raise \
          the limit first (as root: prlimit --pid $$ --nofile={needed}). The proxy under test needs \

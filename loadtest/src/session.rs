@@ -48,16 +48,16 @@ impl std::fmt::Debug for Dialer {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No stream: refused, reset, TLS.
-    #[error("connect: {0}")]
+    #[error("connect")]
     Connect(#[source] std::io::Error),
     /// No WebSocket.
-    #[error("{0}")]
+    #[error(transparent)]
     Upgrade(#[from] UpgradeError),
     /// A stage took longer than a client waits.
     #[error("{0} took more than {PATIENCE:?}")]
     Patience(Stage),
     /// The session ended before it was usable.
-    #[error("before hello: {0}")]
+    #[error("before hello")]
     Early(#[source] WsError),
     /// `connect` was answered with an error.
     #[error("connect answered {} {}", .0.code, .0.reason)]

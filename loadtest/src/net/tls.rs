@@ -25,7 +25,7 @@ pub enum Trust {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The CA file cannot be read.
-    #[error("CA file {0}: {1}")]
+    #[error("CA file {0}")]
     Ca(PathBuf, #[source] rustls_pki_types::pem::Error),
     /// The CA file holds no certificate.
     #[error("CA file {0} holds no certificate")]

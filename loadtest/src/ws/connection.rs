@@ -42,10 +42,10 @@ pub enum WsError {
     #[error("the stream ended without a close frame")]
     Cut,
     /// The stream failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The peer broke the protocol.
-    #[error("{0}")]
+    #[error(transparent)]
     Frame(#[from] FrameError),
 }
 

@@ -17,7 +17,7 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
     /// The stream failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The other side said no.
     #[error("upgrade answered {status}: {body}")]
