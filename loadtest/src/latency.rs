@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::pace::{Beat, Metronome, Slot};
+use crate::progress::Progress;
 use crate::report::{Report, Table};
 use crate::session::{Dialer, Session};
 use crate::stats::{Latencies, Summary, began};
@@ -119,7 +120,8 @@ pub async fn run(
         let session = session.context("fewer sessions than slots")?;
         tasks.spawn(drive(session, target, slot, plan.size));
     }
-    collect(tasks, targets, baseline).await
+    let collected = collect(tasks, targets, baseline);
+    Progress::during("latency", plan.length, collected).await
 }
 
 async fn warm_up(session: &mut Session, size: usize) -> Result<()> {

@@ -1,6 +1,9 @@
 //! Progress of long work, on standard error and only where a person is watching.
 
 use std::io::{IsTerminal, Write, stderr};
+use std::time::Duration;
+
+use tokio::time::interval;
 
 /// One line that counts up and is wiped when done.
 #[derive(Debug)]
@@ -36,6 +39,23 @@ impl Progress {
                 self.done,
                 self.total
             );
+        }
+    }
+
+    /// Counts the seconds while `work` runs.
+    pub async fn during<F: Future>(label: &str, length: Duration, work: F) -> F::Output {
+        let progress = Self::new(label, usize::MAX);
+        let (mut second, total) = (interval(Duration::from_secs(1)), length.as_secs());
+        let mut seconds = 0;
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = second.tick(), if progress.shown => {
+                    progress.say(&format!("{seconds} of {total} s"));
+                    seconds += 1;
+                }
+            }
         }
     }
 

@@ -207,9 +207,7 @@ async fn run_compare(args: CompareArgs) -> Result<compare::CompareReport> {
 /// Serves until told to stop: SIGTERM and Ctrl-C both mean "politely".
 async fn run_server(args: &ServerArgs) -> Result<String> {
     let (listen, challenge, starting) = (args.listen, args.challenge, args.starting);
-    crate::procfs::ensure_files(16_000)
-        .or_else(|_| crate::procfs::ensure_files(1))
-        .ok();
+    crate::procfs::raise_files();
     let options = ServerOptions {
         listen,
         challenge,
