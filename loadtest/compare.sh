@@ -103,7 +103,8 @@ have() {
     say "compare: SKIPPED $1: not installed"
     return 1
 }
-# Installs without starting a service: what a package would start is refused by policy.
+# Installs without leaving a service behind: what the package would start is refused by policy,
+# and what it enabled for the next boot is disabled again.
 install_quietly() {
     local policy=/usr/sbin/policy-rc.d mine=
     if [ ! -e "$policy" ]; then
@@ -112,6 +113,7 @@ install_quietly() {
     (apt-get install -y "$1" || { apt-get update && apt-get install -y "$1"; }) >"$dir/apt.out" 2>&1
     local status=$?
     [ -n "$mine" ] && rm -f "$policy"
+    systemctl disable "$1" >>"$dir/apt.out" 2>&1 || true
     return $status
 }
 render() {
