@@ -59,6 +59,10 @@ export class Client {
     return this.#client.request(method, params, options);
   }
 
+  outcome(error) {
+    return outcomeOf(error);
+  }
+
   eventsNamed(name) {
     return this.events.filter((event) => event.event === name);
   }
@@ -94,7 +98,7 @@ export class RequestLoop {
       this.entries.push(entry);
       client.request(method, params).then(
         () => Object.assign(entry, { at: now(), outcome: "ok" }),
-        (error) => Object.assign(entry, { at: now(), outcome: outcomeOf(error), error }),
+        (error) => Object.assign(entry, { at: now(), outcome: client.outcome(error), error }),
       );
     };
     send();
@@ -131,7 +135,7 @@ export class RequestLoop {
     const found = new Map();
     for (const { outcome, error } of this.entries) {
       if (outcome !== "explicit" && outcome !== "silent") continue;
-      const key = outcome === "silent" ? error.message : `${error.gatewayCode}/${error.details?.reason ?? "-"}/${error.details?.execution ?? "-"}`;
+      const key = outcome === "silent" || !error.gatewayCode ? error.message : `${error.gatewayCode}/${error.details?.reason ?? "-"}/${error.details?.execution ?? "-"}`;
       found.set(key, (found.get(key) ?? 0) + 1);
     }
     return Object.fromEntries(found);

@@ -28,7 +28,7 @@ export class Report {
   }
 
   check(what, condition, detail = "") {
-    const text = `${what}${detail === "" ? "" : ` (${detail})`}`;
+    const text = detail === "" ? what : `${what} (${detail.length > 200 ? `${detail.slice(0, 200)}…` : detail})`;
     if (!this.#judging) {
       console.log(`   ${condition ? "yes" : "no "}  ${text}`);
     } else if (condition) {
