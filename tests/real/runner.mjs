@@ -8,7 +8,7 @@ import { rm } from "node:fs/promises";
 import { connect } from "node:net";
 import { parseArgs } from "node:util";
 
-import { cleanUp } from "./lib/cleanup.mjs";
+import { atEnd, cleanUp } from "./lib/cleanup.mjs";
 import { Gateway } from "./lib/gateway.mjs";
 import { Report } from "./lib/report.mjs";
 import { openRoad, roadNames } from "./lib/roads.mjs";
@@ -53,6 +53,11 @@ async function main() {
   const directory = mkdtempSync(join(tmpdir(), "holdline-real-"));
   const report = new Report(roads.length === 1 && roads[0] === "holdline");
   const began = now();
+  // Registered first, so undone last. The files say why something failed, so they stay then.
+  atEnd(async () => {
+    if (options.keep || report.failures.length > 0) console.log(`\nlogs, screenshots: ${directory}`);
+    else await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  });
   try {
     const gateway = new Gateway(directory);
     console.log(`starting the gateway (log: ${gateway.logFile})`);
@@ -62,9 +67,6 @@ async function main() {
     report.fail(error.stack);
   } finally {
     await cleanUp();
-    // The files say why something failed, so they stay then.
-    if (options.keep || report.failures.length > 0) console.log(`\nlogs, screenshots: ${directory}`);
-    else await rm(directory, { recursive: true, force: true });
   }
   console.log(`took ${seconds(now() - began)}`);
   report.print();

@@ -49,7 +49,8 @@ export class Page {
   static async open(road, directory) {
     const page = new Page();
     await page.#launch(directory);
-    page.url = `${road.pageUrl}/#token=${token}`;
+    // A page with lists of things: what a lost connection empties.
+    page.url = `${road.pageUrl}/sessions#token=${token}`;
     return page;
   }
 

@@ -9,7 +9,7 @@ import { pause, until } from "../lib/time.mjs";
 
 const KILLS = 5;
 
-export const scenarios = [{ name: "crash-loop", quick: true, run }];
+export const scenarios = [{ name: "crash-loop", quick: true, compare: true, run }];
 
 async function run({ gateway, road, report }) {
   const person = await new Client(road).connected();
