@@ -129,6 +129,18 @@ pub struct Upstream {
     pub resume: Resume,
 }
 
+impl Upstream {
+    /// `host:port` as a `Host` header says it.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// `[gateway] protocol`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtocolKind {

@@ -1,8 +1,208 @@
 //! The one owner of a gateway's state: the prober, dialling, the paced return.
 //!
-//! Sessions and requests subscribe, report what they see, and dial through here. Nothing in this
-//! room knows about clients or frames.
+//! Sessions and requests subscribe to the state, report what they see, and dial through here.
+//! Nothing in this room knows about clients or frames.
 
+mod admission;
+mod dial;
+mod machine;
+mod pace;
+mod probe;
+mod resolve;
 mod state;
+mod upgrade;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use admission::{HandshakeGate, HandshakePermit};
+pub use dial::{DialError, reason_of};
+pub use machine::{Evidence, Machine, Observation, ProbePace};
+pub use pace::{Pacer, Turn};
 pub use state::{CrashLoop, Phase, Reason, View};
+pub use upgrade::{UpgradeError, UpstreamSocket, hyper_reason, upgrade};
+
+use crate::config::{Hold, Upstream};
+use dial::Dialler;
+
+/// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.
+#[derive(Debug)]
+pub struct Gateway {
+    core: Arc<Core>,
+    /// Replays and held upgrades take a turn here before they dial.
+    pub returns: Pacer,
+    /// Closes that send clients back to us take a turn here, so as not to slow the dials.
+    pub farewells: Pacer,
+    /// Unfinished handshakes.
+    pub handshakes: HandshakeGate,
+    _tasks: [AbortOnDropHandle<()>; 3],
+}
+
+/// What the prober shares with the handle.
+#[derive(Debug)]
+struct Core {
+    upstream: Upstream,
+    dialler: Dialler,
+    machine: Mutex<Machine>,
+    published: watch::Sender<View>,
+    look_again: Notify,
+}
+
+impl Gateway {
+    /// Starts to watch a gateway. Needs a tokio runtime.
+    #[must_use]
+    pub fn start(upstream: Upstream, hold: &Hold) -> Arc<Self> {
+        let machine = Machine::new(Instant::now());
+        let (published, _) = watch::channel(machine.view());
+        let core = Arc::new(Core {
+            dialler: Dialler::new(&upstream),
+            upstream,
+            machine: Mutex::new(machine),
+            published,
+            look_again: Notify::new(),
+        });
+        let (returns, farewells) = (Pacer::new(hold.resume_rate), Pacer::new(hold.resume_rate));
+        let tasks = [
+            tokio::spawn(Arc::clone(&core).watch()),
+            tokio::spawn(returns.clone().run()),
+            tokio::spawn(farewells.clone().run()),
+        ];
+        Arc::new(Self {
+            core,
+            returns,
+            farewells,
+            handshakes: HandshakeGate::new(hold.unfinished_handshakes, hold.unfinished_per_ip),
+            _tasks: tasks.map(AbortOnDropHandle::new),
+        })
+    }
+
+    /// Where it is and what it speaks.
+    #[must_use]
+    pub fn upstream(&self) -> &Upstream {
+        &self.core.upstream
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        *self.core.published.borrow()
+    }
+
+    /// The state from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<View> {
+        self.core.published.subscribe()
+    }
+
+    /// Takes what a session or request saw; the state moves before this returns, and a probe
+    /// follows at once.
+    pub fn report(&self, evidence: Evidence) {
+        if self.core.change(|machine, now| machine.note(evidence, now)) {
+            self.core.look_again.notify_one();
+        }
+    }
+
+    /// Connects, within `connect_timeout`.
+    ///
+    /// # Errors
+    /// See [`DialError`]; nothing was sent.
+    pub async fn dial(&self) -> Result<TcpStream, DialError> {
+        self.core.dialler.dial().await
+    }
+
+    /// Waits until the state is as wanted.
+    pub async fn wait_for(&self, wanted: impl FnMut(&View) -> bool) -> View {
+        let mut state = self.subscribe();
+        // Copied out at once: the guard is not `Send`.
+        let seen = state.wait_for(wanted).await.map(|view| *view).ok();
+        match seen {
+            Some(view) => view,
+            // The sender lives in `self`.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Core {
+    /// Steps the machine and publishes; whether anything changed.
+    fn change(&self, step: impl FnOnce(&mut Machine, Instant)) -> bool {
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = machine.view();
+        step(&mut machine, Instant::now());
+        let after = machine.view();
+        // Published under the lock, so that the order of changes is the order of news.
+        let changed = self.published.send_if_modified(|view| {
+            let changed = *view != after;
+            *view = after;
+            changed
+        });
+        drop(machine);
+        log_change(&self.upstream, &before, &after);
+        changed
+    }
+
+    /// Probes for ever, as often as the state asks for.
+    async fn watch(self: Arc<Self>) {
+        let pace = ProbePace {
+            not_ready: self.upstream.probe_interval,
+            ready: self.upstream.probe_interval_ready,
+        };
+        loop {
+            // A probe that began before the newest evidence says nothing about now.
+            tokio::select! {
+                biased;
+                () = self.look_again.notified() => continue,
+                seen = probe::probe(&self.upstream, &self.dialler) => {
+                    self.change(|machine, now| machine.observe(seen, now));
+                }
+            }
+            let wait = {
+                let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+                machine.next_probe(Instant::now(), pace)
+            };
+            let _ = tokio::time::timeout(wait, self.look_again.notified()).await;
+        }
+    }
+}
+
+fn log_change(upstream: &Upstream, before: &View, after: &View) {
+    if before.phase == after.phase {
+        return;
+    }
+    let gateway = upstream.authority();
+    let lasted_ms = after
+        .since
+        .saturating_duration_since(before.since)
+        .as_millis();
+    let (from, to) = (before.phase.as_str(), after.phase.as_str());
+    match (after.reason, after.crash_loop) {
+        (None, _) => tracing::info!(gateway, from, to, lasted_ms, "gateway state"),
+        (Some(reason), None) => {
+            tracing::warn!(
+                gateway,
+                from,
+                to,
+                lasted_ms,
+                reason = reason.as_str(),
+                "gateway state"
+            );
+        }
+        (Some(reason), Some(crash)) => tracing::warn!(
+            gateway,
+            from,
+            to,
+            lasted_ms,
+            reason = reason.as_str(),
+            outages = crash.outages,
+            window_ms = after
+                .since
+                .saturating_duration_since(crash.since)
+                .as_millis(),
+            "gateway state: crash loop"
+        ),
+    }
+}

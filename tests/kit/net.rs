@@ -1,0 +1,210 @@
+//! Where a client dials to, and how: plain or TLS, from which address, with which first bytes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+
+/// Any byte stream.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Any byte stream, boxed.
+pub type Io = Box<dyn Stream>;
+
+/// Where and how to dial.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub addr: SocketAddr,
+    /// What `Host` and SNI say.
+    pub host: String,
+    tls: bool,
+    alpn: Vec<Vec<u8>>,
+    from: Option<IpAddr>,
+    preface: Vec<u8>,
+    resets_on_drop: bool,
+    receive_buffer: Option<u32>,
+}
+
+impl Target {
+    /// Straight TCP, as to a gateway.
+    pub fn plain(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            host: addr.to_string(),
+            tls: false,
+            alpn: Vec::new(),
+            from: None,
+            preface: Vec::new(),
+            resets_on_drop: false,
+            receive_buffer: None,
+        }
+    }
+
+    /// TLS, trusting any certificate.
+    pub fn tls(addr: SocketAddr) -> Self {
+        let host = format!("localhost:{}", addr.port());
+        Self {
+            tls: true,
+            host,
+            ..Self::plain(addr)
+        }
+    }
+
+    /// With this `Host` and SNI.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// From this address: all of 127.0.0.0/8 is ours.
+    #[must_use]
+    pub fn from(mut self, ip: &str) -> Self {
+        self.from = Some(ip.parse().expect("an address"));
+        self
+    }
+
+    /// Offering these protocols.
+    #[must_use]
+    pub fn alpn(mut self, protocols: &[&str]) -> Self {
+        self.alpn = protocols
+            .iter()
+            .map(|protocol| protocol.as_bytes().to_vec())
+            .collect();
+        self
+    }
+
+    /// With these bytes before everything else, TLS included: a PROXY header.
+    #[must_use]
+    pub fn preface(mut self, bytes: &[u8]) -> Self {
+        self.preface = bytes.to_vec();
+        self
+    }
+
+    /// Dropping the connection resets it.
+    #[must_use]
+    pub fn resets_on_drop(mut self) -> Self {
+        self.resets_on_drop = true;
+        self
+    }
+
+    /// With a small receive buffer, so that back-pressure is felt soon.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: u32) -> Self {
+        self.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// `wss://host/path` or `ws://host/path`.
+    pub fn ws_url(&self, path: &str) -> String {
+        let scheme = if self.tls { "wss" } else { "ws" };
+        format!("{scheme}://{}{path}", self.host)
+    }
+
+    pub async fn dial(&self) -> io::Result<Io> {
+        let tcp = self.dial_tcp().await?;
+        if !self.tls {
+            return Ok(Box::new(tcp));
+        }
+        let name = self
+            .host
+            .rsplit_once(':')
+            .map_or(self.host.as_str(), |(name, _)| name);
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(self.tls_config());
+        Ok(Box::new(connector.connect(name, tcp).await?))
+    }
+
+    /// The TCP connection alone.
+    pub async fn dial_tcp(&self) -> io::Result<TcpStream> {
+        let socket = if self.addr.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        if let Some(ip) = self.from {
+            socket.bind(SocketAddr::new(ip, 0))?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let mut tcp = socket.connect(self.addr).await?;
+        tcp.set_nodelay(true)?;
+        if self.resets_on_drop {
+            socket2::SockRef::from(&tcp).set_linger(Some(Duration::ZERO))?;
+        }
+        tcp.write_all(&self.preface).await?;
+        Ok(tcp)
+    }
+
+    fn tls_config(&self) -> Arc<ClientConfig> {
+        static PLAIN: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+        let shared = PLAIN.get_or_init(|| Arc::new(trusting_anybody()));
+        if self.alpn.is_empty() {
+            return Arc::clone(shared);
+        }
+        let mut config = ClientConfig::clone(shared);
+        config.alpn_protocols.clone_from(&self.alpn);
+        Arc::new(config)
+    }
+}
+
+fn trusting_anybody() -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth()
+}
+
+/// Accepts every certificate whose key the server really has.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,106 @@
+//! The whole proxy, in this process, with a config that makes it quick.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use holdline::Holdline;
+use holdline::config::{self, Config};
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+use super::gateway::ScriptedGateway;
+use super::net::Target;
+use super::wait::within;
+
+/// What differs from the defaults, so that tests are quick and share no port, file or address
+/// budget.
+const QUICK: &str = r#"
+[listen]
+https = ["127.0.0.1:0"]
+[gateway]
+probe_interval = "50ms"
+probe_interval_ready = "200ms"
+[hold]
+notice_after = "50ms"
+notice_every = "500ms"
+resume_rate = 1000
+[http]
+page_after = "200ms"
+[limits]
+handshakes_per_ip = "100000/s"
+sessions_per_ip = 8000
+[admin]
+listen = "127.0.0.1:0"
+[log]
+level = "off"
+"#;
+
+/// A running proxy.
+pub struct Proxy {
+    pub holdline: Holdline,
+    _certificate: TempDir,
+}
+
+impl Proxy {
+    /// In front of this gateway.
+    pub async fn start(gateway: &ScriptedGateway) -> Self {
+        Self::with(gateway, "").await
+    }
+
+    /// The same with these TOML settings on top.
+    pub async fn with(gateway: &ScriptedGateway, settings: &str) -> Self {
+        Self::in_front_of(&gateway.url(), settings).await
+    }
+
+    /// In front of any URL.
+    pub async fn in_front_of(url: &str, settings: &str) -> Self {
+        let certificate = self_signed();
+        let config = config(url, certificate.path(), settings);
+        let holdline = within("the proxy's start", Holdline::start(config)).await;
+        Self { holdline: holdline.expect("it starts"), _certificate: certificate }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.holdline.https_addrs()[0]
+    }
+
+    /// Where clients dial to.
+    pub fn target(&self) -> Target {
+        Target::tls(self.addr())
+    }
+}
+
+fn config(url: &str, certificate: &Path, settings: &str) -> Config {
+    let mut table: Table = QUICK.parse().unwrap();
+    let (cert, key) = (certificate.join("cert.pem"), certificate.join("key.pem"));
+    let fixed = format!(
+        "[gateway]\nurl = \"{url}\"\n[tls]\ncertificate = \"files\"\n\
+         files = [{{ cert = {cert:?}, key = {key:?} }}]\n"
+    );
+    merge(&mut table, fixed.parse().unwrap());
+    merge(&mut table, settings.parse().expect("TOML"));
+    let text = toml::to_string(&table).unwrap();
+    match config::parse(&text, "test") {
+        Ok(loaded) => loaded.config,
+        Err(errors) => panic!("{errors:?}"),
+    }
+}
+
+/// Puts `over` on top of `under`, section by section.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => drop(under.insert(key, value)),
+        }
+    }
+}
+
+fn self_signed() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    dir
+}

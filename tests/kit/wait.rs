@@ -1,0 +1,97 @@
+//! Waiting for events: every wait has a deadline, which only a failing test reaches.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// Longest wait for anything: far above what a loaded machine needs, short enough to read about.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs `future` under the deadline and says `what` was awaited when it passes.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+    }
+}
+
+/// A value that tasks write and tests wait on.
+#[derive(Debug)]
+pub struct Shared<T> {
+    value: Arc<Mutex<T>>,
+    version: Arc<watch::Sender<u64>>,
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            version: Arc::clone(&self.version),
+        }
+    }
+}
+
+impl<T: Default> Default for Shared<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> Shared<T> {
+    pub fn new(value: T) -> Self {
+        Self {
+            value: Arc::new(Mutex::new(value)),
+            version: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// Looks at the value. Do not hold on to it: the closure runs under a lock.
+    pub fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.value.lock().unwrap())
+    }
+
+    /// Changes the value and wakes whoever waits.
+    pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let result = change(&mut self.value.lock().unwrap());
+        self.version.send_modify(|version| *version += 1);
+        result
+    }
+
+    /// Waits, without a deadline of its own, until `found` gives something.
+    pub async fn until<R>(&self, mut found: impl FnMut(&T) -> Option<R>) -> R {
+        let mut version = self.version.subscribe();
+        loop {
+            version.mark_unchanged();
+            if let Some(result) = self.read(&mut found) {
+                return result;
+            }
+            version.changed().await.expect("the sender lives in self");
+        }
+    }
+}
+
+impl<T: Debug> Shared<T> {
+    /// Waits until `found` gives something; panics with the value when the deadline passes.
+    pub async fn wait_for<R>(&self, what: &str, found: impl FnMut(&T) -> Option<R>) -> R {
+        match tokio::time::timeout(DEADLINE, self.until(found)).await {
+            Ok(result) => result,
+            Err(_) => panic!(
+                "not within {DEADLINE:?}: {what}\n{}",
+                self.read(|v| abridged(v))
+            ),
+        }
+    }
+}
+
+/// A value's debug text, cut to what a person reads.
+fn abridged(value: &impl Debug) -> String {
+    const LONGEST: usize = 12_000;
+    let text = format!("{value:#?}");
+    match text.char_indices().nth_back(LONGEST) {
+        Some((start, _)) => format!("… {}", &text[start..]),
+        None => text,
+    }
+}
