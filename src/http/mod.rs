@@ -10,6 +10,7 @@ mod hold;
 mod own;
 pub mod refusal;
 pub mod route;
+pub(crate) mod upgrade;
 mod waiting;
 
 #[cfg(test)]
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, Version, header, request};
+use http::{Method, Request, Response, header, request};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ use crate::config::{Config, Route};
 use crate::gateway::Gateway;
 use crate::listen::Peer;
 use crate::protocol::rescue::Cause;
+use crate::ws::handshake;
 use forward::{Errand, Forwarder};
 use headers::{Presented, Refused};
 use hold::Waits;
@@ -51,10 +53,9 @@ pub struct Table {
 }
 
 impl Table {
-    /// `forwarder` finds or makes the one for a route; one that stays keeps its connections.
+    /// `forwarders`: one per route, in the config's order.
     #[must_use]
-    pub fn new(config: Arc<Config>, forwarder: impl FnMut(&Route) -> Forwarder) -> Self {
-        let forwarders = config.routes.iter().map(forwarder).collect();
+    pub fn new(config: Arc<Config>, forwarders: Vec<Forwarder>) -> Self {
         Self { config, forwarders }
     }
 
@@ -160,9 +161,8 @@ impl App {
         *asker = asker.of_gateway(route.upstream.protocol);
         let presented = present(&peer, &head, config, route)?;
         log.routed(route, presented);
-        let upgrades = wants_websocket(&head)?;
         let request = Request::from_parts(head, body);
-        if upgrades {
+        if wants_websocket(&request)? {
             let config = Arc::clone(config);
             let gateway = Arc::clone(forwarder.gateway());
             let call = Call {
@@ -258,25 +258,15 @@ fn check(head: &request::Parts) -> Result<(), Cause> {
     Ok(())
 }
 
-/// Whether a request asks for a WebSocket (RFC 6455, 4.1; RFC 8441, 4).
-fn wants_websocket(head: &request::Parts) -> Result<bool, Cause> {
-    if let Some(protocol) = head.extensions.get::<Protocol>() {
-        return match protocol.as_str() {
-            "websocket" => Ok(true),
-            _ => Err(Cause::BadRequest(
-                "only WebSocket is spoken over CONNECT".into(),
-            )),
-        };
+/// Whether a request asks for a WebSocket, rightly or not.
+fn wants_websocket(request: &Request<Incoming>) -> Result<bool, Cause> {
+    let wants = handshake::wants_websocket(request);
+    if !wants && request.extensions().get::<Protocol>().is_some() {
+        return Err(Cause::BadRequest(
+            "only WebSocket is spoken over CONNECT".into(),
+        ));
     }
-    let names = |field, token: &[u8]| {
-        let lines = head.headers.get_all(field).iter();
-        let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-        tokens.any(|found| found.trim_ascii().eq_ignore_ascii_case(token))
-    };
-    Ok(head.version == Version::HTTP_11
-        && head.method == Method::GET
-        && names(header::UPGRADE, b"websocket")
-        && names(header::CONNECTION, b"upgrade"))
+    Ok(wants)
 }
 
 /// One line per request: at `info` for a refusal of ours, else at `debug`. The path only: queries,

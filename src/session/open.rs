@@ -40,7 +40,12 @@ pub(crate) struct Upstream {
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// With a connection; the gateway has spoken where its protocol begins with that.
-    Connected(Box<Upstream>),
+    Connected {
+        /// The connection.
+        upstream: Box<Upstream>,
+        /// The gateway was not there at first.
+        held: bool,
+    },
     /// The gateway refuses this client, in its own words.
     Refused(Box<Response<Bytes>>),
     /// The time is over and the gateway is away.
@@ -116,7 +121,11 @@ impl Opening<'_> {
                         .await
                         .map_err(|reason| Some(Evidence::Lost(reason)))?;
                 }
-                Ok(Opened::Connected(Box::new(Upstream { socket, permit })))
+                let upstream = Box::new(Upstream { socket, permit });
+                Ok(Opened::Connected {
+                    upstream,
+                    held: self.waited,
+                })
             }
             Err(UpgradeError::Refused(refusal)) => self.refused(refusal),
             Err(UpgradeError::WrongAccept) => Ok(Opened::Expired(Cause::BadAnswer)),

@@ -74,7 +74,7 @@ impl Setup {
         let config = Arc::new(self.config());
         let gateway = Gateway::start(self.upstream.clone(), &config.hold);
         let forwarder = Forwarder::new(Arc::clone(&gateway));
-        let table = Table::new(config, |_| forwarder.clone());
+        let table = Table::new(config, vec![forwarder.clone()]);
         let stop = CancellationToken::new();
         let mut app = App::new(
             Arc::new(ArcSwap::from_pointee(table)),
