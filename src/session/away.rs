@@ -27,6 +27,11 @@ const CLIENT_WAIT: Duration = Duration::from_secs(1);
 /// A Control UI shows "Restarting…" for at least 15 s after each `shutdown`.
 const SHUTDOWN_AGAIN: Duration = Duration::from_secs(12);
 
+/// A session that is lost within this after its return was not really back.
+const LOST_SOON: Duration = Duration::from_secs(5);
+/// How often in a row that may happen before its client has to reconnect.
+const MAX_LOST_AGAIN: u32 = 4;
+
 /// A session without its gateway.
 pub(super) struct Away {
     pub(super) since: Instant,
@@ -149,7 +154,8 @@ impl Machine {
         self.settle_at_loss(way, written, now, out);
         self.ours.clear();
         let shown = self.shutdown.take().is_some();
-        if self.policy.resume == Resume::Off {
+        self.count_losses(now);
+        if self.policy.resume == Resume::Off || self.lost_again > MAX_LOST_AGAIN {
             return self.send_back(now, out);
         }
         let mut away = Away::new(
@@ -167,8 +173,19 @@ impl Machine {
         } else if self.is_control_ui() {
             away.shutdown_at = Some(if shown { now + SHUTDOWN_AGAIN } else { now });
         }
+        if self.lost_again > 0 {
+            away.retry_at = Some(now + Duration::from_millis(250) * (1 << self.lost_again));
+        }
         self.state = State::Away(Box::new(away));
         self.away_tick(now, out);
+    }
+
+    /// A gateway that takes a session back and drops it at once must not be asked for ever.
+    fn count_losses(&mut self, now: Instant) {
+        let soon = self
+            .back
+            .is_some_and(|back| now.saturating_duration_since(back) < LOST_SOON);
+        self.lost_again = if soon { self.lost_again + 1 } else { 0 };
     }
 
     fn is_control_ui(&self) -> bool {
@@ -306,6 +323,10 @@ impl Machine {
         let Some(away) = self.away() else { return };
         if away.step != Step::Waiting {
             return;
+        }
+        if matches!(view.phase, Phase::Down | Phase::Starting) {
+            // Another outage, not another refusal.
+            away.attempts = 0;
         }
         match (view.phase, away.way) {
             (Phase::Ready, Way::Greet) if !connected => {}

@@ -47,7 +47,7 @@ pub(super) enum State {
     Closing,
 }
 
-/// Notices to a client whose gateway hangs.
+/// Notices to a client whose gateway is silent though its connection stands.
 #[derive(Debug, Clone, Copy)]
 struct Hung {
     since: Instant,
@@ -67,6 +67,9 @@ pub(super) struct Machine {
     pub(super) ours: Vec<Box<str>>,
     /// The client has begun the close handshake.
     pub(super) client_closes: Option<Option<u16>>,
+    /// When the session last came back, and how many times in a row it was lost soon after.
+    pub(super) back: Option<Instant>,
+    pub(super) lost_again: u32,
     /// The gateway has announced its end, then.
     pub(super) shutdown: Option<Instant>,
     hung: Option<Hung>,
@@ -91,6 +94,8 @@ impl Machine {
             last_seq: None,
             ours: Vec::new(),
             client_closes: None,
+            back: None,
+            lost_again: 0,
             shutdown: None,
             hung: None,
             stop_at: None,
@@ -427,13 +432,13 @@ impl Machine {
     fn look(&mut self, now: Instant, out: &mut Vec<Action>) {
         match &self.state {
             State::Away(_) => self.away_look(now, out),
-            State::Live => match (self.view.phase, self.hung) {
-                (Phase::Hung, None) => {
+            State::Live => match self.hung {
+                None if self.view.is_silent() => {
                     let since = self.view.outage_since.unwrap_or(now).min(now);
                     let notice_at = now + self.policy.notice_after;
                     self.hung = Some(Hung { since, notice_at });
                 }
-                (Phase::Ready, Some(hung)) => {
+                Some(hung) if self.view.phase == Phase::Ready => {
                     self.hung = None;
                     if self.policy.is_openclaw() {
                         let down = now.saturating_duration_since(hung.since);
