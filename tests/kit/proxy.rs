@@ -57,7 +57,10 @@ impl Proxy {
         let certificate = self_signed();
         let config = config(url, certificate.path(), settings);
         let holdline = within("the proxy's start", Holdline::start(config)).await;
-        Self { holdline: holdline.expect("it starts"), _certificate: certificate }
+        Self {
+            holdline: holdline.expect("it starts"),
+            _certificate: certificate,
+        }
     }
 
     pub fn addr(&self) -> SocketAddr {

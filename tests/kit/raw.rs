@@ -121,6 +121,18 @@ impl Raw {
         self.io.flush().await.expect("flush");
     }
 
+    /// Writes as much as is taken now; waits until something is.
+    pub async fn write_some(&mut self, bytes: &[u8]) -> usize {
+        self.io.write(bytes).await.expect("write")
+    }
+
+    /// The two directions apart.
+    pub fn split(self) -> (Self, Sender) {
+        let (reader, writer) = tokio::io::split(self.io);
+        let io: Io = Box::new(tokio::io::join(reader, tokio::io::sink()));
+        (Self { io, ..self }, Sender(writer))
+    }
+
     /// Sends a request of the openclaw protocol.
     pub async fn request(&mut self, id: &str, method: &str, params: serde_json::Value) {
         let request = serde_json::json!({"type":"req","id":id,"method":method,"params":params});
@@ -222,5 +234,15 @@ impl Raw {
     /// Whether bytes of an incomplete frame have arrived.
     pub fn has_partial_frame(&self) -> bool {
         !self.decoder.buffer.is_empty()
+    }
+}
+
+/// The sending half of a [`Raw`].
+pub struct Sender(tokio::io::WriteHalf<Io>);
+
+impl Sender {
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("write");
+        self.0.flush().await.expect("flush");
     }
 }

@@ -11,5 +11,17 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod admission;
+mod bounds;
 mod clients_themselves;
-mod gateway_itself;
+mod closes;
+mod crowd;
+mod draining;
+mod faults;
+mod frames;
+mod generic;
+mod http2;
+mod newcomers;
+mod open_sessions;
+mod plain_http;
+mod requests;
