@@ -1,4 +1,28 @@
-//! holdline: a reverse proxy that holds the line in front of an OpenClaw gateway.
+//! holdline holds the line in front of an OpenClaw gateway: clients stay connected while it
+//! restarts, crashes, hangs or is not up yet.
+//!
+//! The road of a byte, and the rooms it goes through:
+//!
+//! ```text
+//! client ─ listen ─ tls ─ http ─┬─ session ── gateway ─ upstream socket
+//!                               │     └ ws (frames)  └ state: Ready, Starting, Draining, Down, Hung
+//!                               └─ forward (plain HTTP)
+//! admin ── observe reads the same state;  config ── one immutable model that everyone loads
+//! ```
+//!
+//! | room | lives there | must not |
+//! |---|---|---|
+//! | [`config`] | TOML with places → checked model | be mutable |
+//! | [`listen`] | bind, accept, PROXY protocol, admission, the HTTP server connection | know routes |
+//! | [`tls`] | terms, certificates behind one resolver | know HTTP |
+//! | [`http`] | routing, header hygiene, plain requests, refusals, upgrades | know frames |
+//! | [`ws`] | pure: handshake, frame headers, boundaries, close codes | know gateways |
+//! | [`gateway`] | the one owner of a gateway's state: prober, dialling, paced return | know clients |
+//! | [`session`] | the heart: pure machine, journal, and the pump that does its I/O | parse JSON |
+//! | [`protocol`] | what a frame means, which frames we say, what each failure is answered with | do I/O |
+//! | [`observe`] | log, numbers, status, admin listener | decide anything |
+//!
+//! [`Holdline::start`] runs the whole proxy inside any tokio program.
 
 pub mod config;
 pub mod gateway;
@@ -6,6 +30,9 @@ pub mod http;
 pub mod listen;
 pub mod observe;
 pub mod protocol;
+mod run;
 pub mod session;
 pub mod tls;
 pub mod ws;
+
+pub use run::{Holdline, StartError};

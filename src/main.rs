@@ -1,3 +1,90 @@
-//! The `holdline` command.
+//! The `holdline` command: from arguments to an exit code.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use holdline::Holdline;
+use holdline::config::{Config, Loaded};
+use holdline::observe::log;
+
+use cli::signals::Signals;
+use cli::{Command, RunArgs};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(done) => return done,
+    };
+    match cli.command {
+        Some(Command::Check(args)) => cli::check::run(&args),
+        Some(Command::Run(args)) => run(&args),
+        None => run(&cli.run),
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let Loaded {
+        config,
+        warnings,
+        source,
+    } = match args.load() {
+        Ok(loaded) => loaded,
+        Err(refused) => return refused,
+    };
+    if let Err(error) = log::init(&config.log) {
+        return cli::fail("logging cannot be set up", &error);
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %source, "starting");
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    cli::descriptors::raise(config.limits.sessions);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail("no threads to run on", &error),
+    };
+    let code = runtime.block_on(serve(config));
+    // What still runs is past its time: the drain is over, or was cut short on purpose.
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs until a drain is over, whoever asked for it.
+async fn serve(config: Config) -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return cli::fail("signals cannot be received", &error),
+    };
+    let proxy = tokio::select! {
+        started = Holdline::start(config) => match started {
+            Ok(proxy) => proxy,
+            Err(error) => {
+                tracing::error!("cannot start: {}", cli::with_causes(&error));
+                return ExitCode::FAILURE;
+            }
+        },
+        signal = signals.stop() => {
+            tracing::info!(signal, "stopped while starting");
+            return ExitCode::SUCCESS;
+        }
+    };
+    tracing::info!("running");
+    tokio::select! {
+        () = proxy.wait_for_shutdown() => return ExitCode::SUCCESS,
+        signal = signals.stop() => tracing::info!(signal, "draining; a second signal stops at once"),
+    }
+    tokio::select! {
+        () = proxy.drain() => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        signal = signals.stop() => {
+            tracing::warn!(signal, "stopped before the drain was over");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,123 @@
-//! (being written)
+//! The command line: arguments, exit codes, one file per command.
+//!
+//! What a command does beyond talking to its user is the library's business.
+
+pub(crate) mod check;
+pub(crate) mod descriptors;
+pub(crate) mod signals;
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use holdline::config::{self, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::observe::log::colors_wanted;
+
+/// It was called in a way that it does not know (`EX_USAGE`).
+const USAGE: u8 = 64;
+
+/// The config is refused (`EX_CONFIG`).
+const BAD_CONFIG: u8 = 78;
+
+/// Holds the line in front of an OpenClaw gateway: clients stay connected while it restarts.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failure while running, 64 usage, 78 bad config";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the proxy; what happens without a command
+    Run(RunArgs),
+    /// Check a config and print every problem: where, what is wrong, what to write instead
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// TOML file; without it the built-in defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Serve TLS here instead of on listen.https
+    #[arg(long, value_name = "ADDR", value_parser = config::listen_address)]
+    listen: Option<SocketAddr>,
+    /// Where the gateway is, instead of gateway.url
+    #[arg(long, value_name = "URL")]
+    gateway: Option<GatewayUrl>,
+    /// Status and control here instead of on admin.listen
+    #[arg(long, value_name = "ADDR", value_parser = config::listen_address)]
+    admin: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// TOML file; without it the built-in defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The arguments, or the exit code after help, version or a usage error was printed.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        // A reader that is gone already is no reason for another message.
+        let _ = error.print();
+        if error.use_stderr() {
+            ExitCode::from(USAGE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+impl RunArgs {
+    /// The config, or the exit code after its problems were printed.
+    pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
+        let overrides = Overrides {
+            listen: self.listen,
+            gateway: self.gateway.clone(),
+            admin: self.admin,
+        };
+        config::load(self.config.as_deref(), &overrides).map_err(|errors| refuse(&errors))
+    }
+}
+
+/// Prints what is wrong with a config.
+fn refuse(errors: &ConfigErrors) -> ExitCode {
+    say(&errors.render(colors()));
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// Prints a failure with its causes.
+pub(crate) fn fail(what: &str, error: &dyn Error) -> ExitCode {
+    say(&format!("error: {what}: {}\n", with_causes(error)));
+    ExitCode::FAILURE
+}
+
+/// An error and what led to it, in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// Standard error may be closed; there is nobody to tell then.
+fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn colors() -> bool {
+    io::stderr().is_terminal() && colors_wanted()
+}

@@ -1,8 +1,302 @@
 //! From a TOML file to a [`Config`] that can be trusted, or to messages that say what to write.
 //!
-//! Raw (serde, with spans) → checked model. No I/O but reading the named files; nothing here is
-//! mutable after loading.
+//! Text → tree with spans (`raw`) → rules (`check`) → checked model (`model`). All problems of a
+//! file are found in one run. No I/O but reading the config and the PEM files that it names;
+//! nothing here is mutable after loading.
+//!
+//! Relative paths in a file start at that file's folder, and so does `certs-dev/`, where the
+//! development certificate is kept. Without a file they start at the current directory.
 
+mod addresses;
+mod check;
+mod checker;
+mod env;
 mod model;
+mod problem;
+mod raw;
+mod section;
+mod source;
+#[cfg(test)]
+mod tests;
+mod units;
 
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use addresses::{GatewayUrl, listen_address};
 pub use model::*;
+pub use problem::{Place, Problem, Severity, Spot};
+pub use units::Wrong;
+
+use checker::Checker;
+use source::Source;
+
+/// The config that is used when no file is named.
+pub const EMBEDDED: &str = include_str!("../../config/holdline.toml");
+
+/// No config that makes sense is larger.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Flags of the command line that override the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`: instead of `listen.https`.
+    pub listen: Option<SocketAddr>,
+    /// `--gateway`: instead of `gateway.url`.
+    pub gateway: Option<GatewayUrl>,
+    /// `--admin`: instead of `admin.listen`.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A config without errors.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// What works, but perhaps not as it was meant.
+    pub warnings: Vec<Problem>,
+    /// Where it came from.
+    pub source: Origin,
+}
+
+/// Where a config came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The defaults that are compiled in.
+    Embedded,
+    /// This file.
+    File(PathBuf),
+    /// A text of this name.
+    Text(String),
+}
+
+/// Everything that is wrong with a config. Shown as blocks with source lines.
+#[derive(Debug, Clone)]
+pub struct ConfigErrors {
+    /// What must be changed; never empty.
+    pub errors: Vec<Problem>,
+    /// What else was seen.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and checks a file, or the embedded default without one.
+///
+/// # Errors
+/// When the file cannot be read or anything in it is wrong: all of it.
+pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, ConfigErrors> {
+    let Some(path) = path else {
+        let base = Path::new("");
+        return check_text(
+            EMBEDDED,
+            "the built-in defaults",
+            base,
+            overrides,
+            Origin::Embedded,
+        );
+    };
+    let name = path.display().to_string();
+    let text = read(path, &name)?;
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    check_text(&text, &name, base, overrides, Origin::File(path.to_owned()))
+}
+
+/// Checks a text; `name` is what messages call it.
+///
+/// # Errors
+/// When anything in it is wrong: all of it.
+pub fn parse(text: &str, name: &str) -> Result<Loaded, ConfigErrors> {
+    let origin = Origin::Text(name.to_owned());
+    check_text(text, name, Path::new(""), &Overrides::default(), origin)
+}
+
+fn check_text(
+    text: &str,
+    name: &str,
+    base: &Path,
+    overrides: &Overrides,
+    origin: Origin,
+) -> Result<Loaded, ConfigErrors> {
+    let env = |name: &str| std::env::var(name).ok();
+    let input = Input {
+        text,
+        name,
+        base,
+        env: &env,
+        overrides,
+    };
+    let checked = input.check();
+    checked.verdict.map(|config| Loaded {
+        config,
+        warnings: checked.warnings,
+        source: origin,
+    })
+}
+
+// === one run over one text ===
+
+/// All that a result depends on, files named in the text aside.
+struct Input<'i> {
+    text: &'i str,
+    name: &'i str,
+    base: &'i Path,
+    env: &'i dyn Fn(&str) -> Option<String>,
+    overrides: &'i Overrides,
+}
+
+struct Checked {
+    verdict: Result<Config, ConfigErrors>,
+    warnings: Vec<Problem>,
+    /// Every section and key that was asked for: the schema.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the embedded file is tested against it")
+    )]
+    known: Vec<(String, &'static str)>,
+}
+
+impl Input<'_> {
+    fn check(&self) -> Checked {
+        let source = Source::new(self.name, self.text);
+        let raw = raw::parse(self.text, &source);
+        let mut checker = Checker::new(&source, self.env, self.base);
+        let config = check::config(&raw.table, &mut checker, self.overrides);
+        let (found, known) = checker.finish();
+        let torn = |problem: &Problem| match &problem.place {
+            Place::Spot(spot) => raw.torn_lines.contains(&spot.line),
+            Place::File(_) | Place::Flag(_) => false,
+        };
+        let judged = found
+            .into_iter()
+            .filter(|problem| raw.usable && !torn(problem));
+        let all = raw.syntax.iter().cloned().chain(judged);
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            all.partition(|problem| problem.severity == Severity::Error);
+        let verdict = if errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors {
+                errors,
+                warnings: warnings.clone(),
+            })
+        };
+        Checked {
+            verdict,
+            warnings,
+            known,
+        }
+    }
+}
+
+// === reading a file ===
+
+fn read(path: &Path, name: &str) -> Result<String, ConfigErrors> {
+    let bytes = read_bytes(path).map_err(|error| unreadable(name, &error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let valid = bytes
+            .get(..at)
+            .map(String::from_utf8_lossy)
+            .unwrap_or_default();
+        let place = Place::Spot(Source::new(name, &valid).spot(&(at..at)));
+        one_error(place, "not UTF-8 text", "save the file as UTF-8")
+    })
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(LARGEST_FILE + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other(
+            "it is larger than 1 MiB, so it is no config",
+        ));
+    }
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> ConfigErrors {
+    let (what, remedy) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            "there is no such file".to_owned(),
+            "name a file that exists, or leave out --config to run with the defaults",
+        ),
+        io::ErrorKind::PermissionDenied => (
+            "the user that holdline runs as may not read it".to_owned(),
+            "give that user the right to read the file and to enter its folders",
+        ),
+        _ => (
+            format!("it cannot be read: {error}"),
+            "name a readable TOML file",
+        ),
+    };
+    one_error(Place::File(name.into()), &what, remedy)
+}
+
+fn one_error(place: Place, what: &str, remedy: &str) -> ConfigErrors {
+    let error = Problem {
+        severity: Severity::Error,
+        place,
+        key: String::new(),
+        seen: None,
+        what: what.to_owned(),
+        remedy: remedy.to_owned(),
+    };
+    ConfigErrors {
+        errors: vec![error],
+        warnings: Vec::new(),
+    }
+}
+
+// === impl ConfigErrors ===
+
+impl ConfigErrors {
+    /// All of it as blocks with source lines, and how many there are.
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        let mut out = String::new();
+        for problem in self.errors.iter().chain(&self.warnings) {
+            out.push_str(&problem.render(color));
+            out.push('\n');
+        }
+        let more = if self.errors.len() < problem::MOST {
+            ""
+        } else {
+            " or more"
+        };
+        out.push_str(&count(self.errors.len(), "error"));
+        out.push_str(more);
+        if !self.warnings.is_empty() {
+            out.push_str(&format!(", {}", count(self.warnings.len(), "warning")));
+        }
+        out.push('\n');
+        out
+    }
+}
+
+fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+// === impl Origin ===
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("the built-in defaults"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Text(name) => f.write_str(name),
+        }
+    }
+}

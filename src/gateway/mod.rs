@@ -117,10 +117,12 @@ impl Gateway {
     /// Waits until the state is as wanted.
     pub async fn wait_for(&self, wanted: impl FnMut(&View) -> bool) -> View {
         let mut state = self.subscribe();
-        match state.wait_for(wanted).await {
-            Ok(view) => *view,
+        // Copied out at once: the guard is not `Send`.
+        let seen = state.wait_for(wanted).await.map(|view| *view).ok();
+        match seen {
+            Some(view) => view,
             // The sender lives in `self`.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }

@@ -8,6 +8,8 @@ mod present;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+#[cfg(test)]
+pub(in crate::http) use names::spoofed::SPOOFED;
 pub use names::{shows_proxy, speaks_for_client};
 pub use present::{Presented, Refused, present};
 

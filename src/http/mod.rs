@@ -1,4 +1,317 @@
-//! (being written)
+//! Plain HTTP at the edge: from a parsed request to a response, whatever the gateway does.
+//!
+//! [`App::handle`] is the whole way: check → our own surface → route → who is it → WebSocket or
+//! plain. WebSocket upgrades leave here through [`Upgrades`]; frames are unknown in this room.
+//! Every answer that is not the gateway's is a [`Cause`], rendered by [`refusal`].
 
+pub mod forward;
 pub mod headers;
+mod hold;
+mod own;
+pub mod refusal;
 pub mod route;
+pub(crate) mod upgrade;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use http::{Method, Request, Response, header, request};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Route};
+use crate::gateway::Gateway;
+use crate::listen::Peer;
+use crate::protocol::rescue::Cause;
+use crate::ws::handshake;
+use forward::{Errand, Forwarder};
+use headers::{Presented, Refused};
+use hold::Waits;
+use refusal::Asker;
+use route::Host;
+
+/// An error of any kind, kept for the log.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Every response's body.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
+
+/// One config and the gateways it names. Replaced whole on reload.
+#[derive(Debug)]
+pub struct Table {
+    config: Arc<Config>,
+    forwarders: Vec<Forwarder>,
+}
+
+impl Table {
+    /// `forwarders`: one per route, in the config's order.
+    #[must_use]
+    pub fn new(config: Arc<Config>, forwarders: Vec<Forwarder>) -> Self {
+        Self { config, forwarders }
+    }
+
+    /// The config.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The forwarder of the route with this index in the config.
+    #[must_use]
+    pub fn forwarder(&self, route: usize) -> Option<&Forwarder> {
+        self.forwarders.get(route)
+    }
+}
+
+/// What is known of a WebSocket upgrade when it leaves this room.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Whose connection it is.
+    pub peer: Arc<Peer>,
+    /// As whom the client is presented; its address is the one that limits count.
+    pub presented: Presented,
+    /// What it asked for.
+    pub host: Host,
+    /// The route's index in the config.
+    pub route: usize,
+    /// The config at this moment.
+    pub config: Arc<Config>,
+    /// The route's gateway.
+    pub gateway: Arc<Gateway>,
+}
+
+/// What an upgrade comes to: a 101 (200 for HTTP/2), the gateway's refusal, or ours.
+pub type Upgraded<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, Cause>> + Send + 'a>>;
+
+/// Takes WebSocket upgrades: HTTP/1.1 `Upgrade: websocket` and HTTP/2 extended CONNECT.
+pub trait Upgrades: Send + Sync {
+    /// Handles one. The request is the client's, untouched.
+    fn handle(&self, call: Call, request: Request<Incoming>) -> Upgraded<'_>;
+}
+
+/// The service behind every TLS connection. Share it in an `Arc`.
+pub struct App {
+    table: Arc<ArcSwap<Table>>,
+    upgrades: Box<dyn Upgrades>,
+    waits: Waits,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Reads `table` anew for every request; `stop` ends all waits with an answer.
+    #[must_use]
+    pub fn new(
+        table: Arc<ArcSwap<Table>>,
+        upgrades: Box<dyn Upgrades>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            table,
+            upgrades,
+            waits: Waits::new(stop),
+        }
+    }
+
+    /// The response to one request. Never fails: what goes wrong is an answer, too.
+    pub async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        let mut log = Log::of(&request);
+        let (head, body) = request.into_parts();
+        let mut asker = Asker::of(&head);
+        let request = Request::from_parts(head, body);
+        let answered = self.answer(peer, request, &mut asker, &mut log).await;
+        log.write(&answered);
+        answered.unwrap_or_else(|cause| refusal::render(&cause, asker))
+    }
+
+    async fn answer(
+        &self,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+        asker: &mut Asker,
+        log: &mut Log,
+    ) -> Result<Response<Body>, Cause> {
+        let (head, body) = request.into_parts();
+        check(&head)?;
+        let host =
+            route::host_of(&head).map_err(|bad| Cause::BadRequest(bad.to_string().into()))?;
+        let table = self.table.load_full();
+        if own::is_ours(head.uri.path()) {
+            return own::answer(&table, &host.name, &head);
+        }
+        let config = table.config();
+        let chosen = route::choose(&config.routes, &host.name, head.uri.path())
+            .and_then(|index| Some((index, config.routes.get(index)?, table.forwarder(index)?)));
+        let (index, route, forwarder) = chosen.ok_or(Cause::NotFound)?;
+        *asker = asker.of_gateway(route.upstream.protocol);
+        let presented = present(&peer, &head, config, route)?;
+        log.routed(route, presented);
+        let request = Request::from_parts(head, body);
+        if wants_websocket(&request)? {
+            let config = Arc::clone(config);
+            let gateway = Arc::clone(forwarder.gateway());
+            let call = Call {
+                peer,
+                presented,
+                host,
+                route: index,
+                config,
+                gateway,
+            };
+            return self.upgrades.handle(call, request).await;
+        }
+        let patience = match asker.navigates() {
+            true => config.http.page_after.min(config.http.hold),
+            false => config.http.hold,
+        };
+        let errand = Errand {
+            presented: &presented,
+            host: &host.value,
+            patience,
+        };
+        Box::pin(forwarder.forward(request, errand, &self.waits)).await
+    }
+}
+
+/// One connection's way to the App, as the listeners want it.
+#[derive(Debug, Clone)]
+pub struct Doorway {
+    app: Arc<App>,
+    peer: Arc<Peer>,
+}
+
+impl Doorway {
+    /// For requests of this peer.
+    #[must_use]
+    pub fn new(app: Arc<App>, peer: Arc<Peer>) -> Self {
+        Self { app, peer }
+    }
+}
+
+impl tower::Service<Request<Incoming>> for Doorway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let Self { app, peer } = self.clone();
+        Box::pin(async move { Ok(app.handle(peer, request).await) })
+    }
+}
+
+/// As whom the peer is presented to the route's gateway.
+fn present(
+    peer: &Peer,
+    head: &request::Parts,
+    config: &Config,
+    route: &Route,
+) -> Result<Presented, Refused> {
+    let remote = peer.remote.ip().to_canonical();
+    // No connection from loopback arrives at another address: this one was told by the PROXY
+    // header of another machine, and is loopback there.
+    if remote.is_loopback() && !peer.local.ip().to_canonical().is_loopback() {
+        return Err(Refused::ForwardedLoopback(remote));
+    }
+    let trusted = &config.listen.trusted_proxies;
+    let loopback = route.upstream.loopback_clients;
+    headers::present(
+        remote,
+        peer.via_trusted_proxy,
+        &head.headers,
+        trusted,
+        loopback,
+    )
+}
+
+/// What hyper lets through and a gateway must not see.
+fn check(head: &request::Parts) -> Result<(), Cause> {
+    let codings = head.headers.get_all(header::TRANSFER_ENCODING);
+    // hyper takes any list that ends in "chunked"; what was before that would be lost with it.
+    if codings
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.iter().nth(1).is_some()
+    {
+        return Err(Cause::BadRequest(
+            "only Transfer-Encoding: chunked is read".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a request asks for a WebSocket, rightly or not.
+fn wants_websocket(request: &Request<Incoming>) -> Result<bool, Cause> {
+    let wants = handshake::wants_websocket(request);
+    if !wants && request.extensions().get::<Protocol>().is_some() {
+        return Err(Cause::BadRequest(
+            "only WebSocket is spoken over CONNECT".into(),
+        ));
+    }
+    Ok(wants)
+}
+
+/// One line per request: at `info` for a refusal of ours, else at `debug`. The path only: queries,
+/// cookies and tokens are nobody's business.
+struct Log {
+    method: Method,
+    path: String,
+    route: Option<String>,
+    client: Option<Presented>,
+    since: tokio::time::Instant,
+}
+
+impl Log {
+    fn of(request: &Request<Incoming>) -> Self {
+        Self {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            route: None,
+            client: None,
+            since: tokio::time::Instant::now(),
+        }
+    }
+
+    fn routed(&mut self, route: &Route, client: Presented) {
+        self.route = Some(route.name.clone());
+        self.client = Some(client);
+    }
+
+    fn write(&self, answered: &Result<Response<Body>, Cause>) {
+        let Self { method, path, .. } = self;
+        let route = self.route.as_deref();
+        let client = self
+            .client
+            .map(|client| tracing::field::display(client.address));
+        let ms = self.since.elapsed().as_millis();
+        match answered {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(%method, path, route, client, status, ms, "request");
+            }
+            Err(cause) => {
+                let answer = cause.answer(tokio::time::Instant::now());
+                let (status, kind) = (answer.status.as_u16(), answer.kind);
+                tracing::info!(%method, path, route, client, status, kind, ms, "request refused");
+            }
+        }
+    }
+}

@@ -1,1 +1,41 @@
-//! (being written)
+//! The front door: bind, accept, admit, PROXY header, TLS, and the HTTP server connection.
+//!
+//! What it hands on is a request with its [`Peer`]; who answers it, and what a route or a session
+//! is, is none of its business. An upgraded socket leaves through hyper as a [`ClientStream`] and
+//! nothing is kept here.
+
+mod accept;
+mod admission;
+mod bind;
+mod door;
+mod holder;
+mod plain;
+mod proxy;
+mod redirect;
+mod serve;
+mod stream;
+
+use std::net::SocketAddr;
+
+pub use bind::{BindError, Listener, Listeners};
+pub use door::Edge;
+pub use holder::Holder;
+pub use stream::ClientStream;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's address; after a PROXY header the one that it tells.
+    pub remote: SocketAddr,
+    /// Our address that it reached.
+    pub local: SocketAddr,
+    /// Whether `remote` itself is one of `listen.trusted_proxies`: then, and only then, may it
+    /// tell a further client's address in a header.
+    pub via_trusted_proxy: bool,
+    /// The name asked for in TLS (SNI), lower case.
+    pub server_name: Option<String>,
+    /// Whether HTTP/2 was agreed on.
+    pub alpn_h2: bool,
+    /// Whether it has shown a certificate of `tls.client_ca`.
+    pub client_certificate: bool,
+}

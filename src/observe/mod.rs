@@ -1,1 +1,16 @@
-//! (being written)
+//! What the outside may see of us: the log, numbers, status, and the admin listener.
+//!
+//! Nothing here decides anything: other rooms count into [`Metrics`] and describe themselves
+//! through [`StatusSource`]; this room only shows it, without anybody's secrets.
+
+mod admin;
+mod guard;
+pub mod labels;
+pub mod log;
+mod metrics;
+mod process;
+mod registry;
+
+pub use admin::{Admin, Command, StatusSource};
+pub use metrics::Metrics;
+pub use registry::{Counter, Family, Gauge, Gauges, Histogram, Label, Labels};

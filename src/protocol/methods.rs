@@ -14,6 +14,8 @@ pub enum Nature {
     ReadOnly,
     /// Sets something that lives and dies with the connection: said again after a replay.
     Standing(Standing),
+    /// Ties something to the connection that cannot be said again: ends the chance of a replay.
+    Binding,
     /// Anything else: never said again.
     Mutating,
 }
@@ -122,6 +124,8 @@ pub fn nature(method: &str) -> Nature {
         "sessions.messages.subscribe" => Standing::Add,
         "sessions.unsubscribe" => Standing::Remove("sessions.subscribe"),
         "sessions.messages.unsubscribe" => Standing::Remove("sessions.messages.subscribe"),
+        // Subscribes, too, but also reads the whole history: the client has to do it again itself.
+        "chat.startup" => return Nature::Binding,
         _ if READ_ONLY.binary_search(&method).is_ok() => return Nature::ReadOnly,
         _ => return Nature::Mutating,
     };

@@ -29,6 +29,8 @@ pub enum Resumed {
     Gap,
     /// It is asked to connect again.
     Reconnect,
+    /// It was simply connected again.
+    Splice,
 }
 
 impl Resumed {
@@ -41,6 +43,7 @@ impl Resumed {
             Self::Rechallenge => "rechallenge",
             Self::Gap => "gap",
             Self::Reconnect => "reconnect",
+            Self::Splice => "splice",
         }
     }
 }
@@ -87,6 +90,25 @@ pub fn shutdown(expected: Duration, seq: Option<u64>) -> String {
         frame.insert("seq".into(), seq.into());
     }
     frame.to_string()
+}
+
+/// What the Control UI shows in a corner, and can take back on the same socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspension {
+    /// Shown.
+    Draining,
+    /// Cleared.
+    Accepting,
+}
+
+/// The gateway's `gateway.suspension`.
+#[must_use]
+pub fn suspension(phase: Suspension) -> String {
+    let phase = match phase {
+        Suspension::Draining => "draining",
+        Suspension::Accepting => "accepting",
+    };
+    json!({"type": "event", "event": "gateway.suspension", "payload": {"phase": phase}}).to_string()
 }
 
 /// What remains of an outage, by the median of the earlier ones, but never less than the gateway

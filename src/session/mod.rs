@@ -1,1 +1,82 @@
-//! (being written)
+//! The heart: one WebSocket session, held and put back when its gateway goes away.
+//!
+//! [`open`] waits before the 101. After it, [`machine`], [`away`] and [`comeback`] decide (pure),
+//! [`journal`] remembers, [`policy`] says what is allowed, [`pump`] and [`judge`] are the only I/O. JSON is read
+//! and written in [`crate::protocol`], never here.
+
+mod away;
+mod client_io;
+mod comeback;
+mod event;
+mod journal;
+mod judge;
+mod leg;
+mod machine;
+mod open;
+mod policy;
+mod pump;
+mod registry;
+mod report;
+mod ticket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::upgrade::OnUpgrade;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Hold, Limits, ProtocolKind};
+use crate::gateway::Gateway;
+use crate::observe::Metrics;
+
+pub(crate) use open::{Opened, open};
+pub use registry::{Admitted, Sessions};
+pub(crate) use ticket::Ticket;
+
+/// What all sessions of a route share.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The route's name, for logs.
+    pub(crate) route: String,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) hold: Hold,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when holdline stops.
+    pub(crate) stopping: CancellationToken,
+    /// Every session's task.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Line {
+    /// Whether the protocol begins with a message of the gateway.
+    pub(crate) fn speaks_first(&self) -> bool {
+        self.gateway.upstream().protocol == ProtocolKind::Openclaw
+    }
+}
+
+/// A session whose 101 is being sent.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// Its place among all sessions.
+    pub(crate) admitted: Admitted,
+    /// The request, to be said again.
+    pub(crate) ticket: Ticket,
+    /// The gateway's side; `None`: we speak for it.
+    pub(crate) upstream: Option<Box<open::Upstream>>,
+}
+
+/// Runs a session in a task of its own, from the client's side of the upgrade on.
+pub(crate) fn start(line: Arc<Line>, opening: Opening, client: OnUpgrade) {
+    /// For the 101 to be written to a client that takes its time.
+    const UPGRADE_LIMIT: Duration = Duration::from_secs(30);
+    let tasks = line.tasks.clone();
+    tasks.spawn(async move {
+        match tokio::time::timeout(UPGRADE_LIMIT, client).await {
+            Ok(Ok(upgraded)) => Box::pin(pump::run(line, opening, upgraded)).await,
+            Ok(Err(error)) => tracing::debug!(%error, "the client left during its upgrade"),
+            Err(_) => tracing::debug!("the client did not take its 101"),
+        }
+    });
+}

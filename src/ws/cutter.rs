@@ -6,7 +6,7 @@
 
 use super::frame::{FrameError, FrameHeader};
 
-/// Payload bytes up to which a frame is only given out whole.
+/// Payload bytes up to which a frame is only given out whole, unless told otherwise.
 pub const WHOLE: usize = 64 * 1024;
 
 /// Which side sends on this stream; decides about the mask.
@@ -48,6 +48,7 @@ pub struct Cutter {
     /// Reserved bits that a negotiated extension may use.
     rsv_allowed: u8,
     limit: u64,
+    whole: usize,
     /// Bytes of the open frame still to come.
     open: u64,
     in_message: bool,
@@ -64,6 +65,7 @@ impl Cutter {
             sender,
             rsv_allowed: if extensions { 0x7 } else { 0 },
             limit,
+            whole: WHOLE,
             open: 0,
             in_message: false,
             open_ends: false,
@@ -73,6 +75,11 @@ impl Cutter {
     /// Changes the limit for frames that have not begun.
     pub fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
+    }
+
+    /// Changes up to which payload length frames are only given out whole.
+    pub fn set_whole(&mut self, whole: usize) {
+        self.whole = whole;
     }
 
     /// Takes the next piece off the start of `bytes`; `None`: more are needed.
@@ -97,7 +104,7 @@ impl Cutter {
                 kind: PieceKind::Whole(header),
             }));
         }
-        if header.payload <= WHOLE as u64 || bytes.len() < header.length + WHOLE {
+        if header.payload <= self.whole as u64 || bytes.len() < header.length + self.whole {
             return Ok(None);
         }
         self.begin(&header);

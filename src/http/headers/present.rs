@@ -57,9 +57,9 @@ impl From<Refused> for Cause {
 
 /// As whom the client behind `peer_remote` is presented.
 ///
-/// `via_proxy` says that `peer_remote` was told by a trusted proxy's PROXY header: then it is the
-/// client itself, and its own `X-Forwarded-For` counts for nothing. `headers` are the request's,
-/// untouched: a header that `Connection` names is a sign like any other.
+/// `via_proxy` says that `peer_remote` is a trusted proxy itself: then, and only then, does its
+/// `X-Forwarded-For` count, and `trusted` says which of the hops it names are proxies as well.
+/// `headers` are the request's, untouched: a header that `Connection` names is a sign, too.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub fn present(
     loopback_clients: LoopbackClients,
 ) -> Result<Presented, Refused> {
     let peer = peer_remote.to_canonical();
-    if !via_proxy && is_trusted(trusted, peer) && headers.contains_key(FORWARDED_FOR) {
+    if via_proxy && headers.contains_key(FORWARDED_FOR) {
         return forwarded(headers, trusted);
     }
     if !is_here(peer) {

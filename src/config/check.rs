@@ -1,0 +1,74 @@
+//! The rules: what each key means, its default, its range, and what contradicts what.
+//!
+//! One file per section; rules over several sections are in [`across`]. All of them report to the
+//! [`Checker`] and go on, so that one run finds everything.
+
+mod across;
+mod gateway;
+mod hold;
+mod limits;
+mod listen;
+mod local;
+mod routes;
+mod tls;
+
+use toml::de::DeTable;
+
+use super::Overrides;
+use super::checker::Checker;
+use super::model::Config;
+use super::section::Section;
+use super::units::Wrong;
+
+/// Reads the whole tree. The result is only to be used if `checker` has no errors in the end.
+pub(super) fn config<'t>(
+    table: &'t DeTable<'t>,
+    checker: &mut Checker<'t>,
+    overrides: &Overrides,
+) -> Config {
+    let mut top = Section::top(checker, table);
+    let listen = top.section("listen", |section| listen::read(section, overrides.listen));
+    let tls = top.section("tls", tls::read);
+    let gateway = top.section("gateway", |section| gateway::read(section, overrides));
+    let (hold, resume) = top.section("hold", hold::read);
+    let default = gateway.with_resume(resume);
+    let routes = top.each("route", "[[route]], with two brackets", |s| {
+        routes::read(s, &default)
+    });
+    let http = top.section("http", hold::read_http);
+    let limits = top.section("limits", limits::read);
+    let admin = top.section("admin", |section| {
+        local::read_admin(section, overrides.admin)
+    });
+    let log = top.section("log", local::read_log);
+    refuse_later_sections(&mut top);
+    top.finish();
+
+    across::listeners(checker, &listen, &admin);
+    across::certificate(checker, &listen, &tls);
+    across::gateway_is_not_us(checker, &listen, &admin, &default, &routes);
+    across::routes(checker, &default, &routes);
+    Config {
+        listen: listen.into_model(),
+        tls,
+        routes: routes::into_model(routes, default),
+        hold,
+        http,
+        limits,
+        admin: admin.into_model(),
+        log,
+    }
+}
+
+fn refuse_later_sections(top: &mut Section<'_, '_>) {
+    let acme = Wrong::new(
+        "certificates by ACME are not in this version yet",
+        "remove the section, and set [tls] certificate = \"files\" or \"dev\"",
+    );
+    let auth = Wrong::new(
+        "sign-in at the edge is not in this version yet",
+        "remove the section: the gateway decides who may come in",
+    );
+    top.not_yet("acme", acme);
+    top.not_yet("auth", auth);
+}

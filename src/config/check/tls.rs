@@ -1,0 +1,178 @@
+//! `[tls]`: which certificate, and whether its files can be read.
+//!
+//! Whether chain, key, names and dates fit together is the business of the `tls` room.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::config::checker::Item;
+use crate::config::model::{CertificateFiles, CertificateSource, Tls, TlsVersion};
+use crate::config::section::Section;
+use crate::config::units::Wrong;
+
+/// Where the development certificate is kept, beside the config file.
+const DEV_DIR: &str = "certs-dev";
+
+/// No PEM file that makes sense is larger.
+const LARGEST_PEM: u64 = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Dev,
+    Files,
+    Acme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pem {
+    Certificate,
+    Key,
+}
+
+pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
+    let words = [
+        ("dev", Source::Dev),
+        ("files", Source::Files),
+        ("acme", Source::Acme),
+    ];
+    let source = section.choice("certificate", Source::Dev, words);
+    let form = "files = [{ cert = \"cert.pem\", key = \"key.pem\" }]";
+    let count = section.each("files", form, read_pair);
+    let files: Vec<CertificateFiles> = count.iter().flatten().cloned().collect();
+    let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+    let min_version = section.choice("min_version", TlsVersion::V1_2, versions);
+    let client_ca = section.text("client_ca", String::new(), |text| Ok(text.to_owned()));
+    let client_ca = (!client_ca.value.is_empty())
+        .then(|| check_pem(section, &client_ca.map(PathBuf::from), Pem::Certificate));
+    check_source(section, &source, count.is_empty());
+    let certificate = match source.value {
+        Source::Files => CertificateSource::Files(files),
+        Source::Dev | Source::Acme => CertificateSource::Dev {
+            dir: section.checker().path(DEV_DIR),
+        },
+    };
+    Tls {
+        certificate,
+        min_version: min_version.value,
+        client_ca,
+    }
+}
+
+fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: bool) {
+    if !source.is_sound() {
+        return;
+    }
+    let wrong = match source.value {
+        Source::Acme => Wrong::new(
+            "certificates by ACME are not in this version yet",
+            "write \"files\" and name them in files, or \"dev\"",
+        ),
+        Source::Files if no_files => Wrong::new(
+            "no files are named",
+            "add files = [{ cert = \"cert.pem\", key = \"key.pem\" }], or write \"dev\"",
+        ),
+        Source::Dev if !no_files => Wrong::new(
+            "files are named, but the development certificate would be served",
+            "write certificate = \"files\", or remove files",
+        ),
+        Source::Dev | Source::Files => return,
+    };
+    let place = if source.is_set() {
+        source.clone()
+    } else {
+        section.header().with(source.value)
+    };
+    section.checker().error(&place, wrong);
+}
+
+fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
+    let cert = read_path(section, "cert");
+    let key = read_path(section, "key");
+    let cert = check_pem(section, &cert?, Pem::Certificate);
+    let key = check_pem(section, &key?, Pem::Key);
+    Some(CertificateFiles { cert, key })
+}
+
+fn read_path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Item<PathBuf>> {
+    let path = section.text(key, PathBuf::new(), |text| match text {
+        "" => Err(Wrong::new(
+            "no file is named",
+            format!("write {key} = \"{key}.pem\""),
+        )),
+        text => Ok(PathBuf::from(text)),
+    });
+    if path.is_sound() && !path.is_set() {
+        let wrong = Wrong::new(
+            format!("{key} is missing"),
+            format!("add {key} = \"{key}.pem\""),
+        );
+        let header = section.header();
+        section.checker().error(&header, wrong);
+    }
+    path.is_set().then_some(path)
+}
+
+/// Reports a file that cannot be used; returns its path from where we run.
+fn check_pem(section: &mut Section<'_, '_>, item: &Item<PathBuf>, kind: Pem) -> PathBuf {
+    let path = section.checker().path(&item.value);
+    let wrong = match read_some(&path) {
+        Ok(text) => wrong_content(&text, kind),
+        Err(error) => Some(unreadable(&path, &error)),
+    };
+    if let Some(wrong) = wrong {
+        section.checker().error(item, wrong);
+    }
+    path
+}
+
+fn read_some(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    // A pipe or device in its place must not block the start.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    File::open(path)?
+        .take(LARGEST_PEM)
+        .read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Wrong {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Wrong::new(
+            format!("there is no file {path}"),
+            "write the path of a file that exists; a relative one starts at the config file's folder",
+        ),
+        io::ErrorKind::PermissionDenied => Wrong::new(
+            format!("{path} may not be read by the user that holdline runs as"),
+            "give that user the right to read the file and to enter its folders",
+        ),
+        _ => Wrong::new(
+            format!("{path} cannot be read: {error}"),
+            "write the path of a readable PEM file",
+        ),
+    }
+}
+
+fn wrong_content(text: &str, kind: Pem) -> Option<Wrong> {
+    let has_certificate = text.contains("-----BEGIN CERTIFICATE-----");
+    let has_key = text.contains("PRIVATE KEY-----");
+    let (what, other) = match kind {
+        Pem::Certificate if !has_certificate => ("no PEM certificate in this file", has_key),
+        Pem::Key if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
+            let remedy =
+                "decrypt it: openssl pkey -in KEY -out KEY.plain, readable by holdline only";
+            return Some(Wrong::new("the key is encrypted with a password", remedy));
+        }
+        Pem::Key if !has_key => ("no PEM private key in this file", has_certificate),
+        Pem::Certificate | Pem::Key => return None,
+    };
+    let remedy = match (other, kind) {
+        (true, Pem::Certificate) => "it holds a private key: cert and key seem to be swapped",
+        (true, Pem::Key) => "it holds a certificate: cert and key seem to be swapped",
+        (false, _) => "write the path of a PEM file, with its -----BEGIN line",
+    };
+    Some(Wrong::new(what, remedy))
+}

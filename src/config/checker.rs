@@ -1,0 +1,257 @@
+//! Collects what is found wrong, with its place.
+//!
+//! A value is read as an [`Item`]: the value together with where it came from, so that a rule over
+//! two keys can point at the one to change. A value that could not be read is replaced by its
+//! default and marked as broken, so that it is reported once and no rule trips over it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::problem::{MOST, Place, Problem, Severity};
+use super::source::Source;
+use super::units::Wrong;
+
+/// A value and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Item<T> {
+    pub(super) value: T,
+    /// Path of its key, e.g. `hold.max`.
+    pub(super) key: String,
+    pub(super) at: At,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    /// This span of the file.
+    File(Range<usize>),
+    /// A flag, with the value as given.
+    Flag(&'static str, String),
+    /// Nobody set it.
+    Default,
+    /// It was set, could not be read, and has been reported.
+    Broken,
+}
+
+impl<T> Item<T> {
+    /// Set by someone, and readable.
+    pub(super) fn is_set(&self) -> bool {
+        matches!(self.at, At::File(_) | At::Flag(..))
+    }
+
+    /// Set or default, but not a stand-in for something unreadable.
+    pub(super) fn is_sound(&self) -> bool {
+        !matches!(self.at, At::Broken)
+    }
+
+    pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Item<U> {
+        Item {
+            value: f(self.value),
+            key: self.key,
+            at: self.at,
+        }
+    }
+
+    /// The same place with another value.
+    pub(super) fn with<U>(&self, value: U) -> Item<U> {
+        Item {
+            value,
+            key: self.key.clone(),
+            at: self.at.clone(),
+        }
+    }
+}
+
+/// A key that no section asked for.
+#[derive(Debug)]
+struct Unknown {
+    section: String,
+    path: String,
+    name: String,
+    span: Range<usize>,
+}
+
+/// What is found wrong with one text.
+pub(super) struct Checker<'t> {
+    source: &'t Source<'t>,
+    env: &'t dyn Fn(&str) -> Option<String>,
+    base: &'t Path,
+    problems: Vec<Problem>,
+    unknown: Vec<Unknown>,
+    known: Vec<(String, &'static str)>,
+}
+
+impl<'t> Checker<'t> {
+    /// Relative paths in the text start at `base`.
+    pub(super) fn new(
+        source: &'t Source<'t>,
+        env: &'t dyn Fn(&str) -> Option<String>,
+        base: &'t Path,
+    ) -> Self {
+        let (problems, unknown, known) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            source,
+            env,
+            base,
+            problems,
+            unknown,
+            known,
+        }
+    }
+
+    pub(super) fn source(&self) -> &'t Source<'t> {
+        self.source
+    }
+
+    pub(super) fn env(&self) -> &'t dyn Fn(&str) -> Option<String> {
+        self.env
+    }
+
+    pub(super) fn path(&self, written: impl AsRef<Path>) -> PathBuf {
+        self.base.join(written)
+    }
+
+    // === what is wrong ===
+
+    pub(super) fn error<T>(&mut self, item: &Item<T>, wrong: Wrong) {
+        self.push(Severity::Error, item, wrong);
+    }
+
+    pub(super) fn warn<T>(&mut self, item: &Item<T>, wrong: Wrong) {
+        self.push(Severity::Warning, item, wrong);
+    }
+
+    fn push<T>(&mut self, severity: Severity, item: &Item<T>, wrong: Wrong) {
+        if self.problems.len() >= MOST {
+            return;
+        }
+        let (place, seen) = match &item.at {
+            At::File(span) => {
+                let seen = shorten(self.source.slice(span));
+                (
+                    Place::Spot(self.source.spot(span)),
+                    (!seen.starts_with('[')).then_some(seen),
+                )
+            }
+            At::Flag(flag, value) => (Place::Flag(flag), Some(format!("\"{value}\""))),
+            At::Default => (Place::File(self.source.name()), None),
+            At::Broken => return,
+        };
+        let Wrong { what, remedy } = wrong;
+        self.problems.push(Problem {
+            severity,
+            place,
+            key: item.key.clone(),
+            seen,
+            what,
+            remedy,
+        });
+    }
+
+    // === which keys there are ===
+
+    /// A key that exists. `section` is without indices: `route`, not `route[0]`.
+    pub(super) fn know(&mut self, section: &str, key: &'static str) {
+        if !self.known.iter().any(|(s, k)| s == section && *k == key) {
+            self.known.push((section.to_owned(), key));
+        }
+    }
+
+    /// A key in the text that nobody asked for.
+    pub(super) fn unknown(&mut self, section: &str, path: &str, name: &str, span: Range<usize>) {
+        if self.unknown.len() >= MOST {
+            return;
+        }
+        self.unknown.push(Unknown {
+            section: section.to_owned(),
+            path: path.to_owned(),
+            name: name.to_owned(),
+            span,
+        });
+    }
+
+    /// Everything found, in the order of the text, and the keys that exist.
+    pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<(String, &'static str)>) {
+        for unknown in std::mem::take(&mut self.unknown) {
+            let remedy = self.meant(&unknown);
+            let what = if unknown.section.is_empty() {
+                "no such section"
+            } else {
+                "no such key"
+            };
+            self.problems.push(Problem {
+                severity: Severity::Error,
+                place: Place::Spot(self.source.spot(&unknown.span)),
+                key: unknown.path,
+                seen: None,
+                what: what.to_owned(),
+                remedy,
+            });
+        }
+        self.problems.sort_by_key(|problem| match &problem.place {
+            Place::Spot(spot) => (1, spot.line, spot.column),
+            Place::File(_) => (0, 0, 0),
+            Place::Flag(_) => (2, 0, 0),
+        });
+        self.problems.dedup();
+        (self.problems, self.known)
+    }
+
+    /// What the writer of an unknown key most likely meant.
+    fn meant(&self, unknown: &Unknown) -> String {
+        let here: Vec<&str> = self
+            .known
+            .iter()
+            .filter(|(section, _)| *section == unknown.section)
+            .map(|(_, key)| *key)
+            .collect();
+        if let Some(key) = nearest(&unknown.name, &here) {
+            return format!("did you mean \"{key}\"?");
+        }
+        let elsewhere = self
+            .known
+            .iter()
+            .find(|(section, key)| !section.is_empty() && *key == unknown.name);
+        if let Some((section, key)) = elsewhere {
+            return format!("\"{key}\" belongs under [{section}]");
+        }
+        format!("known here: {}", here.join(", "))
+    }
+}
+
+/// The candidate that a typing error away could have been meant.
+pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let word = word.to_lowercase().replace('-', "_");
+    let far = (word.chars().count() / 3).max(1);
+    let distance = |candidate: &str| strsim::osa_distance(&word, candidate);
+    candidates
+        .iter()
+        .map(|candidate| (distance(candidate), *candidate))
+        .filter(|(distance, _)| *distance <= far)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The first line of a value, of a length that fits in a sentence.
+fn shorten(written: &str) -> String {
+    const LONGEST: usize = 60;
+    let line = written.lines().next().unwrap_or_default();
+    if line.len() == written.len() && line.chars().count() <= LONGEST {
+        return line.to_owned();
+    }
+    format!("{}...", line.chars().take(LONGEST).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_finds_its_key_and_a_stranger_does_not() {
+        let keys = ["max", "upgrade", "notice_every", "notice_after"];
+        assert_eq!(nearest("upgarde", &keys), Some("upgrade"));
+        assert_eq!(nearest("Notice-Every", &keys), Some("notice_every"));
+        assert_eq!(nearest("mx", &keys), Some("max"));
+        assert_eq!(nearest("timeout", &keys), None);
+    }
+}

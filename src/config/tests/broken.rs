@@ -1,0 +1,227 @@
+//! Broken configs: for each the place, the key and the words that tell what to write.
+
+use super::*;
+
+/// The errors of a text as `LINE:COLUMN KEY | what | remedy`.
+fn errors(text: &str) -> Vec<String> {
+    let errors = check(text, &Overrides::default())
+        .verdict
+        .map(|_| ())
+        .unwrap_err();
+    let line = |problem: &Problem| {
+        let place = problem.place.to_string().replace("holdline.toml:", "");
+        format!(
+            "{place} {} | {} | {}",
+            problem.key, problem.what, problem.remedy
+        )
+    };
+    errors.errors.iter().map(line).collect()
+}
+
+/// One error, at this place, for this key, with these words in it.
+#[track_caller]
+fn broken(text: &str, place: &str, key: &str, words: &[&str]) {
+    let found = errors(text);
+    let [one] = found.as_slice() else {
+        panic!("one error expected: {found:#?}")
+    };
+    assert!(one.starts_with(&format!("{place} {key} | ")), "{one}");
+    for word in words {
+        assert!(one.contains(word), "no {word:?} in: {one}");
+    }
+}
+
+macro_rules! broken {
+    ($($name:ident: $text:expr => $place:literal, $key:literal, [$($word:literal),+];)+) => {
+        $(#[test] fn $name() { broken($text, $place, $key, &[$($word),+]); })+
+    };
+}
+
+// Not TOML.
+broken! {
+    value_without_quotes: "[hold]\nmax = 10m" => "2:7", "", ["not TOML", "write \"10m\", in quotes"];
+    text_without_end: "[hold]\nmax = \"10m\n" => "2:11", "", ["close the text with a \""];
+    header_without_end: "[hold\nmax = \"10m\"" => "1:6", "", ["close the header with ]"];
+    key_twice: "[hold]\nmax = \"1m\"\nmax = \"2m\"" => "3:1", "", ["duplicate key", "keep one"];
+    section_twice: "[hold]\n[log]\n[hold]" => "3:2", "", ["duplicate key", "keep one header"];
+    nothing_after_equals: "[hold]\nmax =" => "2:6", "", ["write a value after the ="];
+    no_comma: "[listen]\nhttps = [\"127.0.0.1:1\" \"[::1]:1\"]" => "2:24", "", ["put a comma"];
+}
+
+// Keys and sections.
+broken! {
+    misspelt_key: "[hold]\nupgarde = \"5s\"" => "2:1", "hold.upgarde", ["no such key", "did you mean \"upgrade\"?"];
+    misspelt_section: "[limit]\nsessions = 5" => "1:2", "limit", ["no such section", "did you mean \"limits\"?"];
+    dash_in_a_key: "[limits]\nping-every = \"5s\"" => "2:1", "limits.ping-every", ["did you mean \"ping_every\"?"];
+    key_of_another_section: "[hold]\norigins = []" => "2:1", "hold.origins", ["belongs under [limits]"];
+    unknown_key: "[http]\nredirect = true" => "2:1", "http.redirect", ["no such key", "known here: hold, page_after"];
+    unknown_key_of_a_route: "[[route]]\npath = \"/a\"\nurl = \"http://a\"\nhosts = \"b\"" => "4:1", "route[0].hosts", ["did you mean \"host\"?"];
+    value_for_a_section: "hold = \"10m\"" => "1:8", "hold", ["write [hold]"];
+    one_bracket_for_a_route: "[route]\nurl = \"http://a\"" => "1:1", "route", ["[[route]]"];
+    acme_is_not_there_yet: "[acme]\ndomains = [\"a.example.net\"]" => "1:1", "acme", ["not in this version yet", "certificate = \"files\""];
+    auth_is_not_there_yet: "[auth]\nmodes = []" => "1:1", "auth", ["not in this version yet", "the gateway decides"];
+    acme_certificate: "[tls]\ncertificate = \"acme\"" => "2:15", "tls.certificate", ["ACME are not in this version yet"];
+}
+
+// Values.
+broken! {
+    number_for_a_duration: "[hold]\nmax = 180" => "2:7", "hold.max", ["a unit", "write \"180s\""];
+    other_word_for_a_unit: "[hold]\nmax = \"10min\"" => "2:7", "hold.max", ["write \"10m\""];
+    zero: "[hold]\nmax = \"0s\"" => "2:7", "hold.max", ["too small", "at least \"1ms\""];
+    upgrade_longer_than_clients_wait: "[hold]\nupgrade = \"15s\"" => "2:11", "hold.upgrade", ["clients give up at 15 s", "at most \"14s\""];
+    handshake_longer_than_clients_wait: "[hold]\nhandshake = \"1m\"" => "2:13", "hold.handshake", ["clients give up at 15 s", "at most \"14s\""];
+    reminders_too_rare: "[hold]\nnotice_every = \"26s\"" => "2:16", "hold.notice_every", ["silent", "at most \"25s\""];
+    size_without_a_unit: "[limits]\nframe = 1048576" => "2:9", "limits.frame", ["not a size", "write \"1048576B\""];
+    decimal_size: "[limits]\nframe = \"25MB\"" => "2:9", "limits.frame", ["write \"25MiB\""];
+    rate_without_a_unit: "[limits]\nhandshakes_per_ip = 20" => "2:21", "limits.handshakes_per_ip", ["write \"20/s\""];
+    negative_count: "[limits]\nsessions = -1" => "2:12", "limits.sessions", ["too small", "at least 1"];
+    text_for_a_count: "[hold]\nresume_rate = \"100\"" => "2:15", "hold.resume_rate", ["not a whole number", "for example 100"];
+    count_over_the_gateways_own: "[hold]\nunfinished_per_ip = 33" => "2:21", "hold.unfinished_per_ip", ["refuses the 33rd", "at most 32"];
+    text_for_a_switch: "[listen]\nproxy_protocol = \"yes\"" => "2:18", "listen.proxy_protocol", ["write true or false"];
+    misspelt_word: "[hold]\nresume = \"replya\"" => "2:10", "hold.resume", ["did you mean \"replay\"?"];
+    unknown_word: "[tls]\nmin_version = \"1.1\"" => "2:15", "tls.min_version", ["did you mean"];
+    switch_for_a_text: "[gateway]\nurl = true" => "2:7", "gateway.url", ["text in quotes"];
+    misspelt_level: "[log]\nlevel = \"inof\"" => "2:9", "log.level", ["did you mean \"info\"?"];
+    variable_that_is_not_set: "[gateway]\nurl = \"http://${NOPE}:3001\"" => "2:15", "gateway.url", ["no variable NOPE", "set NOPE"];
+    variable_with_a_bad_value: "[hold]\nupgrade = \"${WAIT}\"" => "2:11", "hold.upgrade", ["with the environment: \"20s\"", "at most \"14s\""];
+}
+
+// Addresses.
+broken! {
+    address_without_list: "[listen]\nhttps = \"0.0.0.0:443\"" => "2:9", "listen.https", ["write [\"0.0.0.0:443\"]"];
+    address_without_ip: "[listen]\nhttps = [\":443\"]" => "2:10", "listen.https[0]", ["write \"0.0.0.0:443\""];
+    address_without_port: "[listen]\nhttps = [\"::\"]" => "2:10", "listen.https[0]", ["write \"[::]:443\""];
+    name_for_an_address: "[listen]\nhttps = [\"localhost:8443\"]" => "2:10", "listen.https[0]", ["write \"127.0.0.1:8443\""];
+    nowhere_to_listen: "[listen]\nhttps = []" => "2:9", "listen.https", ["nobody could connect"];
+    network_with_a_name: "[listen]\ntrusted_proxies = [\"lb\"]" => "2:20", "listen.trusted_proxies[0]", ["10.0.0.0/8"];
+    https_gateway: "[gateway]\nurl = \"https://gw:3001\"" => "2:7", "gateway.url", ["not supported", "write \"http://gw:3001\""];
+    gateway_without_scheme: "[gateway]\nurl = \"gw:3001\"" => "2:7", "gateway.url", ["needs its scheme", "write \"http://gw:3001\""];
+    gateway_with_path: "[gateway]\nurl = \"http://gw:3001/ws\"" => "2:7", "gateway.url", ["no path", "write \"http://gw:3001\""];
+    gateway_with_password: "[gateway]\nurl = \"http://a:b@gw\"" => "2:7", "gateway.url", ["no user or password", "write \"http://gw\""];
+    gateway_port_out_of_range: "[gateway]\nurl = \"http://gw:99999\"" => "2:7", "gateway.url", ["1 to 65535"];
+    probe_without_slash: "[gateway]\nprobe = \"health\"" => "2:9", "gateway.probe", ["\"/health\""];
+    path_without_slash: "[[route]]\npath = \"ws\"\nurl = \"http://a\"" => "2:8", "route[0].path", ["starts with /", "write \"/ws\""];
+    path_that_never_matches: "[[route]]\npath = \"/a/../b\"\nurl = \"http://a\"" => "2:8", "route[0].path", ["never match"];
+    host_with_port: "[[route]]\nhost = \"a.net:443\"\nurl = \"http://a\"" => "2:8", "route[0].host", ["no port", "write \"a.net\""];
+    star_inside_a_host: "[[route]]\nhost = \"a.*.net\"\nurl = \"http://a\"" => "2:8", "route[0].host", ["not a host name", "*.example.net"];
+    origin_with_path: "[limits]\norigins = [\"https://a.net/\"]" => "2:12", "limits.origins[0]", ["write \"https://a.net\""];
+    origin_without_scheme: "[limits]\norigins = [\"a.net\"]" => "2:12", "limits.origins[0]", ["write \"https://a.net\""];
+    public_admin: "[admin]\nlisten = \"0.0.0.0:9180\"" => "2:10", "admin.listen", ["this machine only", "write \"127.0.0.1:9180\""];
+}
+
+// Contradictions.
+broken! {
+    buffer_over_its_total: "[hold]\nbuffer = \"65MiB\"" => "2:10", "hold.buffer", ["hold.buffer_total (\"64MiB\")", "at most \"64MiB\""];
+    total_under_a_buffer: "[hold]\nbuffer_total = \"1KiB\"" => "2:16", "hold.buffer_total", ["at least \"256KiB\""];
+    page_after_the_hold: "[http]\npage_after = \"31s\"" => "2:14", "http.page_after", ["http.hold", "at most \"30s\""];
+    frames_larger_before_than_after: "[limits]\npreauth_frame = \"26MiB\"" => "2:17", "limits.preauth_frame", ["at most \"25MiB\""];
+    part_over_its_whole: "[limits]\nsessions = 5\nsessions_per_ip = 6" => "3:19", "limits.sessions_per_ip", ["at most 5"];
+    listener_twice: "[listen]\nhttps = [\"[::1]:1\", \"[::1]:1\"]" => "2:21", "listen.https[1]", ["taken by listen.https[0] ([::1]:1)"];
+    listener_within_another: "[listen]\nhttps = [\"127.0.0.1:1\"]\nhttp = [\"0.0.0.0:1\"]" => "3:9", "listen.http[0]", ["taken by listen.https[0]"];
+    listener_on_the_admins: "[listen]\nhttps = [\"127.0.0.1:9180\"]" => "2:10", "listen.https[0]", ["taken by admin.listen"];
+    admin_under_a_listener_for_both_families: "[listen]\nhttps = [\"[::]:9180\"]" => "2:10", "listen.https[0]", ["taken by admin.listen"];
+    proxy_header_from_nobody: "[listen]\nproxy_protocol = true" => "2:18", "listen.proxy_protocol", ["trusted_proxies"];
+    gateway_is_ourselves: "[gateway]\nurl = \"http://localhost:8443\"" => "2:7", "gateway.url", ["holdline itself", "listen.https 127.0.0.1:8443"];
+    files_without_files: "[tls]\ncertificate = \"files\"" => "2:15", "tls.certificate", ["no files are named", "files = [{"];
+    misspelt_certificate_and_nothing_else_about_it: "[tls]\ncertificate = \"filse\"\nfiles = []" => "2:15", "tls.certificate", ["did you mean \"files\"?"];
+    route_without_url: "[[route]]\npath = \"/a\"" => "1:1", "route[0]", ["leads nowhere", "add url"];
+    route_for_everything: "[[route]]\nurl = \"http://a\"" => "1:1", "route[0]", ["take everything", "host or path"];
+    route_twice: "[[route]]\npath = \"/a\"\nurl = \"http://a\"\n[[route]]\npath = \"/a/\"\nurl = \"http://b\"" => "4:1", "route[1]", ["route[0] has the same"];
+    splice_with_openclaw: "[hold]\nresume = \"splice\"" => "2:10", "hold.resume", ["handshake", "write \"auto\""];
+}
+
+#[test]
+fn files_beside_the_development_certificate() {
+    let found = errors("[tls]\nfiles = [{ key = \"/nowhere/key.pem\" }]");
+    let expected = [
+        "1:1 tls | files are named",
+        "2:10 tls.files[0] | cert is missing",
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
+    assert_eq!(found.len(), 2, "{found:#?}");
+}
+
+#[test]
+fn a_file_pair_with_a_misspelt_key() {
+    let found = errors("[tls]\ncertificate = \"files\"\nfiles = [{ ceert = \"a\" }]");
+    let expected = [
+        "3:10 tls.files[0] | cert is missing | add cert",
+        "3:10 tls.files[0] | key is missing | add key",
+        "3:12 tls.files[0].ceert | no such key | did you mean \"cert\"?",
+    ];
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
+    assert_eq!(found.len(), 3, "{found:#?}");
+}
+
+#[test]
+fn every_problem_of_a_file_is_reported_in_one_run() {
+    let text = "\
+[listen]
+https = [\"0.0.0.0:443\", \":80\"]
+[gateway]
+url = \"https://gw\"
+prob = \"tcp\"
+[hold]
+max = 10m
+upgrade = \"20s\"
+resume = \"repaly\"
+[[route]]
+path = \"ws\"
+[auth]
+";
+    let places: Vec<String> = errors(text)
+        .iter()
+        .filter_map(|line| line.split(" | ").next().map(str::to_owned))
+        .collect();
+    let expected = [
+        "7:7 ",
+        "2:25 listen.https[1]",
+        "4:7 gateway.url",
+        "5:1 gateway.prob",
+        "8:11 hold.upgrade",
+        "9:10 hold.resume",
+        "10:1 route[0]",
+        "11:8 route[0].path",
+        "12:1 auth",
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn a_file_full_of_problems_is_answered_at_once() {
+    let keys: String = (0..60_000).map(|n| format!("k{n} = [!!]\n")).collect();
+    let inline: String = (0..60_000).map(|n| format!("k{n} = 1, ")).collect();
+    for text in [keys, format!("hold = {{ {inline} }}")] {
+        let errors = check(&text, &Overrides::default()).verdict.unwrap_err();
+        assert_eq!(errors.errors.len(), 200);
+        assert!(errors.to_string().ends_with("200 errors or more\n"));
+    }
+}
+
+#[test]
+fn a_message_shows_the_line_and_counts_what_was_found() {
+    let text = "[listen]\nhttps = [\"0.0.0.0:443\"]\n[hold]\nupgrade = \"20s\" # long\n";
+    let errors = check(text, &Overrides::default()).verdict.unwrap_err();
+    let expected = "\
+error: hold.upgrade = \"20s\": too large: clients give up at 15 s
+ --> holdline.toml:4:11
+  |
+4 | upgrade = \"20s\" # long
+  |           ^^^^^
+  = help: write at most \"14s\"
+
+warning: listen.https[0] = \"0.0.0.0:443\": reachable from other machines, where nobody trusts the development certificate
+ --> holdline.toml:2:10
+  |
+2 | https = [\"0.0.0.0:443\"]
+  |          ^^^^^^^^^^^^^
+  = help: set [tls] certificate = \"files\" and name a certificate in files
+
+1 error, 1 warning
+";
+    assert_eq!(errors.to_string(), expected);
+}

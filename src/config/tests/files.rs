@@ -1,0 +1,136 @@
+//! Config files and the certificate files they name, on a real disk.
+
+use std::fs;
+
+use super::*;
+
+const CERT: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
+
+fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("cert.pem"), CERT).unwrap();
+    fs::write(dir.path().join("key.pem"), KEY).unwrap();
+    let file = dir.path().join("holdline.toml");
+    fs::write(&file, config).unwrap();
+    (dir, file)
+}
+
+fn load_text(config: &str) -> Result<Loaded, ConfigErrors> {
+    let (_dir, file) = folder(config);
+    load(Some(&file), &Overrides::default())
+}
+
+fn message(config: &str) -> String {
+    load_text(config).unwrap_err().to_string()
+}
+
+const FILES: &str = "[tls]\ncertificate = \"files\"\nfiles = ";
+
+#[test]
+fn relative_paths_start_at_the_config_files_folder() {
+    let text =
+        format!("{FILES}[{{ cert = \"cert.pem\", key = \"key.pem\" }}]\nclient_ca = \"cert.pem\"");
+    let (dir, file) = folder(&text);
+    let loaded = load(Some(&file), &Overrides::default()).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    assert_eq!(loaded.config.tls.client_ca.as_ref(), Some(&cert));
+    assert_eq!(
+        loaded.config.tls.certificate,
+        CertificateSource::Files(vec![CertificateFiles { cert, key }])
+    );
+    assert_eq!(loaded.source, Origin::File(file));
+}
+
+#[test]
+fn the_development_certificate_is_kept_beside_the_config_file() {
+    let (dir, file) = folder("");
+    let loaded = load(Some(&file), &Overrides::default()).unwrap();
+    let dir = dir.path().join("certs-dev");
+    assert_eq!(
+        loaded.config.tls.certificate,
+        CertificateSource::Dev { dir }
+    );
+}
+
+#[test]
+fn a_missing_certificate_file_is_named_with_its_whole_path() {
+    let text = message(&format!(
+        "{FILES}[{{ cert = \"no.pem\", key = \"key.pem\" }}]"
+    ));
+    assert!(text.contains("holdline.toml:3:19\n"), "{text}");
+    assert!(
+        text.contains("tls.files[0].cert = \"no.pem\": there is no file /"),
+        "{text}"
+    );
+    assert!(
+        text.contains("starts at the config file's folder"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_folder_is_no_certificate_file() {
+    let text = message("[tls]\nclient_ca = \".\"");
+    assert!(text.contains("cannot be read: it is not a file"), "{text}");
+}
+
+#[test]
+fn swapped_files_are_recognised() {
+    let text = message(&format!(
+        "{FILES}[{{ cert = \"key.pem\", key = \"cert.pem\" }}]"
+    ));
+    assert!(
+        text.contains("tls.files[0].cert = \"key.pem\": no PEM certificate"),
+        "{text}"
+    );
+    assert!(
+        text.contains("tls.files[0].key = \"cert.pem\": no PEM private key"),
+        "{text}"
+    );
+    assert_eq!(
+        text.matches("cert and key seem to be swapped").count(),
+        2,
+        "{text}"
+    );
+}
+
+#[test]
+fn an_encrypted_key_says_how_to_decrypt_it() {
+    let (dir, file) = folder(&format!(
+        "{FILES}[{{ cert = \"cert.pem\", key = \"key.pem\" }}]"
+    ));
+    fs::write(
+        dir.path().join("key.pem"),
+        KEY.replace("PRIVATE", "ENCRYPTED PRIVATE"),
+    )
+    .unwrap();
+    let text = load(Some(&file), &Overrides::default())
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("openssl pkey"), "{text}");
+}
+
+#[test]
+fn a_config_that_is_not_there_or_not_text_says_so() {
+    let missing = load(Some(Path::new("/nowhere/h.toml")), &Overrides::default()).unwrap_err();
+    assert_eq!(missing.errors[0].place.to_string(), "/nowhere/h.toml");
+    assert!(missing.to_string().contains("there is no such file"));
+    let (_dir, file) = folder("");
+    fs::write(&file, b"[hold]\nmax = \"\xff\"").unwrap();
+    let binary = load(Some(&file), &Overrides::default()).unwrap_err();
+    assert!(
+        binary.to_string().contains("holdline.toml:2:8\n"),
+        "{binary}"
+    );
+    assert!(
+        binary.to_string().contains("save the file as UTF-8"),
+        "{binary}"
+    );
+}
+
+#[test]
+fn something_endless_is_not_read_to_its_end() {
+    let errors = load(Some(Path::new("/dev/zero")), &Overrides::default()).unwrap_err();
+    assert!(errors.to_string().contains("larger than 1 MiB"), "{errors}");
+}

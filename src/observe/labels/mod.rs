@@ -1,0 +1,17 @@
+//! The label values of [`Metrics`](crate::observe::Metrics): what can be told apart in the numbers.
+//!
+//! A value that is missing here is one variant and one name away.
+
+mod edge;
+mod line;
+
+pub use edge::{Handshake, HttpError, HttpOutcome, Outcome, Refusal, TlsFailure};
+pub use line::{
+    Direction, GatewayPhase, Notice, ProbeResult, ResumeResult, ResumeWay, SessionEnd,
+    SessionState, Settled, UpgradeOutcome,
+};
+
+#[cfg(test)]
+fn ends_with<L: super::Label>(last: L) {
+    assert_eq!(last.index() + 1, L::NAMES.len(), "{}", L::KEY);
+}

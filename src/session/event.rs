@@ -1,0 +1,152 @@
+//! The words between a session's machine and its pump: what happens, and what to do about it.
+//!
+//! Values only; neither decisions nor I/O.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::gateway::{Evidence, Reason, View};
+use crate::protocol::rescue::{Close, Execution};
+use crate::protocol::speech::Resumed;
+
+/// What happens to a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Event<'a> {
+    /// The client begins a message: its text, or the beginning of a long one.
+    ClientMessage {
+        /// Unmasked.
+        text: &'a [u8],
+        /// Where its last byte would be in the stream to the gateway; `None`: not known yet.
+        end: Option<u64>,
+        /// Where its last byte would be among the kept bytes; `None`: they have no room for it.
+        kept: Option<u64>,
+    },
+    /// The message whose end was not known ends here.
+    ClientMessageEnds(u64),
+    /// The client began the close handshake.
+    ClientClose {
+        /// Its code.
+        code: Option<u16>,
+    },
+    /// The gateway begins a message.
+    GatewayMessage(&'a [u8]),
+    /// The gateway began the close handshake.
+    GatewayClose {
+        /// Its code.
+        code: Option<u16>,
+        /// Bytes of the stream that it was sent.
+        written: u64,
+        /// Whether it stands inside an unfinished message.
+        inside: bool,
+    },
+    /// The gateway's connection ended without one.
+    GatewayLost {
+        /// How.
+        reason: Reason,
+        /// Bytes of the stream that it was sent.
+        written: u64,
+        /// What the client has seen of the last message.
+        torn: Torn,
+    },
+    /// The gateway's state changed, or is told anew.
+    View(View),
+    /// It is this session's turn.
+    Turn,
+    /// The dial that was asked for has ended.
+    Dialled(Result<(), Reason>),
+    /// Nothing but time has passed.
+    Tick,
+    /// holdline stops; the session may go on until then.
+    Stop {
+        /// When it has to end.
+        at: Instant,
+    },
+}
+
+/// How far the gateway's last message had got to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Torn {
+    /// It was complete, or nothing of it was passed on.
+    No,
+    /// Some frames of it are out, whole.
+    Message,
+    /// A frame is out in part: no other can follow.
+    Frame,
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// To the other side.
+    Forward,
+    /// Kept for the next connection.
+    Keep,
+    /// Nowhere.
+    Drop,
+}
+
+/// What to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// A text message to the client.
+    SayToClient(String),
+    /// A text message to the gateway.
+    SayToGateway(Secret),
+    /// What was kept, to the gateway.
+    SendKept,
+    /// Nothing of what was kept is wanted any more.
+    DropKept,
+    /// Close the client's WebSocket.
+    CloseClient(Close),
+    /// Let go of the gateway's connection.
+    CloseGateway,
+    /// Join the queue of those who return, or of those who are sent away to return.
+    TakeTurn {
+        /// The second of the two.
+        farewell: bool,
+        /// When the wait began.
+        since: Instant,
+    },
+    /// Connect to the gateway, up to the 101.
+    Dial,
+    /// Tell the gateway's state what was seen.
+    Report(Evidence),
+    /// Count it.
+    Count(Counted),
+    /// End the client's connection without a word: no honest one is left.
+    Abort,
+}
+
+/// A text that stays out of logs.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(pub(super) Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({} bytes)", self.0.len())
+    }
+}
+
+/// Events worth a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// The gateway of an open session was lost.
+    Held,
+    /// A session came back, or was sent back.
+    Resumed(Resumed, Duration),
+    /// A replay was tried and not possible.
+    ReplayRefused,
+    /// A request was answered in the gateway's place.
+    Answered(Execution),
+    /// `gateway.down` was said.
+    Notice,
+    /// A frame was cut off by the gateway's death.
+    Torn,
+    /// An unanswered request was said again.
+    Resent,
+    /// The longest wait was over.
+    Expired,
+    /// holdline stops.
+    Drained,
+}

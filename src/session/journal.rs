@@ -1,0 +1,226 @@
+//! What a session has asked and said that matters once its gateway is lost: requests without an
+//! answer, and what must be said again to stand where it stood.
+//!
+//! Bounded in number and bytes. The texts hold credentials and users' words: they live in memory
+//! only, are wiped when dropped, and nothing here has `Debug`.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::protocol::methods::{Nature, Standing};
+use crate::protocol::openclaw::Request;
+
+/// Unanswered requests that are followed per session; further ones are refused.
+pub(super) const MAX_PENDING: usize = 1024;
+/// Bytes of recorded texts per session; a session that needs more is not replayed.
+const MAX_RECORDED: usize = 256 * 1024;
+
+/// A text that is wiped when dropped.
+pub(super) type Secret = Zeroizing<Box<[u8]>>;
+
+/// Where the last byte of a request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the stream to the gateway, ending before this offset.
+    Sent(u64),
+    /// Among the bytes kept for the next connection, ending before this offset of them.
+    Kept(u64),
+    /// Its message has not ended yet.
+    Unfinished,
+}
+
+/// A request without an answer.
+pub(super) struct Pending {
+    pub(super) request: Request,
+    pub(super) place: Place,
+    pub(super) asked: Instant,
+    /// Kept for those that may be said again.
+    text: Option<Secret>,
+    /// We have answered in the gateway's place: its own answer must not follow.
+    pub(super) answered: bool,
+}
+
+/// A request that set something which died with the connection.
+struct Recorded {
+    method: Box<str>,
+    key: Option<Box<str>>,
+    text: Secret,
+}
+
+/// What happened to the gateway's answer for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It is awaited: pass it on.
+    Awaited,
+    /// We have answered already: drop it.
+    Already,
+    /// Nobody here asked.
+    Unknown,
+}
+
+/// One session's record.
+#[derive(Default)]
+pub(super) struct Journal {
+    pending: HashMap<Box<str>, Pending>,
+    standing: Vec<Recorded>,
+    connect: Option<Secret>,
+    recorded: usize,
+    /// Whether texts are kept at all: only for a session that can be replayed.
+    recording: bool,
+    spoiled: bool,
+}
+
+impl Journal {
+    /// Keeps the handshake, and from now on what else a replay needs.
+    pub(super) fn record_connect(&mut self, text: &[u8]) {
+        self.recording = true;
+        self.recorded += text.len();
+        self.connect = Some(Zeroizing::new(text.into()));
+    }
+
+    /// Forgets everything that was kept for a replay.
+    pub(super) fn stop_recording(&mut self) {
+        self.recording = false;
+        self.recorded = 0;
+        self.connect = None;
+        self.standing = Vec::new();
+        for pending in self.pending.values_mut() {
+            pending.text = None;
+        }
+    }
+
+    /// The recorded handshake, while everything that a replay needs could be kept.
+    pub(super) fn connect(&self) -> Option<&[u8]> {
+        self.connect
+            .as_ref()
+            .filter(|_| !self.spoiled)
+            .map(|text| &***text)
+    }
+
+    /// Whether one more request can be followed under this id. An id that is in use cannot: its
+    /// two answers could not be told apart.
+    pub(super) fn has_room(&self, id: &str) -> bool {
+        self.pending.len() < MAX_PENDING && !self.follows(id)
+    }
+
+    /// Whether a request of this id is followed already.
+    pub(super) fn follows(&self, id: &str) -> bool {
+        self.pending.contains_key(id)
+    }
+
+    /// Follows a request from now on.
+    pub(super) fn ask(&mut self, request: Request, text: &[u8], place: Place, asked: Instant) {
+        let repeatable = matches!(request.nature, Nature::ReadOnly | Nature::Standing(_));
+        let text: Option<Secret> =
+            (self.recording && repeatable && self.recorded + text.len() <= MAX_RECORDED)
+                .then(|| Secret::new(Box::from(text)));
+        self.recorded += text.as_ref().map_or(0, |text| text.len());
+        let id = request.id.clone();
+        self.pending.insert(
+            id,
+            Pending {
+                request,
+                place,
+                asked,
+                text,
+                answered: false,
+            },
+        );
+    }
+
+    /// The message that was still being sent ends here.
+    pub(super) fn finish(&mut self, place: Place) {
+        for pending in self.pending.values_mut() {
+            if pending.place == Place::Unfinished {
+                pending.place = place;
+            }
+        }
+    }
+
+    /// The gateway answers `id`.
+    pub(super) fn settle(&mut self, id: &str, ok: bool) -> Settled {
+        let Some(pending) = self.pending.remove(id) else {
+            return Settled::Unknown;
+        };
+        if let Some(text) = &pending.text {
+            self.recorded -= text.len();
+        }
+        if ok && self.recording {
+            self.take_standing(&pending);
+        }
+        if pending.answered {
+            Settled::Already
+        } else {
+            Settled::Awaited
+        }
+    }
+
+    fn take_standing(&mut self, pending: &Pending) {
+        let (method, key) = (&pending.request.method, &pending.request.key);
+        let same = |other: &Recorded| other.method == *method && other.key == *key;
+        match pending.request.nature {
+            Nature::Standing(Standing::Remove(undone)) => {
+                self.standing
+                    .retain(|other| &*other.method != undone || other.key != *key);
+            }
+            Nature::Standing(Standing::Set | Standing::Add) => {
+                self.standing.retain(|other| !same(other));
+                match &pending.text {
+                    Some(text) => self.standing.push(Recorded {
+                        method: method.clone(),
+                        key: key.clone(),
+                        text: text.clone(),
+                    }),
+                    // It stands, but could not be said again.
+                    None => self.spoiled = true,
+                }
+            }
+            Nature::Binding => self.spoiled = true,
+            Nature::ReadOnly | Nature::Mutating => {}
+        }
+        let standing: usize = self
+            .standing
+            .iter()
+            .map(|recorded| recorded.text.len())
+            .sum();
+        self.spoiled |= standing > MAX_RECORDED / 2;
+    }
+
+    /// What must be said again for the session to stand where it stood, in order.
+    pub(super) fn standing(&self) -> impl Iterator<Item = &[u8]> {
+        self.standing.iter().map(|recorded| &**recorded.text)
+    }
+
+    /// Requests still to be answered, in no order.
+    pub(super) fn unanswered(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.pending
+            .values_mut()
+            .filter(|pending| !pending.answered)
+    }
+
+    /// Takes out everything that `gone` says and that we have answered.
+    pub(super) fn forget(&mut self, mut gone: impl FnMut(&Pending) -> bool) {
+        let recorded = &mut self.recorded;
+        self.pending.retain(|_, pending| {
+            let keep = !gone(pending);
+            if !keep && let Some(text) = &pending.text {
+                *recorded -= text.len();
+            }
+            keep
+        });
+    }
+}
+
+impl Pending {
+    /// The text, where saying it again is safe and it was kept.
+    pub(super) fn repeatable(&self) -> Option<&[u8]> {
+        self.text.as_ref().map(|text| &***text)
+    }
+
+    /// Whether its last byte may have reached a gateway that was sent `written` bytes.
+    pub(super) fn may_have_arrived(&self, written: u64) -> bool {
+        matches!(self.place, Place::Sent(end) if end <= written)
+    }
+}

@@ -1,0 +1,296 @@
+//! The road of a frame: cut, judged, and sent on in runs as long as nothing of ours comes between.
+//!
+//! The second half of the pump: what a whole frame or the beginning of a message means is asked of
+//! the machine; control frames are dealt with here.
+
+use std::cell::RefCell;
+use std::task::Context;
+
+use super::event::{Event, Verdict};
+use super::machine::State;
+use super::pump::Pump;
+use crate::gateway::Reason;
+use crate::protocol::rescue::Cause;
+use crate::ws::close::Close;
+use crate::ws::cutter::{PieceKind, WHOLE};
+use crate::ws::frame::{FrameError, FrameHeader, Opcode, mask};
+
+thread_local! {
+    /// Where a client's message is unmasked to be read; what is forwarded stays masked.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Pump {
+    // === from the client ===
+
+    pub(super) fn from_client(&mut self, cx: &mut Context<'_>, read: &[u8]) {
+        if self.client.has_inbox() {
+            let bytes = self.client.take_inbox(read);
+            self.cut_client(cx, &bytes);
+        } else {
+            self.cut_client(cx, read);
+        }
+    }
+
+    fn cut_client(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        let limits = &self.line.limits;
+        let limit = if self.machine.is_opening() {
+            limits.preauth_frame
+        } else {
+            limits.frame
+        };
+        self.client.cutter.set_limit(limit);
+        let (mut at, mut run) = (0, 0);
+        while !self.client_said_close() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let piece = match self.client.cutter.next(rest) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(error) => {
+                    self.to_gateway(cx, bytes.get(run..at).unwrap_or_default());
+                    return self.client_broke(error);
+                }
+            };
+            let raw = rest.get(..piece.length).unwrap_or_default();
+            let verdict = self.judge_client(piece.kind, raw, (at - run) as u64);
+            if verdict != Verdict::Forward {
+                self.to_gateway(cx, bytes.get(run..at).unwrap_or_default());
+                run = at + piece.length;
+            }
+            if verdict == Verdict::Keep {
+                self.keep(raw);
+            }
+            at += piece.length;
+        }
+        self.to_gateway(cx, bytes.get(run..at).unwrap_or_default());
+        if !self.client_said_close() {
+            self.client.put_back(bytes.get(at..).unwrap_or_default());
+        }
+    }
+
+    /// `ahead`: bytes that will be sent to the gateway before this piece.
+    fn judge_client(&mut self, kind: PieceKind, raw: &[u8], ahead: u64) -> Verdict {
+        match kind {
+            PieceKind::Whole(header) if header.opcode.is_control() => {
+                self.client_control(&header, raw)
+            }
+            PieceKind::Whole(header) | PieceKind::Open(header)
+                if header.opcode != Opcode::Continuation =>
+            {
+                self.client_begins(&header, raw, ahead)
+            }
+            _ => {
+                if self.client.cutter.between_messages() && self.client_message == Verdict::Forward
+                {
+                    let end = self.queued_to_gateway() + ahead + raw.len() as u64;
+                    self.feed(Event::ClientMessageEnds(end));
+                }
+                self.client_message
+            }
+        }
+    }
+
+    fn client_begins(&mut self, header: &FrameHeader, raw: &[u8], ahead: u64) -> Verdict {
+        let end = header
+            .fin
+            .then(|| self.queued_to_gateway() + ahead + header.total());
+        // A fragmented message's length is not known: it is only kept where order is all.
+        let kept = if self.machine.is_splicing() {
+            Some(self.kept.len() as u64)
+        } else {
+            header
+                .fin
+                .then(|| self.room_to_keep(header.total()))
+                .flatten()
+        };
+        let verdict = TEXT.with_borrow_mut(|text| {
+            text.clear();
+            if header.opcode == Opcode::Text && self.machine.reads_messages() {
+                unmask_into(header, raw, text);
+            }
+            self.machine.on(
+                Event::ClientMessage { text, end, kept },
+                self.now,
+                &mut self.actions,
+            )
+        });
+        self.client_message = verdict;
+        self.act();
+        verdict
+    }
+
+    fn client_control(&mut self, header: &FrameHeader, raw: &[u8]) -> Verdict {
+        let mut payload = Vec::new();
+        unmask_into(header, raw, &mut payload);
+        let passed = if self.is_passing() {
+            Verdict::Forward
+        } else {
+            Verdict::Drop
+        };
+        match header.opcode {
+            Opcode::Pong if self.ping.is_some_and(|ours| ours[..] == payload[..]) => {
+                self.ping = None;
+                Verdict::Drop
+            }
+            Opcode::Ping if passed == Verdict::Drop => {
+                self.say_to_client(Opcode::Pong, &payload);
+                Verdict::Drop
+            }
+            Opcode::Close => {
+                let verdict = self.feed(Event::ClientClose {
+                    code: Close::parse(&payload).code,
+                });
+                if self.gateway.is_none() {
+                    self.finish();
+                }
+                verdict
+            }
+            _ => passed,
+        }
+    }
+
+    fn client_broke(&mut self, error: FrameError) {
+        let cause = match error {
+            FrameError::TooBig { limit, .. } => Cause::FrameTooBig { limit },
+            other => Cause::ProtocolError(other.to_string().into()),
+        };
+        tracing::debug!(%error, "closing a session for its client's frame");
+        let close = cause.answer(self.now).close;
+        self.machine.close(close, &mut self.actions);
+        self.act();
+    }
+
+    fn queued_to_gateway(&self) -> u64 {
+        self.gateway.as_ref().map_or(0, |gateway| gateway.queued())
+    }
+
+    // === from the gateway ===
+
+    pub(super) fn from_gateway(&mut self, cx: &mut Context<'_>, read: &[u8]) {
+        match &mut self.gateway {
+            Some(gateway) if gateway.has_inbox() => {
+                let bytes = gateway.take_inbox(read);
+                self.cut_gateway(cx, &bytes);
+            }
+            Some(_) => self.cut_gateway(cx, read),
+            None => {}
+        }
+    }
+
+    fn cut_gateway(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        let (mut at, mut run) = (0, 0);
+        while let Some(gateway) = &mut self.gateway {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let piece = match gateway.cutter.next(rest) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(error) => {
+                    self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+                    tracing::warn!(%error, route = self.line.route, "the gateway broke its own protocol");
+                    return self.lost(Reason::Reset);
+                }
+            };
+            let raw = rest.get(..piece.length).unwrap_or_default();
+            let verdict = self.judge_gateway(piece.kind, raw);
+            if verdict != Verdict::Forward || !self.actions.is_empty() {
+                // What we say now comes behind what the gateway said before.
+                self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+                run = if verdict == Verdict::Forward {
+                    at
+                } else {
+                    at + piece.length
+                };
+            }
+            at += piece.length;
+            if !self.actions.is_empty() {
+                self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+                run = at;
+                self.act();
+            } else if verdict == Verdict::Forward && self.gateway_between_messages() {
+                self.report_frame_boundary(cx, bytes, &mut run, at);
+            }
+        }
+        self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+        if let Some(gateway) = &mut self.gateway {
+            gateway.put_back(bytes.get(at..).unwrap_or_default());
+        }
+    }
+
+    /// What had to wait for the end of this message follows it.
+    fn report_frame_boundary(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        run: &mut usize,
+        at: usize,
+    ) {
+        if self.has_deferred() {
+            self.to_client(cx, bytes.get(*run..at).unwrap_or_default());
+            *run = at;
+            self.undefer();
+        }
+    }
+
+    fn gateway_between_messages(&self) -> bool {
+        self.gateway
+            .as_ref()
+            .is_none_or(|gateway| gateway.cutter.between_messages())
+    }
+
+    fn judge_gateway(&mut self, kind: PieceKind, raw: &[u8]) -> Verdict {
+        match kind {
+            PieceKind::Whole(header) if header.opcode.is_control() => {
+                self.gateway_control(&header, raw)
+            }
+            PieceKind::Whole(header) | PieceKind::Open(header)
+                if header.opcode != Opcode::Continuation =>
+            {
+                let text = raw.get(header.length..).unwrap_or_default();
+                let text = if header.opcode == Opcode::Text {
+                    text
+                } else {
+                    &[]
+                };
+                let event = Event::GatewayMessage(text);
+                self.gateway_message = self.machine.on(event, self.now, &mut self.actions);
+                self.gateway_message
+            }
+            _ => self.gateway_message,
+        }
+    }
+
+    fn gateway_control(&mut self, header: &FrameHeader, raw: &[u8]) -> Verdict {
+        let payload = raw.get(header.length..).unwrap_or_default();
+        match header.opcode {
+            Opcode::Close => {
+                let code = Close::parse(payload).code;
+                let (written, inside) = match &self.gateway {
+                    Some(gateway) => (gateway.written(), !gateway.cutter.between_messages()),
+                    None => (0, false),
+                };
+                let inside = inside && self.gateway_message == Verdict::Forward;
+                let event = Event::GatewayClose {
+                    code,
+                    written,
+                    inside,
+                };
+                self.machine.on(event, self.now, &mut self.actions)
+            }
+            Opcode::Ping if matches!(self.machine.state, State::Away(_)) => {
+                self.say_to_gateway(Opcode::Pong, payload);
+                Verdict::Drop
+            }
+            _ if self.is_passing() => Verdict::Forward,
+            _ => Verdict::Drop,
+        }
+    }
+}
+
+/// Appends the payload's beginning, up to what is ever read of a message.
+fn unmask_into(header: &FrameHeader, raw: &[u8], out: &mut Vec<u8>) {
+    let payload = raw.get(header.length..).unwrap_or_default();
+    out.extend_from_slice(payload.get(..WHOLE).unwrap_or(payload));
+    if let Some(key) = header.mask {
+        mask(key, out);
+    }
+}

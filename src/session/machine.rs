@@ -1,0 +1,589 @@
+//! The session, pure: what happens goes in as an [`Event`], what to do comes out as [`Action`]s
+//! and, for a message, what becomes of it as a [`Verdict`].
+//!
+//! No I/O and no clock. The states:
+//!
+//! ```text
+//! Opening ──hello-ok──▶ Live ──gateway lost──▶ Away ──┬─ replayed, spliced ──▶ Live
+//!    └───gateway lost, or accepted without one──▶ Away └─ told to come back ──▶ Closing
+//! ```
+//!
+//! This file holds the states, the events and what happens while the gateway is there; what
+//! happens while it is away is in [`super::away`].
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::away::Away;
+use super::event::{Action, Counted, Event, Torn, Verdict};
+use super::journal::{Journal, Pending, Place, Settled};
+use super::policy::Policy;
+use crate::gateway::{Evidence, Phase, Reason, View};
+use crate::protocol::methods::Nature;
+use crate::protocol::openclaw::{self, ClientSays, Connect, GatewaySays, Hello, Request};
+use crate::protocol::rescue::{Cause, Close, Execution};
+use crate::protocol::speech::{self, Resumed, Unavailable};
+use crate::ws::close::is_going_away;
+
+/// A request of a hung gateway is answered by us before its client gives up at 30 s.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(28);
+/// After its `shutdown` event a gateway ends its connections within a second; if it does not, it
+/// was not meant.
+const SHUTDOWN_MEANT: Duration = Duration::from_secs(20);
+
+/// Where a session stands.
+pub(super) enum State {
+    /// Upgraded at the gateway; its handshake is under way.
+    Opening {
+        /// The gateway has answered the client's `connect`.
+        answered: bool,
+    },
+    /// Both sides talk.
+    Live,
+    /// The gateway is away.
+    Away(Box<Away>),
+    /// A close is on its way, ours or theirs.
+    Closing,
+}
+
+/// Notices to a client whose gateway hangs.
+#[derive(Debug, Clone, Copy)]
+struct Hung {
+    since: Instant,
+    notice_at: Instant,
+}
+
+/// One session.
+pub(super) struct Machine {
+    pub(super) policy: Policy,
+    pub(super) state: State,
+    pub(super) journal: Journal,
+    pub(super) view: View,
+    pub(super) client: Option<Box<Connect>>,
+    pub(super) hello: Option<Box<Hello>>,
+    pub(super) last_seq: Option<u64>,
+    /// Ids of our own requests whose answers are not for the client.
+    pub(super) ours: Vec<Box<str>>,
+    /// The client has begun the close handshake.
+    pub(super) client_closes: Option<Option<u16>>,
+    /// The gateway has announced its end, then.
+    pub(super) shutdown: Option<Instant>,
+    hung: Option<Hung>,
+    stop_at: Option<Instant>,
+}
+
+impl Machine {
+    /// A session whose upgrade the gateway has answered.
+    pub(super) fn opened(policy: Policy, view: View) -> Self {
+        let state = if policy.is_openclaw() {
+            State::Opening { answered: false }
+        } else {
+            State::Live
+        };
+        Self {
+            policy,
+            state,
+            journal: Journal::default(),
+            view,
+            client: None,
+            hello: None,
+            last_seq: None,
+            ours: Vec::new(),
+            client_closes: None,
+            shutdown: None,
+            hung: None,
+            stop_at: None,
+        }
+    }
+
+    /// Whether the gateway still counts this session as an unfinished handshake.
+    pub(super) fn is_handshaking(&self) -> bool {
+        match &self.state {
+            State::Opening { .. } => true,
+            State::Away(away) => away.is_handshaking(),
+            State::Live | State::Closing => false,
+        }
+    }
+
+    /// Whether the handshake has not succeeded yet: only small frames then.
+    pub(super) fn is_opening(&self) -> bool {
+        match &self.state {
+            State::Opening { .. } => true,
+            State::Away(away) => away.is_greeting(),
+            State::Live | State::Closing => false,
+        }
+    }
+
+    /// Whether what the client says waits for the next connection as it is.
+    pub(super) fn is_splicing(&self) -> bool {
+        matches!(&self.state, State::Away(away) if away.is_splicing())
+    }
+
+    /// Whether messages are looked into at all.
+    pub(super) fn reads_messages(&self) -> bool {
+        self.policy.is_openclaw()
+    }
+
+    /// Whether the client has sent its `connect`.
+    pub(super) fn has_connected(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Takes an event.
+    pub(super) fn on(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<Action>) -> Verdict {
+        match event {
+            Event::ClientMessage { text, end, kept } => {
+                return self.client_message(text, end, kept, now, out);
+            }
+            Event::ClientMessageEnds(end) => self.journal.finish(Place::Sent(end)),
+            Event::ClientClose { code } => return self.client_close(code, out),
+            Event::GatewayMessage(text) => return self.gateway_message(text, now, out),
+            Event::GatewayClose {
+                code,
+                written,
+                inside,
+            } => {
+                return self.gateway_close(code, written, inside, now, out);
+            }
+            Event::GatewayLost {
+                reason,
+                written,
+                torn,
+            } => {
+                self.gateway_lost(reason, written, torn, now, out);
+            }
+            Event::View(view) => {
+                self.view = view;
+                self.look(now, out);
+            }
+            Event::Turn => self.away_turn(now, out),
+            Event::Dialled(result) => self.away_dialled(result, now, out),
+            Event::Tick => self.tick(now, out),
+            Event::Stop { at } => self.stop(at, now, out),
+        }
+        Verdict::Drop
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let own = match &self.state {
+            State::Away(away) => Some(away.deadline()),
+            State::Live | State::Opening { .. } => self.live_deadline(),
+            State::Closing => return None,
+        };
+        [own, self.stop_at].into_iter().flatten().min()
+    }
+
+    fn live_deadline(&self) -> Option<Instant> {
+        let shutdown = self.shutdown.map(|at| at + SHUTDOWN_MEANT);
+        [shutdown, self.hung.map(|hung| hung.notice_at)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    // === the client speaks ===
+
+    fn client_message(
+        &mut self,
+        text: &[u8],
+        end: Option<u64>,
+        kept: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if !self.policy.is_openclaw() {
+            return match &self.state {
+                State::Live | State::Opening { .. } => Verdict::Forward,
+                State::Away(_) => self.away_generic_message(kept, now, out),
+                State::Closing => Verdict::Drop,
+            };
+        }
+        let says = openclaw::client_says(text);
+        match (&self.state, says) {
+            (State::Closing, _) => Verdict::Drop,
+            (State::Away(_), says) => self.away_message(says, text, kept, now, out),
+            (_, ClientSays::Connect(connect)) => {
+                self.take_connect(connect, text);
+                Verdict::Forward
+            }
+            (_, ClientSays::Request(request)) => {
+                self.live_request(request, text, end, kept, now, out)
+            }
+            (_, ClientSays::Other) => Verdict::Forward,
+        }
+    }
+
+    /// Takes note of who connects, and of how, if that can be said again.
+    pub(super) fn take_connect(&mut self, connect: Connect, text: &[u8]) {
+        if self.policy.replays(&connect) {
+            self.journal.record_connect(text);
+        } else {
+            self.journal.stop_recording();
+        }
+        self.client = Some(Box::new(connect));
+    }
+
+    fn live_request(
+        &mut self,
+        request: Request,
+        text: &[u8],
+        end: Option<u64>,
+        kept: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if self.journal.follows(&request.id) {
+            // Two answers of one id could not be told apart: the gateway has to say so.
+            return Verdict::Forward;
+        }
+        if self.hung.is_some() || !self.journal.has_room(&request.id) {
+            self.answer(&request, Execution::NotStarted, true, now, out);
+            return Verdict::Drop;
+        }
+        if self.shutdown.is_some() {
+            return self.keep_or_answer(request, text, kept, now, out);
+        }
+        let place = end.map_or(Place::Unfinished, Place::Sent);
+        self.journal.ask(request, text, place, now);
+        Verdict::Forward
+    }
+
+    /// Keeps a request for the next connection where there will be one on this socket and room;
+    /// otherwise its sender learns at once that nothing was done.
+    pub(super) fn keep_or_answer(
+        &mut self,
+        request: Request,
+        text: &[u8],
+        kept: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if self.journal.follows(&request.id) {
+            return Verdict::Drop;
+        }
+        let room = self.journal.has_room(&request.id) && self.journal.connect().is_some();
+        if let (Some(end), true) = (kept, room) {
+            self.journal.ask(request, text, Place::Kept(end), now);
+            return Verdict::Keep;
+        }
+        self.answer(&request, Execution::NotStarted, true, now, out);
+        Verdict::Drop
+    }
+
+    fn client_close(&mut self, code: Option<u16>, out: &mut Vec<Action>) -> Verdict {
+        self.client_closes = Some(code);
+        match self.state {
+            State::Live | State::Opening { .. } => Verdict::Forward,
+            // The gateway's close was passed on; this is the answer to it.
+            State::Closing => Verdict::Forward,
+            State::Away(_) => {
+                self.close(echo(code), out);
+                Verdict::Drop
+            }
+        }
+    }
+
+    // === the gateway speaks ===
+
+    fn gateway_message(&mut self, text: &[u8], now: Instant, out: &mut Vec<Action>) -> Verdict {
+        if !self.policy.is_openclaw() {
+            return Verdict::Forward;
+        }
+        let says = openclaw::gateway_says(text);
+        if matches!(self.state, State::Away(_)) {
+            return self.away_gateway_message(&says, text, now, out);
+        }
+        match says {
+            GatewaySays::Response { id, ok } => self.response(&id, ok, text, now, out),
+            GatewaySays::Shutdown { seq } => {
+                self.announced(seq, now, out);
+                Verdict::Drop
+            }
+            GatewaySays::Event { seq } => {
+                self.note_seq(seq);
+                Verdict::Forward
+            }
+            GatewaySays::Challenge | GatewaySays::Other => Verdict::Forward,
+        }
+    }
+
+    /// The gateway's `shutdown`: said in its place, with a length that is true.
+    fn announced(&mut self, seq: Option<u64>, now: Instant, out: &mut Vec<Action>) {
+        self.shutdown = Some(now);
+        self.note_seq(seq);
+        out.push(Action::Report(Evidence::Shutdown));
+        if self.shows_suspension() {
+            out.push(Action::SayToClient(speech::suspension(
+                speech::Suspension::Draining,
+            )));
+        } else {
+            let expected = speech::remaining(&self.view, now);
+            out.push(Action::SayToClient(speech::shutdown(expected, seq)));
+        }
+    }
+
+    fn response(
+        &mut self,
+        id: &str,
+        ok: bool,
+        text: &[u8],
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if let State::Opening { answered } = &mut self.state
+            && self.client.as_ref().is_some_and(|client| &*client.id == id)
+        {
+            *answered = true;
+            if ok {
+                self.hello = Hello::parse(text).map(Box::new);
+                self.state = State::Live;
+            } else if openclaw::is_starting_refusal(text) {
+                out.push(Action::Report(Evidence::Starting));
+            }
+            return Verdict::Forward;
+        }
+        if let Some(at) = self.ours.iter().position(|ours| &**ours == id) {
+            self.ours.swap_remove(at);
+            if !ok {
+                // What the client relies on could not be restored: it has to do it itself.
+                self.send_back(now, out);
+            }
+            return Verdict::Drop;
+        }
+        match self.journal.settle(id, ok) {
+            Settled::Awaited | Settled::Unknown => Verdict::Forward,
+            Settled::Already => Verdict::Drop,
+        }
+    }
+
+    fn note_seq(&mut self, seq: Option<u64>) {
+        self.last_seq = seq.or(self.last_seq);
+    }
+
+    fn gateway_close(
+        &mut self,
+        code: Option<u16>,
+        written: u64,
+        inside: bool,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        let answered = matches!(self.state, State::Opening { answered: true });
+        let own = matches!(self.state, State::Closing) || self.client_closes.is_some();
+        if !is_going_away(code) || answered || own {
+            if let State::Away(_) = self.state {
+                self.away_refused(now, out);
+                return Verdict::Drop;
+            }
+            self.state = State::Closing;
+            return Verdict::Forward;
+        }
+        out.push(Action::CloseGateway);
+        let torn = if inside { Torn::Message } else { Torn::No };
+        self.gateway_lost(Reason::Closed, written, torn, now, out);
+        Verdict::Drop
+    }
+
+    fn gateway_lost(
+        &mut self,
+        reason: Reason,
+        written: u64,
+        torn: Torn,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
+        if let Some(code) = self.client_closes {
+            return self.close(echo(code), out);
+        }
+        out.push(Action::Report(Evidence::Lost(reason)));
+        self.hung = None;
+        match (torn, &self.state) {
+            (_, State::Away(_)) => return self.away_lost(now),
+            (Torn::Frame, _) => {
+                out.push(Action::Count(Counted::Torn));
+                self.state = State::Closing;
+                return out.push(Action::Abort);
+            }
+            // Only control frames may stand inside a message; a close is one.
+            (Torn::Message, _) => {
+                out.push(Action::Count(Counted::Torn));
+                return self.close_to_return(now, out);
+            }
+            (Torn::No, _) => {}
+        }
+        match self.state {
+            State::Opening { .. } => self.greet(true, now, out),
+            _ => self.hold(written, now, out),
+        }
+    }
+
+    // === states of the gateway ===
+
+    fn look(&mut self, now: Instant, out: &mut Vec<Action>) {
+        match &self.state {
+            State::Away(_) => self.away_look(now, out),
+            State::Live => match (self.view.phase, self.hung) {
+                (Phase::Hung, None) => {
+                    let since = self.view.outage_since.unwrap_or(now).min(now);
+                    let notice_at = now + self.policy.notice_after;
+                    self.hung = Some(Hung { since, notice_at });
+                }
+                (Phase::Ready, Some(hung)) => {
+                    self.hung = None;
+                    if self.policy.is_openclaw() {
+                        let down = now.saturating_duration_since(hung.since);
+                        let up = speech::gateway_up(down, Resumed::Kept, None);
+                        out.push(Action::SayToClient(up));
+                    }
+                }
+                _ => {}
+            },
+            // A gateway that hangs in the middle of a handshake: the client's patience is short.
+            State::Opening { answered: false } if self.view.phase == Phase::Hung => {
+                out.push(Action::CloseGateway);
+                self.greet(true, now, out);
+            }
+            State::Opening { .. } | State::Closing => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.stop_at.is_some_and(|at| at <= now) {
+            return self.end_for_stop(now, out);
+        }
+        if matches!(self.state, State::Away(_)) {
+            return self.away_tick(now, out);
+        }
+        if self.shutdown.is_some_and(|at| at + SHUTDOWN_MEANT <= now) {
+            self.shutdown = None;
+            out.push(Action::SendKept);
+        }
+        if let Some(hung) = self.hung
+            && hung.notice_at <= now
+        {
+            self.hung = Some(Hung {
+                notice_at: now + self.policy.notice_every,
+                ..hung
+            });
+            self.notice(hung.since, now, out);
+            self.answer_impatient(now, out);
+        }
+    }
+
+    /// Requests that a hung gateway has had for so long that their clients are about to give up.
+    fn answer_impatient(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let ahead = self.policy.notice_every;
+        self.settle_in_place(now, out, |pending| {
+            (now.saturating_duration_since(pending.asked) + ahead >= CLIENT_PATIENCE)
+                .then_some(Execution::MayHaveExecuted)
+        });
+    }
+
+    // === words ===
+
+    /// Says `gateway.down`.
+    pub(super) fn notice(&self, lost: Instant, now: Instant, out: &mut Vec<Action>) {
+        if self.policy.is_openclaw() {
+            out.push(Action::SayToClient(speech::gateway_down(
+                &self.view, lost, now,
+            )));
+            out.push(Action::Count(Counted::Notice));
+        }
+    }
+
+    /// Answers a request in the gateway's place.
+    pub(super) fn answer(
+        &self,
+        request: &Request,
+        execution: Execution,
+        retryable: bool,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let answer = Unavailable {
+            id: &request.id,
+            method: &request.method,
+            execution,
+            retryable,
+            retry_after: self.view.retry_after(now),
+        };
+        out.push(Action::SayToClient(answer.frame()));
+        out.push(Action::Count(Counted::Answered(execution)));
+    }
+
+    /// Answers those pending requests for which `verdict` says what is known of them, and keeps
+    /// them in mind so that a late answer does not follow.
+    pub(super) fn settle_in_place(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<Action>,
+        mut verdict: impl FnMut(&Pending) -> Option<Execution>,
+    ) {
+        let mut journal = std::mem::take(&mut self.journal);
+        for pending in journal.unanswered() {
+            let Some(execution) = verdict(pending) else {
+                continue;
+            };
+            pending.answered = true;
+            let harmless = pending.request.nature == Nature::ReadOnly;
+            let retryable = harmless || execution == Execution::NotStarted;
+            self.answer(&pending.request, execution, retryable, now, out);
+        }
+        self.journal = journal;
+    }
+
+    /// Closes the client's WebSocket; nothing follows.
+    pub(super) fn close(&mut self, close: Close, out: &mut Vec<Action>) {
+        self.state = State::Closing;
+        out.push(Action::DropKept);
+        out.push(Action::CloseClient(close));
+        out.push(Action::CloseGateway);
+    }
+
+    /// Answers what is unanswered and asks the client to come back.
+    pub(super) fn send_back(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.settle_all(now, out);
+        self.close_to_return(now, out);
+    }
+
+    /// Close 1012.
+    fn close_to_return(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.close(Cause::GatewayRestarting(self.view).answer(now).close, out);
+    }
+
+    /// Answers every unanswered request: nothing will come of them on this socket any more.
+    pub(super) fn settle_all(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.settle_in_place(now, out, |pending| {
+            Some(match pending.place {
+                Place::Sent(_) => Execution::MayHaveExecuted,
+                Place::Kept(_) | Place::Unfinished => Execution::NotStarted,
+            })
+        });
+    }
+
+    // === holdline stops ===
+
+    fn stop(&mut self, at: Instant, now: Instant, out: &mut Vec<Action>) {
+        match self.state {
+            State::Closing => {}
+            State::Away(_) => self.end_for_stop(now, out),
+            State::Live | State::Opening { .. } => self.stop_at = Some(at),
+        }
+    }
+
+    fn end_for_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
+        out.push(Action::Count(Counted::Drained));
+        self.settle_all(now, out);
+        self.close(Cause::Stopping.answer(now).close, out);
+    }
+}
+
+fn echo(code: Option<u16>) -> Close {
+    // 1005 stands for "no code" and cannot be sent (RFC 6455, 7.4.1).
+    Close::new(code.unwrap_or(1000), "")
+}

@@ -1,0 +1,589 @@
+//! The only I/O of a session: moves bytes, cuts frames, asks the machine, does what it says.
+//!
+//! One task, both directions, no buffer while idle. Nothing is decided here but what belongs to
+//! the wire itself: back-pressure, where a frame may be put in between, whether a client still
+//! answers pings, and how a connection ends. How frames are judged is in [`super::judge`].
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::upgrade::Upgraded;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use super::client_io::ClientIo;
+use super::event::{Action, Event, Torn, Verdict};
+use super::leg::{Leg, Read, SCRATCH};
+use super::machine::{Machine, State};
+use super::open::{Agreed, Upstream, redial};
+use super::policy::Policy;
+use super::registry::Admitted;
+use super::report::Report;
+use super::ticket::Ticket;
+use super::{Line, Opening};
+use crate::gateway::{HandshakePermit, Reason, Turn, reason_of};
+use crate::ws::cutter::{Cutter, Sender, WHOLE};
+use crate::ws::frame::{Opcode, write_client_frame, write_server_frame};
+
+/// Reads per wake-up before other tasks get their turn.
+const ROUNDS: u32 = 16;
+/// Unwritten bytes to the client over which it is not listened to: answers to it would pile up.
+const CLIENT_BACKLOG: usize = 256 * 1024;
+/// What is put off until the gateway's current message ends.
+const MAX_DEFERRED: usize = 1024;
+/// After our close frame, how long the client may take to answer it.
+const LINGER: Duration = Duration::from_secs(5);
+/// After the client's half-close, how long the gateway may take to finish.
+const HALF_CLOSED: Duration = Duration::from_secs(60);
+/// A client that has not sent its `connect` by then no longer counts against everybody.
+const SILENT: Duration = Duration::from_secs(2);
+/// During a handshake the gateway's messages are read whole up to this.
+const WHOLE_HELLO: usize = 1024 * 1024;
+
+thread_local! {
+    static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+}
+
+type Dial = Pin<Box<dyn Future<Output = Result<Upstream, Reason>> + Send>>;
+
+/// One session's I/O.
+pub(super) struct Pump {
+    pub(super) line: Arc<Line>,
+    pub(super) machine: Machine,
+    pub(super) client: Leg<ClientIo>,
+    pub(super) gateway: Option<Leg<TcpStream>>,
+    /// What becomes of the rest of the client's current message.
+    pub(super) client_message: Verdict,
+    /// ... and of the gateway's.
+    pub(super) gateway_message: Verdict,
+    /// The client's frames for the next connection.
+    pub(super) kept: Vec<u8>,
+    pub(super) actions: Vec<Action>,
+    pub(super) now: Instant,
+    pub(super) report: Report,
+    /// The payload of our unanswered ping.
+    pub(super) ping: Option<[u8; 8]>,
+    /// Frames that wait for the end of the gateway's current message.
+    deferred: VecDeque<Vec<u8>>,
+    admitted: Admitted,
+    ticket: Ticket,
+    agreed: Option<Agreed>,
+    permit: Option<HandshakePermit>,
+    silent_at: Option<Instant>,
+    turn: Option<Turn>,
+    dial: Option<Dial>,
+    heard: bool,
+    ping_at: Option<Instant>,
+    /// The client sends no more.
+    half_closed: bool,
+    /// When the connection ends, answered or not.
+    linger: Option<Instant>,
+    done: bool,
+    /// The deadline that the timer is set to.
+    armed: Option<Instant>,
+}
+
+/// Runs a session to its end.
+pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
+    let mut state = line.gateway.subscribe();
+    let stopping = line.stopping.clone();
+    let mut stopped = false;
+    let mut pump = Pump::new(line, opening, upgraded);
+    let view = *state.borrow_and_update();
+    pump.feed(Event::View(view));
+    while !pump.done {
+        pump.armed = pump.deadline();
+        let due = pump
+            .armed
+            .unwrap_or_else(|| pump.now + Duration::from_secs(86_400));
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| pump.poll(cx)) => {}
+            changed = state.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let view = *state.borrow_and_update();
+                pump.feed(Event::View(view));
+            }
+            () = stopping.cancelled(), if !stopped => {
+                stopped = true;
+                let at = pump.stop_slot();
+                pump.feed(Event::Stop { at });
+            }
+            () = sleep_until(due) => pump.tick(),
+        }
+    }
+    pump.report.ended();
+}
+
+impl Pump {
+    fn new(line: Arc<Line>, opening: Opening, upgraded: Upgraded) -> Self {
+        let now = Instant::now();
+        let policy = Policy::new(line.gateway.upstream(), &line.hold);
+        let view = line.gateway.view();
+        let mut actions = Vec::new();
+        let (machine, upstream) = match opening.upstream {
+            Some(upstream) => (Machine::opened(policy, view), Some(upstream)),
+            None => (Machine::greeted(policy, view, now, &mut actions), None),
+        };
+        let agreed = upstream
+            .as_ref()
+            .map(|upstream| Agreed::of(&upstream.socket));
+        let extensions = agreed.as_ref().is_some_and(Agreed::has_extensions);
+        let (client, read) = ClientIo::new(upgraded);
+        let cutter = Cutter::new(Sender::Client, line.limits.preauth_frame, extensions);
+        let ip = opening.admitted.ip();
+        let mut pump = Self {
+            report: Report::new(&line, ip, now),
+            ping_at: line.limits.ping_every.map(|every| now + every),
+            line,
+            machine,
+            client: Leg::new(client, cutter, &read),
+            gateway: None,
+            client_message: Verdict::Drop,
+            gateway_message: Verdict::Drop,
+            kept: Vec::new(),
+            actions,
+            now,
+            ping: None,
+            deferred: VecDeque::new(),
+            admitted: opening.admitted,
+            ticket: opening.ticket,
+            agreed,
+            permit: None,
+            silent_at: Some(now + SILENT),
+            turn: None,
+            dial: None,
+            heard: true,
+            half_closed: false,
+            linger: None,
+            done: false,
+            armed: None,
+        };
+        if let Some(upstream) = upstream {
+            pump.attach(*upstream);
+        }
+        pump
+    }
+
+    fn attach(&mut self, upstream: Upstream) {
+        let extensions = self.agreed.as_ref().is_some_and(Agreed::has_extensions);
+        // What the gateway may send is its own affair.
+        let cutter = Cutter::new(Sender::Server, u64::MAX >> 1, extensions);
+        let socket = upstream.socket;
+        self.gateway = Some(Leg::new(socket.stream, cutter, &socket.leftover));
+        self.gateway_message = Verdict::Drop;
+        self.permit = Some(upstream.permit);
+    }
+
+    /// Tells the machine, and does at once what it wants.
+    pub(super) fn feed(&mut self, event: Event<'_>) -> Verdict {
+        self.now = Instant::now();
+        let verdict = self.machine.on(event, self.now, &mut self.actions);
+        self.act();
+        verdict
+    }
+
+    /// Does what the machine wants, in order.
+    pub(super) fn act(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.perform(action);
+            }
+        }
+        if !self.machine.is_handshaking() {
+            self.permit = None;
+        }
+        self.report.state(&self.machine.state);
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SayToClient(text) => self.say_to_client(Opcode::Text, text.as_bytes()),
+            Action::SayToGateway(text) => self.say_to_gateway(Opcode::Text, &text.0),
+            Action::SendKept => self.send_kept(),
+            Action::DropKept => self.drop_kept(),
+            Action::CloseClient(close) => {
+                let payload = crate::ws::close::Close::payload(close.code, &close.reason);
+                self.report.closing(close.code);
+                self.say_to_client(Opcode::Close, &payload);
+                self.linger.get_or_insert(self.now + LINGER);
+                if self.client_said_close() {
+                    self.finish();
+                }
+            }
+            Action::CloseGateway => self.detach(),
+            Action::TakeTurn { farewell, since } => {
+                let gateway = &self.line.gateway;
+                let queue = if farewell {
+                    &gateway.farewells
+                } else {
+                    &gateway.returns
+                };
+                self.turn = Some(queue.turn(since));
+            }
+            Action::Dial => {
+                let line = Arc::clone(&self.line);
+                let (ticket, ip) = (self.ticket.clone(), self.admitted.ip());
+                self.dial = Some(Box::pin(redial(line, ticket, ip, self.agreed.clone())));
+            }
+            Action::Report(evidence) => {
+                self.line.gateway.report(evidence);
+                // The state has moved: decide on what it is now, not on what it was.
+                let view = self.line.gateway.view();
+                self.machine
+                    .on(Event::View(view), self.now, &mut self.actions);
+            }
+            Action::Count(counted) => self.report.count(counted),
+            Action::Abort => self.done = true,
+        }
+    }
+
+    /// Puts a frame of ours into the stream to the client, where one may stand.
+    pub(super) fn say_to_client(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::with_capacity(payload.len() + 10);
+        write_server_frame(opcode, payload, &mut frame);
+        let free = self.gateway.as_ref().is_none_or(|gateway| {
+            // What is held back of a message is not in the way: it will not be sent.
+            let held_back = self.gateway_message != Verdict::Forward;
+            gateway.cutter.between_messages()
+                || (gateway.cutter.between_frames() && opcode.is_control())
+                || held_back
+        });
+        if free {
+            self.client.queue(&frame);
+        } else if self.deferred.len() < MAX_DEFERRED {
+            self.deferred.push_back(frame);
+        }
+    }
+
+    /// Whether frames of ours wait for the end of the gateway's message.
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// What had to wait for the end of a message can go now.
+    pub(super) fn undefer(&mut self) {
+        for frame in self.deferred.drain(..) {
+            self.client.queue(&frame);
+        }
+    }
+
+    pub(super) fn say_to_gateway(&mut self, opcode: Opcode, payload: &[u8]) {
+        if let Some(gateway) = &mut self.gateway {
+            let mut frame = Vec::with_capacity(payload.len() + 14);
+            write_client_frame(opcode, payload, &mut frame);
+            gateway.queue(&frame);
+        }
+    }
+
+    fn send_kept(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            self.machine.kept_sent_at(gateway.queued());
+            gateway.queue(&self.kept);
+            self.drop_kept();
+            // A message whose beginning was kept goes on over the new connection.
+            if self.client_message == Verdict::Keep {
+                self.client_message = Verdict::Forward;
+            }
+        }
+    }
+
+    fn drop_kept(&mut self) {
+        let kept = std::mem::take(&mut self.kept);
+        self.admitted.sessions().unkeep(kept.len());
+        if self.client_message == Verdict::Keep {
+            self.client_message = Verdict::Drop;
+        }
+    }
+
+    /// Keeps a frame, in room that was reserved or bounded before.
+    pub(super) fn keep(&mut self, raw: &[u8]) {
+        if self.admitted.sessions().keep(raw.len(), usize::MAX) {
+            self.kept.extend_from_slice(raw);
+        }
+    }
+
+    /// Where `more` bytes would end among the kept ones, if there is room for them.
+    pub(super) fn room_to_keep(&self, more: u64) -> Option<u64> {
+        let hold = &self.line.hold;
+        let end = self.kept.len() as u64 + more;
+        let total = self.admitted.sessions().kept() as u64 + more;
+        (end <= hold.buffer as u64 && total <= hold.buffer_total as u64).then_some(end)
+    }
+
+    /// Lets go of the gateway's connection; what the client was sending to it ends here.
+    fn detach(&mut self) {
+        self.gateway = None;
+        self.dial = None;
+        self.permit = None;
+        self.gateway_message = Verdict::Drop;
+        if !self.client.cutter.between_messages() && self.client_message == Verdict::Forward {
+            self.client_message = Verdict::Drop;
+        }
+        self.undefer();
+    }
+
+    /// The gateway's connection has ended.
+    pub(super) fn lost(&mut self, reason: Reason) {
+        let Some(gateway) = &self.gateway else { return };
+        let written = gateway.written();
+        let forwarded = self.gateway_message == Verdict::Forward;
+        let torn = match (
+            gateway.cutter.between_frames(),
+            gateway.cutter.between_messages(),
+        ) {
+            (false, _) if forwarded => Torn::Frame,
+            (true, false) if forwarded => Torn::Message,
+            _ => Torn::No,
+        };
+        if torn != Torn::No {
+            // No message of ours can follow half a message of the gateway's.
+            self.deferred.clear();
+        }
+        self.detach();
+        if self.half_closed || matches!(self.machine.state, State::Closing) {
+            // The connection ends as the gateway ended it.
+            return self.finish();
+        }
+        self.feed(Event::GatewayLost {
+            reason,
+            written,
+            torn,
+        });
+    }
+
+    /// Ends the client's connection once everything is written.
+    pub(super) fn finish(&mut self) {
+        self.client.end();
+        self.linger.get_or_insert(self.now + LINGER);
+    }
+
+    fn stop_slot(&self) -> Instant {
+        let mut random = [0u8; 2];
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let share = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
+        // The last tenth is for the close handshakes.
+        Instant::now() + self.line.limits.drain.mul_f64(0.9 * share)
+    }
+
+    // === time ===
+
+    fn deadline(&self) -> Option<Instant> {
+        let silent = self.silent_at.filter(|_| self.permit.is_some());
+        [self.machine.deadline(), self.ping_at, self.linger, silent]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn tick(&mut self) {
+        self.now = Instant::now();
+        if self.linger.is_some_and(|at| at <= self.now) {
+            self.done = true;
+            return;
+        }
+        if self.silent_at.is_some_and(|at| at <= self.now) {
+            self.silent_at = None;
+            if let Some(permit) = self
+                .permit
+                .as_mut()
+                .filter(|_| !self.machine.has_connected())
+            {
+                permit.release_total();
+            }
+        }
+        self.check_alive();
+        self.feed(Event::Tick);
+    }
+
+    /// Pings a silent client, and gives up one that has not answered the last ping.
+    fn check_alive(&mut self) {
+        let (Some(at), Some(every)) = (self.ping_at, self.line.limits.ping_every) else {
+            return;
+        };
+        if at > self.now || self.linger.is_some() {
+            return;
+        }
+        self.ping_at = Some(self.now + every);
+        if std::mem::take(&mut self.heard) {
+            self.ping = None;
+        } else if self.ping.is_some() {
+            self.report.dead();
+            self.done = true;
+        } else {
+            let mut payload = [0u8; 8];
+            let _ = aws_lc_rs::rand::fill(&mut payload);
+            self.ping = Some(payload);
+            self.say_to_client(Opcode::Ping, &payload);
+        }
+    }
+
+    // === bytes ===
+
+    /// Moves what can be moved. Ready: the timer is to be set anew, or the session is done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS {
+            let moved = self.poll_waits(cx) | self.poll_client(cx) | self.poll_gateway(cx);
+            if self.done || self.deadline() != self.armed {
+                return Poll::Ready(());
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The turn and the dial.
+    fn poll_waits(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(turn) = &mut self.turn
+            && let Poll::Ready(turn) = Pin::new(turn).poll(cx)
+        {
+            self.turn = None;
+            if turn.is_ok() {
+                self.feed(Event::Turn);
+            }
+            return true;
+        }
+        let Some(dial) = &mut self.dial else {
+            return false;
+        };
+        let Poll::Ready(dialled) = dial.as_mut().poll(cx) else {
+            return false;
+        };
+        self.dial = None;
+        let result = dialled.map(|upstream| {
+            self.agreed
+                .get_or_insert_with(|| Agreed::of(&upstream.socket));
+            self.attach(upstream);
+        });
+        self.feed(Event::Dialled(result));
+        true
+    }
+
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Poll::Ready(Err(_)) = self.client.poll_drain(cx) {
+            self.client_gone();
+            return false;
+        }
+        if self.client.has_ended() && (self.half_closed || self.client_said_close()) {
+            self.done = true;
+            return false;
+        }
+        if self.half_closed || !self.listens_to_client() {
+            return false;
+        }
+        if self.client.take_fresh() {
+            self.from_client(cx, &[]);
+            return true;
+        }
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| match self.client.poll_read(cx, scratch) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(Read::Bytes(n))) => {
+                self.heard = true;
+                self.now = Instant::now();
+                self.from_client(cx, scratch.get(..n).unwrap_or_default());
+                true
+            }
+            Poll::Ready(Ok(Read::End)) => {
+                self.client_ended();
+                true
+            }
+            Poll::Ready(Err(_)) => {
+                self.client_gone();
+                false
+            }
+        })
+    }
+
+    fn listens_to_client(&self) -> bool {
+        let full = self.kept.len() >= self.line.hold.buffer && self.machine.is_splicing();
+        let backed_up = self
+            .gateway
+            .as_ref()
+            .is_some_and(|gateway| gateway.backlog() > 0);
+        !backed_up && !full && self.client.backlog() < CLIENT_BACKLOG
+    }
+
+    fn poll_gateway(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(gateway) = &mut self.gateway else {
+            return false;
+        };
+        // A write that fails is seen again by the reader, after what the gateway said last.
+        let _ = gateway.poll_drain(cx);
+        if self.client.backlog() > 0 {
+            return false;
+        }
+        let whole = if self.machine.is_handshaking() {
+            WHOLE_HELLO
+        } else {
+            WHOLE
+        };
+        gateway.cutter.set_whole(whole);
+        if gateway.take_fresh() {
+            self.from_gateway(cx, &[]);
+            return true;
+        }
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let Some(gateway) = &mut self.gateway else {
+                return false;
+            };
+            match gateway.poll_read(cx, scratch) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(Read::Bytes(n))) => {
+                    self.now = Instant::now();
+                    self.from_gateway(cx, scratch.get(..n).unwrap_or_default());
+                }
+                Poll::Ready(Ok(Read::End)) => self.lost(Reason::Closed),
+                Poll::Ready(Err(error)) => self.lost(reason_of(&error)),
+            }
+            true
+        })
+    }
+
+    /// The client has ended its side of the stream.
+    fn client_ended(&mut self) {
+        self.half_closed = true;
+        match &mut self.gateway {
+            Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
+                gateway.end();
+                self.linger.get_or_insert(self.now + HALF_CLOSED);
+            }
+            _ => self.client_gone(),
+        }
+    }
+
+    pub(super) fn client_gone(&mut self) {
+        self.report.client_left();
+        self.done = true;
+    }
+
+    pub(super) fn client_said_close(&self) -> bool {
+        self.machine.client_closes.is_some()
+    }
+
+    /// Sends a run of the client's frames on, as they are.
+    pub(super) fn to_gateway(&mut self, cx: &mut Context<'_>, run: &[u8]) {
+        if let Some(gateway) = &mut self.gateway {
+            gateway.send(cx, run);
+        }
+    }
+
+    /// Sends a run of the gateway's frames on, as they are.
+    pub(super) fn to_client(&mut self, cx: &mut Context<'_>, run: &[u8]) {
+        self.client.send(cx, run);
+    }
+
+    /// Whether what one side says goes to the other.
+    pub(super) fn is_passing(&self) -> bool {
+        self.gateway.is_some() && !matches!(self.machine.state, State::Away(_))
+    }
+}

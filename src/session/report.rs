@@ -1,0 +1,171 @@
+//! What a session leaves in the log and in the numbers. Decides nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use super::Line;
+use super::event::Counted;
+use super::machine::State;
+use crate::observe::Metrics;
+use crate::observe::labels::{Notice, ResumeResult, ResumeWay, SessionEnd, SessionState, Settled};
+use crate::protocol::rescue::Execution;
+use crate::protocol::speech::Resumed;
+
+/// Numbers sessions in the log.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// One session's traces.
+#[derive(Debug)]
+pub(super) struct Report {
+    metrics: Arc<Metrics>,
+    route: String,
+    id: u64,
+    ip: IpAddr,
+    since: Instant,
+    shown: Option<SessionState>,
+    held_since: Option<Instant>,
+    end: Option<SessionEnd>,
+    code: Option<u16>,
+}
+
+impl Report {
+    pub(super) fn new(line: &Line, ip: IpAddr, now: Instant) -> Self {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(session = id, route = line.route, client = %ip, "session open");
+        Self {
+            metrics: Arc::clone(&line.metrics),
+            route: line.route.clone(),
+            id,
+            ip,
+            since: now,
+            shown: None,
+            held_since: None,
+            end: None,
+            code: None,
+        }
+    }
+
+    /// The state after an event.
+    pub(super) fn state(&mut self, state: &State) {
+        let shown = match state {
+            State::Opening { .. } | State::Live => Some(SessionState::Live),
+            State::Away(away) if away.is_greeting() => Some(SessionState::Greeting),
+            State::Away(away) if away.is_handshaking() => Some(SessionState::Resuming),
+            State::Away(_) => Some(SessionState::Held),
+            State::Closing => None,
+        };
+        if shown == self.shown {
+            return;
+        }
+        self.metrics.sessions.shift(self.shown, shown);
+        self.shown = shown;
+        if shown == Some(SessionState::Live)
+            && let Some(since) = self.held_since.take()
+        {
+            self.metrics.held_seconds.observe(since.elapsed());
+        }
+    }
+
+    /// Something worth a number has happened.
+    pub(super) fn count(&mut self, counted: Counted) {
+        let metrics = &self.metrics;
+        match counted {
+            Counted::Held => {
+                self.held_since = Some(Instant::now());
+                tracing::debug!(session = self.id, route = self.route, "session held");
+            }
+            Counted::Resumed(resumed, down) => {
+                if let Some(way) = way(resumed) {
+                    metrics.resumptions.inc((way, ResumeResult::Resumed));
+                }
+                if matches!(resumed, Resumed::Reconnect | Resumed::Gap) {
+                    self.end.get_or_insert(SessionEnd::Reconnect);
+                }
+                let down_ms = down.as_millis();
+                let way = resumed.as_str();
+                tracing::debug!(
+                    session = self.id,
+                    route = self.route,
+                    way,
+                    down_ms,
+                    "session back"
+                );
+            }
+            Counted::ReplayRefused => {
+                metrics
+                    .resumptions
+                    .inc((ResumeWay::Replay, ResumeResult::Refused));
+                tracing::info!(session = self.id, route = self.route, "replay not possible");
+            }
+            Counted::Answered(Execution::NotStarted) => metrics.settled.inc(Settled::NotStarted),
+            Counted::Answered(Execution::MayHaveExecuted) => {
+                metrics.settled.inc(Settled::MayHaveExecuted);
+            }
+            Counted::Resent => metrics.settled.inc(Settled::Resent),
+            Counted::Notice => metrics.notices.inc(Notice::Down),
+            Counted::Torn => {
+                metrics.frames_torn.inc();
+                self.end.get_or_insert(SessionEnd::Torn);
+            }
+            Counted::Expired => {
+                self.end.get_or_insert(SessionEnd::Expired);
+            }
+            Counted::Drained => {
+                self.end.get_or_insert(SessionEnd::Drain);
+            }
+        }
+    }
+
+    /// A close of ours is being sent.
+    pub(super) fn closing(&mut self, code: u16) {
+        self.code = Some(code);
+        if matches!(code, 1002 | 1009) {
+            self.end.get_or_insert(SessionEnd::Limit);
+        }
+    }
+
+    /// The client did not answer a ping.
+    pub(super) fn dead(&mut self) {
+        self.end.get_or_insert(SessionEnd::Dead);
+    }
+
+    /// The client ended it.
+    pub(super) fn client_left(&mut self) {
+        self.end.get_or_insert(SessionEnd::Client);
+    }
+
+    /// The session is over.
+    pub(super) fn ended(&mut self) {
+        let end = self.end.unwrap_or(SessionEnd::Gateway);
+        self.metrics.session_ends.inc(end);
+        tracing::debug!(
+            session = self.id,
+            route = self.route,
+            client = %self.ip,
+            end = ?end,
+            code = self.code,
+            lasted_ms = self.since.elapsed().as_millis(),
+            "session over"
+        );
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.metrics.sessions.shift(self.shown, None);
+    }
+}
+
+fn way(resumed: Resumed) -> Option<ResumeWay> {
+    Some(match resumed {
+        Resumed::Replay => ResumeWay::Replay,
+        Resumed::Rechallenge => ResumeWay::Rechallenge,
+        Resumed::Gap => ResumeWay::Gap,
+        Resumed::Reconnect => ResumeWay::Reconnect,
+        Resumed::Splice => ResumeWay::Splice,
+        Resumed::Kept => return None,
+    })
+}

@@ -1,0 +1,184 @@
+//! What a certificate says about itself: names, issuer, dates, and what is odd about it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+use super::TlsError;
+
+/// A leaf that ends sooner than this is worth a warning.
+pub(super) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// What a certificate says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The file it came from.
+    pub source: String,
+    /// DNS names (lower case, wildcards as `*.name`) and addresses it is valid for.
+    pub names: Vec<String>,
+    /// Who signed it.
+    pub issuer: String,
+    /// Valid from.
+    pub not_before: SystemTime,
+    /// Valid until.
+    pub not_after: SystemTime,
+    /// Oddities that do not keep it from being served.
+    pub warnings: Vec<Warning>,
+}
+
+/// An oddity that does not keep a certificate from being served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// It ends within two weeks.
+    ExpiresSoon {
+        /// UTC, for people.
+        on: String,
+    },
+    /// It names no host, so that no client will accept it.
+    NoNames,
+    /// A certificate of the chain was not issued by the next one.
+    ChainOrder {
+        /// Counted from 1, as they stand in the file.
+        position: usize,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExpiresSoon { on } => write!(f, "expires on {on}"),
+            Self::NoNames => write!(f, "has no subject alternative name: clients will refuse it"),
+            Self::ChainOrder { position } => write!(
+                f,
+                "certificate {position} of the chain was not issued by the one after it"
+            ),
+        }
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    pub(super) fn of(leaf: &CertificateDer<'_>, path: &Path) -> Result<Self, TlsError> {
+        let damaged = |reason: String| TlsError::Leaf {
+            path: path.to_owned(),
+            reason,
+        };
+        let (_, x509) =
+            X509Certificate::from_der(leaf).map_err(|error| damaged(error.to_string()))?;
+        let names = x509
+            .subject_alternative_name()
+            .map_err(|error| damaged(error.to_string()))?
+            .map(|san| {
+                san.value
+                    .general_names
+                    .iter()
+                    .filter_map(name)
+                    .collect::<Vec<_>>()
+            })
+            .unwrap_or_default();
+        let warnings = if names.is_empty() {
+            vec![Warning::NoNames]
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            source: path.display().to_string(),
+            names,
+            issuer: x509.issuer().to_string(),
+            not_before: moment(x509.validity().not_before),
+            not_after: moment(x509.validity().not_after),
+            warnings,
+        })
+    }
+
+    pub(super) fn check_dates(&mut self, path: &Path, now: SystemTime) -> Result<(), TlsError> {
+        let path = path.to_owned();
+        if now > self.not_after {
+            return Err(TlsError::Expired {
+                path,
+                on: date(self.not_after),
+            });
+        }
+        if now < self.not_before {
+            return Err(TlsError::NotYetValid {
+                path,
+                from: date(self.not_before),
+            });
+        }
+        if self.expires_within(EXPIRES_SOON, now) {
+            self.warnings.push(Warning::ExpiresSoon {
+                on: date(self.not_after),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether it ends within `span` from `now`.
+    pub fn expires_within(&self, span: Duration, now: SystemTime) -> bool {
+        self.not_after
+            .duration_since(now)
+            .is_ok_and(|left| left < span)
+            || now >= self.not_after
+    }
+
+    /// Valid until, in UTC and for people.
+    pub fn until(&self) -> String {
+        date(self.not_after)
+    }
+}
+
+fn name(general: &GeneralName<'_>) -> Option<String> {
+    match general {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|ip| ip.to_string()),
+        _ => None,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(v4).into());
+    }
+    <[u8; 16]>::try_from(bytes)
+        .ok()
+        .map(|v6| Ipv6Addr::from(v6).into())
+}
+
+fn moment(time: ASN1Time) -> SystemTime {
+    let seconds = time.timestamp();
+    let span = Duration::from_secs(seconds.unsigned_abs());
+    let moment = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(span)
+    } else {
+        UNIX_EPOCH.checked_add(span)
+    };
+    moment.unwrap_or(UNIX_EPOCH)
+}
+
+/// A moment in UTC to the minute, for people.
+fn date(moment: SystemTime) -> String {
+    let seconds = moment
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|span| i64::try_from(span.as_secs()).ok())
+        .unwrap_or_default();
+    ASN1Time::from_timestamp(seconds).map_or_else(
+        |_| format!("second {seconds}"),
+        |time| {
+            let time = time.to_datetime();
+            let (year, month, day) = time.to_calendar_date();
+            let (hour, minute, _) = time.to_hms();
+            format!(
+                "{year:04}-{:02}-{day:02} {hour:02}:{minute:02} UTC",
+                u8::from(month)
+            )
+        },
+    )
+}

@@ -1,0 +1,190 @@
+//! The terms on which TLS is spoken: versions, key exchange, ALPN, client certificates, resumption.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tokio_rustls::TlsAcceptor;
+
+use super::{CertStore, Certificate, Facts, TlsError, dev};
+use crate::config::{self, CertificateSource, TlsVersion};
+
+/// ALPN, most preferred first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// TLS towards clients as a whole: the terms and the certificates, both replaceable at run time.
+#[derive(Debug)]
+pub struct Tls {
+    store: Arc<CertStore>,
+    terms: ArcSwap<ServerConfig>,
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// Loads the certificates (making the development one if asked) and sets the terms.
+    ///
+    /// Reads files: not for the middle of an async task.
+    ///
+    /// # Errors
+    /// Anything that keeps a client from being served; it names the file and the remedy.
+    pub fn new(config: &config::Tls) -> Result<Self, TlsError> {
+        let certificates = load(config, SystemTime::now())?;
+        let store = Arc::new(CertStore::new());
+        let terms = terms(config, Arc::clone(&store))?;
+        publish(&store, certificates);
+        Ok(Self {
+            store,
+            terms: ArcSwap::from_pointee(terms),
+        })
+    }
+
+    /// Takes a new config whole or not at all. Open connections keep what they have.
+    ///
+    /// # Errors
+    /// As [`Tls::new`]; then everything stays as it was.
+    pub fn reload(&self, config: &config::Tls) -> Result<(), TlsError> {
+        let certificates = load(config, SystemTime::now())?;
+        let terms = terms(config, Arc::clone(&self.store))?;
+        publish(&self.store, certificates);
+        self.terms.store(Arc::new(terms));
+        Ok(())
+    }
+
+    /// What runs the next handshake.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.terms.load_full())
+    }
+
+    /// Where certificates are published.
+    pub fn store(&self) -> &Arc<CertStore> {
+        &self.store
+    }
+
+    /// What is served, default first.
+    pub fn certificates(&self) -> Vec<Facts> {
+        self.store.facts()
+    }
+}
+
+fn publish(store: &CertStore, certificates: Vec<Certificate>) {
+    for certificate in &certificates {
+        let facts = certificate.facts();
+        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), "serving certificate");
+        for warning in &facts.warnings {
+            tracing::warn!(source = %facts.source, "the certificate {warning}");
+        }
+    }
+    store.publish(certificates);
+}
+
+fn load(config: &config::Tls, now: SystemTime) -> Result<Vec<Certificate>, TlsError> {
+    let provider = provider();
+    match &config.certificate {
+        CertificateSource::Dev { dir } => Ok(vec![dev::ensure(dir, &provider, now)?]),
+        CertificateSource::Files(pairs) if pairs.is_empty() => Err(TlsError::Nothing),
+        CertificateSource::Files(pairs) => pairs
+            .iter()
+            .map(|pair| Certificate::load(&pair.cert, &pair.key, &provider, now))
+            .collect(),
+    }
+}
+
+/// aws-lc-rs, with the hybrid post-quantum key exchange preferred (`prefer-post-quantum`).
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, TlsError> {
+    let setup = |source| TlsError::Setup { source };
+    let provider = provider();
+    let versions: &[&SupportedProtocolVersion] = match config.min_version {
+        TlsVersion::V1_2 => &[&TLS13, &TLS12],
+        TlsVersion::V1_3 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(setup)?;
+    let mut terms = match &config.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(client_roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|error| TlsError::ClientCa {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    }
+    .with_cert_resolver(store);
+    terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    resumption(&mut terms, config.client_ca.is_some()).map_err(setup)?;
+    Ok(terms)
+}
+
+/// Tickets only: the state of a resumable session is kept by its client, not by us. None at all
+/// with client certificates, whose validity has to be looked at on every connection.
+fn resumption(terms: &mut ServerConfig, client_certificates: bool) -> Result<(), rustls::Error> {
+    terms.session_storage = Arc::new(NoServerSessionStorage {});
+    if client_certificates {
+        terms.send_tls13_tickets = 0;
+    } else {
+        terms.ticketer = aws_lc_rs::Ticketer::new()?;
+        terms.send_tls13_tickets = 1;
+    }
+    Ok(())
+}
+
+fn client_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| TlsError::from_pem(path, error))?;
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| TlsError::ClientCa {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::NamedGroup;
+
+    #[test]
+    fn post_quantum_comes_first() {
+        assert_eq!(provider().kx_groups[0].name(), NamedGroup::X25519MLKEM768);
+    }
+
+    #[test]
+    fn a_failed_reload_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config::Tls {
+            certificate: CertificateSource::Dev {
+                dir: dir.path().to_owned(),
+            },
+            min_version: TlsVersion::V1_2,
+            client_ca: None,
+        };
+        let tls = Tls::new(&config).unwrap();
+        let before = tls.certificates();
+        config.client_ca = Some(dir.path().join("key.pem"));
+        let error = tls.reload(&config).unwrap_err();
+        assert!(matches!(error, TlsError::ClientCa { .. }), "{error}");
+        config.certificate = CertificateSource::Files(Vec::new());
+        assert!(matches!(tls.reload(&config), Err(TlsError::Nothing)));
+        assert_eq!(tls.certificates(), before);
+    }
+}

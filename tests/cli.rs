@@ -1,0 +1,312 @@
+//! The `holdline` command as its user meets it: messages and exit codes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// The command in an empty folder of its own, where it may leave a certificate.
+fn holdline(folder: &TempDir, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+    command
+        .args(args)
+        .current_dir(folder.path())
+        .env_remove("NO_COLOR")
+        .kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+async fn ended(folder: &TempDir, args: &[&str]) -> Ended {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = timeout(SOON, holdline(folder, args).output())
+        .await
+        .expect("ends by itself")
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended {
+        code: status.code(),
+        out: text(stdout),
+        err: text(stderr),
+    }
+}
+
+async fn run(args: &[&str]) -> Ended {
+    ended(&folder(""), args).await
+}
+
+fn folder(config: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("holdline.toml"), config).unwrap();
+    folder
+}
+
+// === usage ===
+
+#[tokio::test]
+async fn help_and_version_are_no_errors() {
+    let help = run(&["--help"]).await;
+    assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
+    for word in [
+        "--config",
+        "--listen",
+        "--gateway",
+        "--admin",
+        "check",
+        "78 bad config",
+    ] {
+        assert!(help.out.contains(word), "no {word} in: {}", help.out);
+    }
+    let version = run(&["--version"]).await;
+    assert_eq!((version.code, version.err.as_str()), (Some(0), ""));
+    assert_eq!(
+        version.out,
+        format!("holdline {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(run(&["check", "--help"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_wrong_call_exits_64_and_says_what_would_be_right() {
+    for (args, words) in [
+        (&["--nonsense"][..], "unexpected argument '--nonsense'"),
+        (&["chekc"], "'check'"),
+        (&["--listen", ":443"], "write \"0.0.0.0:443\""),
+        (&["--admin", "localhost:1"], "write \"127.0.0.1:1\""),
+        (&["--gateway", "https://gw"], "write \"http://gw\""),
+        (&["check", "--listen", "127.0.0.1:1"], "--listen"),
+    ] {
+        let ended = run(args).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(64), ""), "{args:?}");
+        assert!(ended.err.contains(words), "no {words} in: {}", ended.err);
+    }
+}
+
+// === check ===
+
+#[tokio::test]
+async fn check_approves_the_defaults_and_a_good_file() {
+    let defaults = run(&["check"]).await;
+    assert_eq!((defaults.code, defaults.err.as_str()), (Some(0), ""));
+    assert_eq!(defaults.out, "the built-in defaults: ok\n");
+    let file = ended(
+        &folder("[hold]\nmax = \"5m\""),
+        &["check", "--config", "holdline.toml"],
+    )
+    .await;
+    assert_eq!(
+        (file.code, file.out.as_str()),
+        (Some(0), "holdline.toml: ok\n")
+    );
+}
+
+#[tokio::test]
+async fn check_shows_warnings_and_approves() {
+    let folder = folder("[listen]\nhttps = [\"0.0.0.0:8443\"]");
+    let ended = ended(&folder, &["check", "--config", "holdline.toml"]).await;
+    assert_eq!(
+        (ended.code, ended.out.as_str()),
+        (Some(0), "holdline.toml: ok, with 1 warning\n")
+    );
+    assert!(
+        ended
+            .err
+            .starts_with("warning: listen.https[0] = \"0.0.0.0:8443\": "),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn a_bad_config_exits_78_with_every_problem_and_no_colours_in_a_pipe() {
+    let folder = folder("[hold]\nupgrade = \"20s\"\nmaxx = \"1m\"\n");
+    for args in [
+        &["check", "--config", "holdline.toml"][..],
+        &["run", "--config", "holdline.toml"],
+    ] {
+        let ended = ended(&folder, args).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(78), ""));
+        let expected = "\
+error: hold.upgrade = \"20s\": too large: clients give up at 15 s
+ --> holdline.toml:2:11
+  |
+2 | upgrade = \"20s\"
+  |           ^^^^^
+  = help: write at most \"14s\"
+
+error: hold.maxx: no such key
+ --> holdline.toml:3:1
+  |
+3 | maxx = \"1m\"
+  | ^^^^
+  = help: did you mean \"max\"?
+
+2 errors
+";
+        assert_eq!(ended.err, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_config_that_is_not_there_is_a_bad_config() {
+    let ended = run(&["--config", "nowhere.toml"]).await;
+    assert_eq!(ended.code, Some(78));
+    assert!(
+        ended
+            .err
+            .contains("there is no such file\n  --> nowhere.toml\n"),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn a_variable_of_the_environment_reaches_the_config() {
+    let folder = folder("[gateway]\nurl = \"${HOLDLINE_TEST_URL}\"");
+    let args = ["check", "--config", "holdline.toml"];
+    let missing = ended(&folder, &args).await;
+    assert_eq!(missing.code, Some(78));
+    assert!(
+        missing.err.contains("no variable HOLDLINE_TEST_URL"),
+        "{}",
+        missing.err
+    );
+    let mut command = holdline(&folder, &args);
+    let output = command
+        .env("HOLDLINE_TEST_URL", "http://gw:1")
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+}
+
+// === run ===
+
+struct Running {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// On free ports, and with the log as JSON since standard error is no terminal here.
+    async fn start(config: &str) -> Self {
+        let folder = folder(config);
+        let free = "127.0.0.1:0";
+        let args = [
+            "--config",
+            "holdline.toml",
+            "--listen",
+            free,
+            "--admin",
+            free,
+        ];
+        let mut child = holdline(&folder, &args).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut running = Self {
+            child,
+            log,
+            _folder: folder,
+        };
+        running.line("\"message\":\"running\"").await;
+        running
+    }
+
+    async fn line(&mut self, words: &str) -> String {
+        let find = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                if line.contains(words) {
+                    return line;
+                }
+            }
+            panic!("no line with {words}")
+        };
+        timeout(SOON, find)
+            .await
+            .unwrap_or_else(|_| panic!("no line with {words} in time"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    async fn exit(&mut self) -> ExitStatus {
+        timeout(SOON, self.child.wait())
+            .await
+            .expect("ends")
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn it_drains_and_ends_well_when_asked_to() {
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let mut running = Running::start("").await;
+        running.signal(signal);
+        running.line("draining").await;
+        assert_eq!(running.exit().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_hang_up_ends_nothing() {
+    let mut running = Running::start("").await;
+    running.signal(rustix::process::Signal::HUP);
+    running.line("SIGHUP ignored").await;
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn too_few_file_descriptors_are_told_with_what_to_do() {
+    let folder = folder("");
+    let mut shell = Command::new("sh");
+    let script =
+        "ulimit -Sn 500; ulimit -Hn 1000; exec \"$0\" --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_holdline")])
+        .current_dir(folder.path());
+    let mut child = shell
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut limited = Running {
+        child,
+        log,
+        _folder: folder,
+    };
+    let line = limited.line("file descriptors").await;
+    assert!(line.contains("\"limit\":1000,\"needed\":16256"), "{line}");
+    assert!(line.contains("lower limits.sessions to 372"), "{line}");
+    limited.line("\"message\":\"running\"").await;
+    limited.signal(rustix::process::Signal::TERM);
+    assert_eq!(limited.exit().await.code(), Some(0));
+}
