@@ -160,6 +160,7 @@ async fn a_gateway_that_ends_its_stream_after_a_close_of_its_own_is_not_held() {
     let conn = gateway.conn(1).await;
     conn.close(1000, "finished");
     assert_eq!(raw.closed().await, (1000, "finished".to_owned()));
+    raw.send(&Frame::close(1000, "finished")).await;
     raw.end().await;
 }
 
