@@ -28,7 +28,7 @@ use super::hold::{Hold, Waits};
 use crate::gateway::{Evidence, Gateway};
 use crate::protocol::rescue::Cause;
 use outgoing::{Asked, Outgoing};
-use pool::{FromGateway, Pool, SendError};
+use pool::{FromGateway, Pool, SendError, Unsized};
 
 /// How often a safe request is sent again after it was lost: once for a gateway that went away,
 /// once for one that was not quite back. A request that brings the gateway down must not do so
@@ -199,7 +199,13 @@ fn inbound(response: Response<FromGateway>) -> Result<Response<Body>, Cause> {
         // Nobody asked for it.
         return Err(Cause::BadAnswer);
     }
-    let mut response = Response::new(body.boxed_unsync());
+    // hyper drops the length of a 304 whose body is known to be empty; RFC 9110, 8.6, gives it a
+    // meaning.
+    let body = match gateway.status == StatusCode::NOT_MODIFIED {
+        true => Unsized(body).boxed_unsync(),
+        false => body.boxed_unsync(),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = gateway.status;
     *response.headers_mut() = gateway.headers;
     headers::response_for_client(response.headers_mut());

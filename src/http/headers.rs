@@ -1,7 +1,7 @@
 //! Header hygiene, both ways: what belongs to one connection goes, what clients may not say goes,
 //! what the gateway must know is added. Everything else passes untouched.
 //!
-//! Pure. Who a client is, is decided in [`present`]; routing and framing are elsewhere.
+//! Pure. Who a client is, is decided in [`present()`]; routing and framing are elsewhere.
 
 mod names;
 mod present;

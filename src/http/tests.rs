@@ -5,6 +5,7 @@ mod h2;
 mod hold;
 mod kit;
 mod refused;
+mod setup;
 mod spoof;
 mod stream;
 mod torn;

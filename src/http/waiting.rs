@@ -13,7 +13,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::config::ProtocolKind;
-use crate::gateway::{Phase, View};
+use crate::gateway::{Phase, Reason, View};
 
 const TEMPLATE: &str = include_str!("waiting.html");
 
@@ -58,7 +58,7 @@ pub(super) fn page(view: Option<&View>, protocol: ProtocolKind, now: Instant) ->
         ("away_ms", away.unwrap_or_default().as_millis().to_string()),
         ("go", goes_on(protocol).to_owned()),
         ("headline", headline.to_owned()),
-        ("hint", hint),
+        ("hint", hint.to_owned()),
         (
             "time",
             away.map(|away| format!("For {} now.", length(away)))
@@ -88,12 +88,10 @@ fn goes_on(protocol: ProtocolKind) -> &'static str {
     }
 }
 
-fn words(view: Option<&View>) -> (&'static str, String) {
+/// What is happening, and what it means. The page's script has the same words, to go on with.
+fn words(view: Option<&View>) -> (&'static str, &'static str) {
     let Some(view) = view else {
-        return (
-            "The proxy is restarting",
-            "It will be back in a moment.".to_owned(),
-        );
+        return ("The proxy is restarting", "It will be back in a moment.");
     };
     let (headline, hint) = match view.phase {
         Phase::Ready => ("The gateway is back", "Loading…"),
@@ -109,14 +107,23 @@ fn words(view: Option<&View>) -> (&'static str, String) {
             "The gateway does not answer",
             "It runs, but is too busy or stuck.",
         ),
-        Phase::Down => {
-            let hint = view
-                .reason
-                .map(|reason| format!("In short: {}.", reason.hint()));
-            return ("The gateway is down", hint.unwrap_or_default());
-        }
+        Phase::Down => ("The gateway is down", view.reason.map_or("", in_words)),
     };
-    (headline, hint.to_owned())
+    (headline, hint)
+}
+
+fn in_words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Refused => "Its process is not running; it may be restarting.",
+        Reason::Reset | Reason::Closed => {
+            "Its process ended its connections; it may be restarting."
+        }
+        Reason::Timeout => "Its machine does not answer.",
+        Reason::Dns => "Its host name has no address.",
+        Reason::Unreachable => "Its machine cannot be reached.",
+        Reason::UpgradeRejected => "It refuses connections.",
+        Reason::Hung => "It runs, but is too busy or stuck.",
+    }
 }
 
 fn length(duration: Duration) -> String {
@@ -129,7 +136,6 @@ fn length(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Reason;
 
     #[tokio::test]
     async fn every_field_is_filled_in_every_state() {
@@ -156,6 +162,19 @@ mod tests {
             let page = page(view, ProtocolKind::Openclaw, now);
             assert!(!page.contains("{{") && !page.contains("}}"), "{view:?}");
             assert!(page.contains("data-go=\"ready starting\""));
+        }
+    }
+
+    #[test]
+    fn the_script_goes_on_with_the_same_words() {
+        for reason in [
+            Reason::Refused,
+            Reason::Reset,
+            Reason::Dns,
+            Reason::Unreachable,
+        ] {
+            let line = format!("{}: \"{}\"", reason.as_str(), in_words(reason));
+            assert!(TEMPLATE.contains(&line), "{line}");
         }
     }
 

@@ -237,3 +237,18 @@ impl Drop for FromGateway {
         }
     }
 }
+
+/// A body that does not tell its length, nor that it is empty.
+pub(super) struct Unsized(pub(super) FromGateway);
+
+impl Body for Unsized {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+}

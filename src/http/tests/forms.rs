@@ -83,6 +83,8 @@ async fn the_client_is_asked_to_continue_when_the_gateway_asks() {
     assert_eq!(status(&client.head().await.unwrap()), 100);
     let (head, body) = client.ask("body").await;
     assert_eq!((status(&head), body.as_str()), (200, "ok"));
+    drop(client);
+    upstream.played().await;
 }
 
 #[tokio::test]
@@ -102,6 +104,8 @@ async fn a_refusal_instead_of_continue_reaches_the_client_without_its_body() {
     let mut client = Wire::to(&proxy).await;
     let (head, body) = client.ask(EXPECTING).await;
     assert_eq!((status(&head), body.as_str()), (417, "nope"));
+    drop(client);
+    upstream.played().await;
 }
 
 #[tokio::test]
@@ -116,6 +120,8 @@ async fn a_gateway_that_ignores_expect_gets_the_body_after_a_second() {
     client.say(EXPECTING).await;
     assert_eq!(status(&client.head().await.unwrap()), 100);
     assert_eq!(status(&client.ask("body").await.0), 200);
+    drop(client);
+    upstream.played().await;
 }
 
 #[tokio::test]
@@ -148,6 +154,7 @@ async fn a_body_without_length_reaches_the_gateway_with_any_method() {
             "{method}"
         );
     }
+    upstream.played().await;
 }
 
 #[tokio::test]

@@ -111,6 +111,7 @@ async fn bodies_and_trailers_flow_both_ways() {
     let rest = timeout(LONG, body.collect()).await.unwrap().unwrap();
     assert_eq!(rest.trailers().unwrap()["checksum"], "down");
     assert_eq!(rest.to_bytes(), "all");
+    upstream.played().await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! A proxy on a port, an upstream that does what a test says, and a client that speaks bytes.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -107,69 +106,6 @@ impl Setup {
         timeout(LONG, ready).await.unwrap();
         proxy
     }
-
-    fn config(&self) -> Config {
-        Config {
-            listen: Listen {
-                https: Vec::new(),
-                http: Vec::new(),
-                proxy_protocol: false,
-                trusted_proxies: self.trusted.clone(),
-            },
-            tls: Tls {
-                certificate: CertificateSource::Dev {
-                    dir: PathBuf::new(),
-                },
-                min_version: TlsVersion::V1_2,
-                client_ca: None,
-            },
-            routes: vec![Route {
-                name: "default".into(),
-                host: None,
-                path: None,
-                upstream: self.upstream.clone(),
-            }],
-            hold: hold(),
-            http: self.http.clone(),
-            limits: limits(),
-            admin: Admin { listen: None },
-            log: Log {
-                level: "off".into(),
-                format: LogFormat::Json,
-            },
-        }
-    }
-}
-
-fn hold() -> Hold {
-    Hold {
-        max: LONG,
-        upgrade: LONG,
-        handshake: LONG,
-        notice_after: LONG,
-        notice_every: LONG,
-        buffer: 1024,
-        buffer_total: 1024,
-        resume_rate: 100,
-        unfinished_handshakes: 64,
-        unfinished_per_ip: 16,
-        replay_requests: ReplayRequests::Safe,
-    }
-}
-
-fn limits() -> Limits {
-    Limits {
-        sessions: 100,
-        sessions_per_ip: 100,
-        handshakes_per_ip: 100,
-        header_timeout: LONG,
-        tls_timeout: LONG,
-        frame: 1024,
-        preauth_frame: 1024,
-        ping_every: None,
-        origins: Vec::new(),
-        drain: LONG,
-    }
 }
 
 struct NoUpgrades;
@@ -224,6 +160,7 @@ pub(super) struct Scripted {
     /// The heads of all requests so far.
     pub(super) heads: Arc<Mutex<Vec<String>>>,
     accepting: tokio::task::JoinHandle<()>,
+    scripts: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
 }
 
 impl Scripted {
@@ -249,22 +186,26 @@ impl Scripted {
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (seen, script) = (Arc::clone(&heads), Arc::new(script));
+        let scripts = Arc::new(Mutex::new(Vec::new()));
+        let running = Arc::clone(&scripts);
         let accepting = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
-                tokio::spawn(async move {
+                let played = tokio::spawn(async move {
                     let mut wire = Wire::new(stream, Some(seen));
                     if let Some(head) = wire.head().await {
                         script(wire, head).await;
                     }
                 });
+                running.lock().unwrap().push(played);
             }
         });
         Self {
             address,
             heads,
             accepting,
+            scripts,
         }
     }
 
@@ -285,6 +226,18 @@ impl Scripted {
 
     pub(super) fn head(&self, index: usize) -> String {
         self.heads.lock().unwrap()[index].clone()
+    }
+
+    /// Every script has been played to its end without a failed assertion.
+    pub(super) async fn played(&self) {
+        self.stop_listening();
+        let scripts = std::mem::take(&mut *self.scripts.lock().unwrap());
+        for script in scripts {
+            timeout(LONG, script)
+                .await
+                .expect("a script hangs")
+                .expect("a script failed");
+        }
     }
 
     /// No new connections; those there are go on.

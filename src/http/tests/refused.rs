@@ -74,10 +74,7 @@ async fn ambiguous_requests_are_refused_before_anything_sees_them() {
             .await;
         let first = client.head().await;
         assert!(first.is_none_or(|head| status(&head) == 400), "{shape:?}");
-        assert!(
-            !client.rest().await.0.contains("200 OK") || shape.contains("Host"),
-            "{shape:?}"
-        );
+        client.rest().await;
     }
     let heads = upstream.heads.lock().unwrap();
     assert!(
@@ -96,7 +93,12 @@ async fn length_and_coding_together_leave_one_framing_and_one_request() {
         "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
         "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5, 9\r\n\r\n0\r\n\r\n",
     ] {
-        let upstream = Scripted::answering(OK).await;
+        let upstream = Scripted::start(|mut wire, _| async move {
+            assert_eq!(wire.until("0\r\n\r\n").await.as_deref(), Some("0\r\n\r\n"));
+            wire.say(OK).await;
+            assert_eq!(wire.rest().await.0, "");
+        })
+        .await;
         let proxy = Setup::to(upstream.address).start_ready().await;
         let mut client = Wire::to(&proxy).await;
         client.say(shape).await;
@@ -112,6 +114,8 @@ async fn length_and_coding_together_leave_one_framing_and_one_request() {
             assert_eq!(field(&head, "content-length"), None, "{head}");
             assert_eq!(field(&head, "transfer-encoding"), Some("chunked"), "{head}");
         }
+        drop(proxy);
+        upstream.played().await;
     }
 }
 
@@ -150,6 +154,7 @@ async fn equal_lengths_become_one() {
             .count(),
         1
     );
+    upstream.played().await;
 }
 
 #[tokio::test]

@@ -56,6 +56,8 @@ async fn a_request_body_flows_as_it_comes() {
         field(&upstream.head(0), "transfer-encoding"),
         Some("chunked")
     );
+    drop(client);
+    upstream.played().await;
 }
 
 #[tokio::test]
@@ -86,6 +88,8 @@ async fn trailers_pass_both_ways_and_carry_no_claims() {
     assert_eq!(status(&head), 200, "{head}");
     let rest = client.until("0\r\n").await.unwrap() + &client.until("\r\n\r\n").await.unwrap();
     assert!(rest.ends_with("checksum: down\r\n\r\n"), "{rest}");
+    drop(client);
+    upstream.played().await;
 }
 
 #[tokio::test]
@@ -116,6 +120,7 @@ async fn events_flow_without_end_and_a_client_that_leaves_is_noticed() {
     timeout(LONG, left.notified())
         .await
         .expect("the upstream is told");
+    upstream.played().await;
 }
 
 #[tokio::test]

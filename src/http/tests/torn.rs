@@ -127,4 +127,5 @@ async fn a_client_whose_body_breaks_off_tears_the_request_too() {
         proxy.gateway.view().phase.answers_http(),
         "a client's fault is no evidence"
     );
+    upstream.played().await;
 }

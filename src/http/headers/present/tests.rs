@@ -22,11 +22,13 @@ fn nets(list: &[&str]) -> Vec<IpNet> {
 }
 
 fn ask(peer: &str, lines: &[(&str, &str)], trusted: &[&str]) -> Result<Presented, Refused> {
+    let (peer, trusted): (IpAddr, _) = (peer.parse().unwrap(), nets(trusted));
+    let via_proxy = is_trusted(&trusted, peer.to_canonical());
     present(
-        peer.parse().unwrap(),
-        false,
+        peer,
+        via_proxy,
         &map(lines),
-        &nets(trusted),
+        &trusted,
         LoopbackClients::Local,
     )
 }

@@ -1,0 +1,120 @@
+// Ten changes in flight when the gateway is killed, four more while it is away.
+// A change whose answer was lost may or may not have happened, and only its
+// sender can find out: sending it again is not for a proxy to decide, not even
+// with an idempotency key, which the gateway forgets with its process. Proves:
+// nothing happened twice; who was told "ok" got it; who was told `not_started`
+// may safely send it again; the others were told that it may have happened.
+
+import { randomUUID } from "node:crypto";
+
+import { Client, outcomeOf } from "../lib/client.mjs";
+import { watchOutage } from "../lib/gateway.mjs";
+import { openRoad } from "../lib/roads.mjs";
+import { now, until } from "../lib/time.mjs";
+
+export const scenarios = [
+  { name: "mutations-official", quick: true, compare: true, run: (stage) => mutations(stage, { device: true }) },
+  { name: "mutations-backend", quick: true, compare: true, run: (stage) => mutations(stage, { device: false }) },
+];
+
+/** When the third of ten is answered, some have happened, some are under way, some are unread. */
+const ANSWERED_BEFORE_KILL = 3;
+
+async function mutations({ gateway, road, report, directory }, { device }) {
+  const client = await new Client(road, { device }).connected();
+  const run = randomUUID().slice(0, 8);
+  const sent = [];
+  const send = (count, when) => {
+    for (let number = 0; number < count; number += 1) sent.push(change(client, `${run}-${when}-${number}`, number));
+  };
+
+  send(10, "in-flight");
+  await until("some answers", () => sent.filter(({ outcome }) => outcome).length >= ANSWERED_BEFORE_KILL, { within: 20_000, every: 1 });
+  const outage = watchOutage();
+  const killed = now();
+  await gateway.end("SIGKILL");
+  await until("the loss to be noticed", () => outage.down, { within: 5_000 });
+  send(4, "away");
+  gateway.start();
+  await outage.over;
+  await until("every change to be answered", () => sent.every(({ outcome }) => outcome), { within: 40_000 });
+
+  const happened = await count(directory, sent);
+  const told = { ok: 0, not_started: 0, may_have_executed: 0, local: 0, silent: 0, unclear: 0 };
+  for (const item of sent) {
+    item.told = whatWasTold(item);
+    told[item.told] += 1;
+  }
+  const bad = (condition) => sent.filter(condition).map(({ label, told: word }) => `${label}: ${word}, happened ${happened.get(label)} times`).join("; ");
+
+  report.row(road.name, {
+    disconnects: client.disconnects.length,
+    failed: client.failedAttempts,
+    requests: { ok: told.ok, explicit: told.not_started + told.may_have_executed + told.unclear, local: told.local, silent: told.silent },
+    remarks: `${told.not_started} not_started, ${told.may_have_executed} may_have_executed, of these happened ${sent.filter(({ label, told: word }) => word === "may_have_executed" && happened.get(label) > 0).length}`,
+  });
+  report.note(sent.map(({ label, told: word, error }) => `${label.slice(9)} ${word}${word === "unclear" || word === "silent" ? ` ${error.message} ${JSON.stringify(error.details)}` : ""}`).join(", "));
+  const twice = bad(({ label }) => happened.get(label) > 1);
+  report.check("nothing happened twice", twice === "", twice);
+  const lost = bad(({ label, told: word }) => word === "ok" && happened.get(label) !== 1);
+  report.check("what was confirmed has happened", lost === "", lost);
+  const lied = bad(({ label, told: word }) => (word === "not_started" || word === "local") && happened.get(label) > 0);
+  report.check("what was not started has not happened", lied === "", lied);
+  report.check("no sender was left without an answer", told.silent === 0, `${told.silent}`);
+  report.check("every refusal says whether it ran", told.unclear === 0, `${told.unclear}`);
+  const repeated = sent.filter(({ label, method, outcome, at }) => method === "chat.send" && label.includes("in-flight") && outcome === "ok" && at > killed + 500);
+  report.check("an idempotency key was not taken for permission to send again", repeated.length === 0, repeated.map(({ label }) => label).join());
+  if (!device) {
+    const away = sent.filter(({ label }) => label.includes("away"));
+    report.check("changes sent during the outage waited, and were made", away.every(({ outcome }) => outcome === "ok"), away.map(({ told: word }) => word).join());
+  }
+  await client.stop();
+}
+
+/** One change with a name of its own. Each kind makes a new thing every time it runs. */
+function change(client, label, number) {
+  const item = { label, outcome: undefined, at: undefined };
+  const [method, params] = number >= 8 ? chatMessage(label) : number % 2 === 0 ? cronJob(label) : session(label);
+  item.method = method;
+  client.request(method, params).then(
+    () => Object.assign(item, { at: now(), outcome: "ok" }),
+    (error) => Object.assign(item, { at: now(), outcome: outcomeOf(error), error }),
+  );
+  return item;
+}
+
+const session = (label) => ["sessions.create", { displayName: label }];
+const chatKey = (label) => `agent:main:${label}`;
+/** The idempotency key is a trap: the gateway knows it only until its process ends. */
+const chatMessage = (label) => ["chat.send", { sessionKey: chatKey(label), message: label, idempotencyKey: label }];
+const cronJob = (label) => [
+  "cron.add",
+  {
+    name: label,
+    schedule: { kind: "cron", expr: "0 0 1 1 *" },
+    sessionTarget: "main",
+    wakeMode: "next-heartbeat",
+    payload: { kind: "systemEvent", text: label },
+  },
+];
+
+function whatWasTold({ outcome, error }) {
+  if (outcome !== "explicit") return outcome;
+  const execution = error.details?.execution;
+  return execution === "not_started" || execution === "may_have_executed" ? execution : "unclear";
+}
+
+/** How often each change is found in the gateway's own state, asked directly. */
+async function count(directory, sent) {
+  const witness = await new Client(await openRoad("direct", directory), { device: false }).connected();
+  const { jobs } = await witness.request("cron.list", { limit: 200 });
+  const { sessions } = await witness.request("sessions.list", { limit: 500 });
+  const names = [...jobs.map(({ name }) => name), ...sessions.map(({ displayName }) => displayName)];
+  for (const { label } of sent.filter(({ method }) => method === "chat.send")) {
+    const { messages = [], pendingInputs } = await witness.request("chat.history", { sessionKey: chatKey(label) });
+    const said = [...messages, ...(pendingInputs?.items ?? []).map(({ message }) => message)];
+    names.push(...said.filter(({ role, content }) => role === "user" && JSON.stringify(content).includes(label)).map(() => label));
+  }
+  await witness.stop();
+  return new Map(sent.map(({ label }) => [label, names.filter((name) => name === label).length]));
+}
