@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::client::Role;
+use super::client::{Role, request};
 use super::frame::{CLOSE, Decoder, Frame, PING};
 use super::http::Response;
 use super::net::{Io, Target};
@@ -106,7 +106,7 @@ impl Raw {
         let challenge = self.next().await.json();
         assert_eq!(challenge["event"], "connect.challenge");
         let nonce = challenge["payload"]["nonce"].as_str();
-        self.send(&Frame::text(role.connect("connect", nonce).to_string()))
+        self.send(&Frame::text(role.connect("connect", nonce)))
             .await;
         self.next().await.json()
     }
@@ -135,8 +135,7 @@ impl Raw {
 
     /// Sends a request of the openclaw protocol.
     pub async fn request(&mut self, id: &str, method: &str, params: serde_json::Value) {
-        let request = serde_json::json!({"type":"req","id":id,"method":method,"params":params});
-        self.send(&Frame::text(request.to_string())).await;
+        self.send(&Frame::text(request(id, method, &params))).await;
     }
 
     /// Ends our direction only.
@@ -184,8 +183,9 @@ impl Raw {
     /// Skips frames until one satisfies `wanted`; gives those before it and it.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
         let mut seen = Vec::new();
+        let deadline = tokio::time::Instant::now() + super::wait::DEADLINE;
         loop {
-            match tokio::time::timeout(super::wait::DEADLINE, self.frame_unhurried()).await {
+            match tokio::time::timeout_at(deadline, self.frame_unhurried()).await {
                 Ok(Ok(frame)) => seen.push(frame),
                 Ok(Err(end)) => panic!("{end:?} before {what}; saw {seen:?}"),
                 Err(_) => panic!("no {what}; saw {seen:?}"),

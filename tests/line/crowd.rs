@@ -170,3 +170,41 @@ async fn one_client_that_never_reads_does_not_keep_the_others_from_coming_back()
     }
     drop(stuck);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ready_gateway_takes_a_hundred_newcomers_of_one_address_without_a_wait() {
+    let gateway = ready_gateway().await;
+    let proxy = Proxy::with(&gateway, "[hold]\nunfinished_per_ip = 4").await;
+    let target = proxy.target();
+    let starting = (0..100).map(|_| Client::start(Role::official(), target.clone()));
+    let clients: Vec<Client> = starting.collect();
+    for client in &clients {
+        client.hello(1).await;
+        client.record().assert_untouched();
+        assert_eq!(client.record().events("gateway.down"), [json!(null); 0]);
+    }
+    drop(clients);
+    proxy.is_empty().await;
+    gateway
+        .wait_for("their ends", |journal| journal.closes().len() == 100)
+        .await;
+}
+
+#[tokio::test]
+async fn whoever_waits_behind_dawdlers_is_not_told_that_the_gateway_is_down() {
+    let gateway = ready_gateway().await;
+    let settings = "[hold]\nunfinished_per_ip = 1\nupgrade = \"300ms\"\nhandshake = \"300ms\"";
+    let proxy = Proxy::with(&gateway, settings).await;
+    let target = proxy.target();
+    let dawdler = Raw::open(&target, "/", &[]).await.unwrap();
+    if let Ok(mut raw) = Raw::open(&target, "/", &[]).await {
+        let frames = raw
+            .until("close", |frame| frame.opcode == crate::kit::frame::CLOSE)
+            .await;
+        for frame in frames {
+            let down = frame.json();
+            assert_ne!(down["payload"]["state"], "ready", "{down}");
+        }
+    }
+    drop(dawdler);
+}

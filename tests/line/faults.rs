@@ -89,7 +89,6 @@ async fn recovers_from(answer: UpgradeAnswer) -> Option<crate::kit::http::Respon
     let proxy = Proxy::with(&gateway, settings).await;
     let refusal = match Raw::open(&proxy.target(), "/", &[]).await {
         Err(refusal) => {
-            assert!(refusal.status >= 400, "{refusal:?}");
             assert!(!refusal.body.is_empty(), "a bare {}", refusal.status);
             Some(refusal)
         }
@@ -248,11 +247,11 @@ async fn a_gateway_that_stops_listening_but_keeps_its_connections_cuts_nobody() 
     let proxy = Proxy::start(&gateway).await;
     let client = Client::connected(Role::backend(), proxy.target()).await;
     gateway.stop_listening();
-    client.event("gateway.down", 1).await;
-    let outcome = client
-        .request("sessions.list", json!({"name": "still"}))
-        .await;
-    let executed = gateway.journal().arrivals("still");
-    assert!(executed == 1 || outcome.error()["retryable"] == true);
-    assert_eq!(client.record().disconnects, []);
+    proxy.gateway_is("down").await;
+    client
+        .request("config.set", json!({"name": "still"}))
+        .await
+        .ok();
+    client.record().assert_untouched();
+    assert_eq!(gateway.journal().executions("still"), 1);
 }

@@ -227,11 +227,12 @@ async fn a_frame_of_ours_waits_for_the_end_of_the_message_under_way() {
     let (one, two) = whole.split_at(20);
     conn.send(&Frame::text(one).not_final());
     assert_eq!(raw.next().await.payload, one.as_bytes());
-    gateway.stop_listening();
+    gateway.hang();
     other.event("gateway.down", 1).await;
     let early = tokio::time::timeout(ms(300), raw.frame_unhurried()).await;
     assert!(early.is_err(), "inside the message: {early:?}");
     conn.send(&Frame::new(CONTINUATION, two.to_owned()));
+    gateway.resume();
     assert_eq!(raw.next().await.payload, two.as_bytes());
     assert_eq!(raw.next().await.json()["event"], "gateway.down");
 }

@@ -71,8 +71,7 @@ async fn whoever_waits_too_long_is_greeted_and_told_to_come_back() {
             .is_some_and(|nonce| !nonce.is_empty())
     );
     let connect = Role::official().connect("c", challenge["nonce"].as_str());
-    raw.send(&crate::kit::Frame::text(connect.to_string()))
-        .await;
+    raw.send(&crate::kit::Frame::text(connect)).await;
     let answer = raw.answer("c").await;
     assert_eq!(answer["ok"], false);
     let error = &answer["error"];
@@ -115,8 +114,7 @@ async fn a_greeted_client_is_answered_the_moment_the_gateway_is_ready() {
         .expect("a greeting");
     let nonce = raw.event("connect.challenge").await;
     let connect = Role::official().connect("c", nonce["nonce"].as_str());
-    raw.send(&crate::kit::Frame::text(connect.to_string()))
-        .await;
+    raw.send(&crate::kit::Frame::text(connect)).await;
     back(&gateway).await;
     let asked = tokio::time::Instant::now();
     let error = raw.answer("c").await["error"].take();

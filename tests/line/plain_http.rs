@@ -180,6 +180,7 @@ async fn a_browser_gets_a_page_that_waits_in_its_place() {
 async fn our_own_paths_say_nothing_else_and_do_not_reach_the_gateway() {
     let (gateway, proxy) = ready().await;
     let target = proxy.target();
+    proxy.gateway_is("ready").await;
     let state = http::get(&target, "/.holdline/status.json", &[])
         .await
         .json();
