@@ -534,7 +534,10 @@ impl World {
             let replays = self.machine.journal.connect().is_some();
             for (id, asked) in &self.ledger {
                 let may_wait = replays && (!asked.mutating || self.is_kept(id));
-                assert!(may_wait || asked.answers == 1, "held without a word: {id} {asked:?}");
+                assert!(
+                    may_wait || asked.answers == 1,
+                    "held without a word: {id} {asked:?}"
+                );
             }
         }
     }
