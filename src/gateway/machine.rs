@@ -171,6 +171,8 @@ impl Machine {
         if let (true, Some(since)) = (self.confirmed, self.view.outage_since) {
             self.outages.push(now.saturating_duration_since(since));
         }
+        // One lost socket is no new gateway.
+        let anew = self.confirmed || self.view.generation == 0;
         self.confirmed = false;
         self.view = View {
             phase: Phase::Ready,
@@ -181,7 +183,7 @@ impl Machine {
             expected: self.outages.median(),
             expected_starting: self.startings.median(),
             crash_loop: self.view.crash_loop,
-            generation: self.view.generation + 1,
+            generation: self.view.generation + u64::from(anew),
         };
     }
 

@@ -121,11 +121,18 @@ pub struct View {
     pub expected_starting: Option<Duration>,
     /// Set while outages come thick.
     pub crash_loop: Option<CrashLoop>,
-    /// Counts the times it became ready: a session of an older generation has lost its gateway.
+    /// Counts the times it became ready after an outage: a connection of an older generation may
+    /// be dead without a word.
     pub generation: u64,
 }
 
 impl View {
+    /// Whether nothing that is sent to it now will be answered: a probe has confirmed it.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.phase == Phase::Hung || (self.phase == Phase::Down && self.attempt > 0)
+    }
+
     /// How long clients should wait before they ask again.
     #[must_use]
     pub fn retry_after(&self, now: Instant) -> Duration {

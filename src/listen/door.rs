@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -275,8 +275,10 @@ impl Desk {
             .map_err(|_| Turned::Proxy(io::ErrorKind::TimedOut.into()))?
             .map_err(Turned::Proxy)?;
         let Some(source) = header.source else {
-            // The proxy itself, or a client it cannot name: neither may tell an address.
-            return Ok((from, false, open));
+            // The proxy itself, or a client it cannot name. Nobody knows who that is, and above
+            // all it is not somebody on this machine, even where the proxy is.
+            let unknown = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), from.port());
+            return Ok((unknown, false, open));
         };
         drop(open);
         let open = self.admit(source.ip()).map_err(|_| Turned::Refused)?;

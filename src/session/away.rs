@@ -27,6 +27,11 @@ const CLIENT_WAIT: Duration = Duration::from_secs(1);
 /// A Control UI shows "Restarting…" for at least 15 s after each `shutdown`.
 const SHUTDOWN_AGAIN: Duration = Duration::from_secs(12);
 
+/// A session that is lost within this after its return was not really back.
+const LOST_SOON: Duration = Duration::from_secs(5);
+/// How often in a row that may happen before its client has to reconnect.
+const MAX_LOST_AGAIN: u32 = 4;
+
 /// A session without its gateway.
 pub(super) struct Away {
     pub(super) since: Instant,
@@ -121,17 +126,30 @@ impl Machine {
         out: &mut Vec<Action>,
     ) -> Self {
         let mut machine = Self::opened(policy, view);
-        machine.greet(false, now, out);
+        machine.greet(false, 0, now, out);
         machine
     }
 
     /// The gateway is away and the handshake is not done: we speak for it.
-    pub(super) fn greet(&mut self, challenged: bool, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn greet(
+        &mut self,
+        challenged: bool,
+        written: u64,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
         if !challenged {
             out.push(Action::SayToClient(speech::challenge()));
         }
-        // Before its handshake a client can have asked nothing that was done.
-        self.settle_in_place(now, out, |_| Some(Execution::NotStarted));
+        // Before its handshake a client should have asked nothing; if it did, it learns the truth.
+        self.settle_in_place(now, out, |pending| {
+            let arrived = pending.may_have_arrived(written);
+            Some(if arrived {
+                Execution::MayHaveExecuted
+            } else {
+                Execution::NotStarted
+            })
+        });
         self.journal.forget(|pending| pending.answered);
         let until = now + self.policy.handshake;
         let mut away = Away::new(Way::Greet, now, until, now + self.policy.notice_every);
@@ -149,7 +167,8 @@ impl Machine {
         self.settle_at_loss(way, written, now, out);
         self.ours.clear();
         let shown = self.shutdown.take().is_some();
-        if self.policy.resume == Resume::Off {
+        self.count_losses(now);
+        if self.policy.resume == Resume::Off || self.lost_again > MAX_LOST_AGAIN {
             return self.send_back(now, out);
         }
         let mut away = Away::new(
@@ -167,8 +186,19 @@ impl Machine {
         } else if self.is_control_ui() {
             away.shutdown_at = Some(if shown { now + SHUTDOWN_AGAIN } else { now });
         }
+        if self.lost_again > 0 {
+            away.retry_at = Some(now + Duration::from_millis(250) * (1 << self.lost_again));
+        }
         self.state = State::Away(Box::new(away));
         self.away_tick(now, out);
+    }
+
+    /// A gateway that takes a session back and drops it at once must not be asked for ever.
+    fn count_losses(&mut self, now: Instant) {
+        let soon = self
+            .back
+            .is_some_and(|back| now.saturating_duration_since(back) < LOST_SOON);
+        self.lost_again = if soon { self.lost_again + 1 } else { 0 };
     }
 
     fn is_control_ui(&self) -> bool {
@@ -306,6 +336,10 @@ impl Machine {
         let Some(away) = self.away() else { return };
         if away.step != Step::Waiting {
             return;
+        }
+        if matches!(view.phase, Phase::Down | Phase::Starting) {
+            // Another outage, not another refusal.
+            away.attempts = 0;
         }
         match (view.phase, away.way) {
             (Phase::Ready, Way::Greet) if !connected => {}

@@ -52,7 +52,7 @@ impl Machine {
     }
 
     /// Events whose numbers leave a gap: the client fetches everything anew.
-    fn make_gap(&mut self, down: Duration, out: &mut Vec<Action>) {
+    fn make_gap(&self, down: Duration, out: &mut Vec<Action>) {
         out.push(Action::Count(Counted::Resumed(Resumed::Gap, down)));
         // Without any numbered event before, the first one only sets the base.
         let last = self.last_seq.unwrap_or_else(|| {
@@ -90,10 +90,16 @@ impl Machine {
         let down = self.down(now);
         let Some(away) = self.away() else { return };
         match result {
-            Err(_) => self.away_failed(now, out),
+            Err(reason) => {
+                if reason != Reason::UpgradeRejected {
+                    out.push(Action::Report(Evidence::Lost(reason)));
+                }
+                self.away_failed(now, out);
+            }
             Ok(()) if away.way == Way::Splice => {
                 out.push(Action::Count(Counted::Resumed(Resumed::Splice, down)));
                 self.state = State::Live;
+                self.back = Some(now);
                 out.push(Action::SendKept);
             }
             Ok(()) => away.step = Step::Challenge(now + STEP_LIMIT),
@@ -135,7 +141,7 @@ impl Machine {
 
     pub(super) fn away_gateway_message(
         &mut self,
-        says: &GatewaySays,
+        says: &GatewaySays<'_>,
         text: &[u8],
         now: Instant,
         out: &mut Vec<Action>,
@@ -157,7 +163,10 @@ impl Machine {
                 Verdict::Drop
             }
             (Step::Hello(_), GatewaySays::Response { id, ok })
-                if self.client.as_ref().is_some_and(|client| client.id == *id) =>
+                if self
+                    .client
+                    .as_ref()
+                    .is_some_and(|client| *client.id == **id) =>
             {
                 self.hello_answered(*ok, text, now, out)
             }
@@ -205,6 +214,7 @@ impl Machine {
     fn replayed(&mut self, now: Instant, out: &mut Vec<Action>) {
         let down = self.down(now);
         self.state = State::Live;
+        self.back = Some(now);
         // Numbers start anew with the connection.
         self.last_seq = None;
         out.push(Action::Count(Counted::Resumed(Resumed::Replay, down)));

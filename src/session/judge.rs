@@ -23,7 +23,7 @@ thread_local! {
 impl Pump {
     // === from the client ===
 
-    pub(super) fn from_client(&mut self, cx: &mut Context<'_>, read: &[u8]) {
+    pub(super) fn read_from_client(&mut self, cx: &mut Context<'_>, read: &[u8]) {
         if self.client.has_inbox() {
             let bytes = self.client.take_inbox(read);
             self.cut_client(cx, &bytes);
@@ -47,14 +47,14 @@ impl Pump {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
                 Err(error) => {
-                    self.to_gateway(cx, bytes.get(run..at).unwrap_or_default());
+                    self.send_to_gateway(cx, bytes.get(run..at).unwrap_or_default());
                     return self.client_broke(error);
                 }
             };
             let raw = rest.get(..piece.length).unwrap_or_default();
             let verdict = self.judge_client(piece.kind, raw, (at - run) as u64);
             if verdict != Verdict::Forward {
-                self.to_gateway(cx, bytes.get(run..at).unwrap_or_default());
+                self.send_to_gateway(cx, bytes.get(run..at).unwrap_or_default());
                 run = at + piece.length;
             }
             if verdict == Verdict::Keep {
@@ -62,7 +62,7 @@ impl Pump {
             }
             at += piece.length;
         }
-        self.to_gateway(cx, bytes.get(run..at).unwrap_or_default());
+        self.send_to_gateway(cx, bytes.get(run..at).unwrap_or_default());
         if !self.client_said_close() {
             self.client.put_back(bytes.get(at..).unwrap_or_default());
         }
@@ -166,7 +166,7 @@ impl Pump {
 
     // === from the gateway ===
 
-    pub(super) fn from_gateway(&mut self, cx: &mut Context<'_>, read: &[u8]) {
+    pub(super) fn read_from_gateway(&mut self, cx: &mut Context<'_>, read: &[u8]) {
         match &mut self.gateway {
             Some(gateway) if gateway.has_inbox() => {
                 let bytes = gateway.take_inbox(read);
@@ -185,7 +185,7 @@ impl Pump {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
                 Err(error) => {
-                    self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+                    self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
                     tracing::warn!(%error, route = self.line.route, "the gateway broke its own protocol");
                     return self.lost(Reason::Reset);
                 }
@@ -194,7 +194,7 @@ impl Pump {
             let verdict = self.judge_gateway(piece.kind, raw);
             if verdict != Verdict::Forward || !self.actions.is_empty() {
                 // What we say now comes behind what the gateway said before.
-                self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+                self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
                 run = if verdict == Verdict::Forward {
                     at
                 } else {
@@ -203,29 +203,25 @@ impl Pump {
             }
             at += piece.length;
             if !self.actions.is_empty() {
-                self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+                self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
                 run = at;
                 self.act();
             } else if verdict == Verdict::Forward && self.gateway_between_messages() {
-                self.report_frame_boundary(cx, bytes, &mut run, at);
+                self.undefer_behind(cx, bytes, &mut run, at);
             }
         }
-        self.to_client(cx, bytes.get(run..at).unwrap_or_default());
+        self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
         if let Some(gateway) = &mut self.gateway {
             gateway.put_back(bytes.get(at..).unwrap_or_default());
         }
+        // A state can change without an action, and a permit hangs on it.
+        self.act();
     }
 
     /// What had to wait for the end of this message follows it.
-    fn report_frame_boundary(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        run: &mut usize,
-        at: usize,
-    ) {
+    fn undefer_behind(&mut self, cx: &mut Context<'_>, bytes: &[u8], run: &mut usize, at: usize) {
         if self.has_deferred() {
-            self.to_client(cx, bytes.get(*run..at).unwrap_or_default());
+            self.send_to_client(cx, bytes.get(*run..at).unwrap_or_default());
             *run = at;
             self.undefer();
         }
@@ -275,6 +271,14 @@ impl Pump {
                     inside,
                 };
                 self.machine.on(event, self.now, &mut self.actions)
+            }
+            Opcode::Pong
+                if self
+                    .gateway_ping
+                    .is_some_and(|(ours, _)| ours[..] == *payload) =>
+            {
+                self.gateway_ping = None;
+                Verdict::Drop
             }
             Opcode::Ping if matches!(self.machine.state, State::Away(_)) => {
                 self.say_to_gateway(Opcode::Pong, payload);

@@ -186,11 +186,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Leg<I> {
         result
     }
 
-    /// Whether nothing can be written any more.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
-    }
-
     /// Whether the end of what we send is out.
     pub(super) fn has_ended(&self) -> bool {
         self.shutdown == Shutdown::Done

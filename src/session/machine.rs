@@ -47,7 +47,7 @@ pub(super) enum State {
     Closing,
 }
 
-/// Notices to a client whose gateway hangs.
+/// Notices to a client whose gateway is silent though its connection stands.
 #[derive(Debug, Clone, Copy)]
 struct Hung {
     since: Instant,
@@ -67,6 +67,9 @@ pub(super) struct Machine {
     pub(super) ours: Vec<Box<str>>,
     /// The client has begun the close handshake.
     pub(super) client_closes: Option<Option<u16>>,
+    /// When the session last came back, and how many times in a row it was lost soon after.
+    pub(super) back: Option<Instant>,
+    pub(super) lost_again: u32,
     /// The gateway has announced its end, then.
     pub(super) shutdown: Option<Instant>,
     hung: Option<Hung>,
@@ -91,6 +94,8 @@ impl Machine {
             last_seq: None,
             ours: Vec::new(),
             client_closes: None,
+            back: None,
+            lost_again: 0,
             shutdown: None,
             hung: None,
             stop_at: None,
@@ -417,7 +422,7 @@ impl Machine {
             (Torn::No, _) => {}
         }
         match self.state {
-            State::Opening { .. } => self.greet(true, now, out),
+            State::Opening { .. } => self.greet(true, written, now, out),
             _ => self.hold(written, now, out),
         }
     }
@@ -427,13 +432,13 @@ impl Machine {
     fn look(&mut self, now: Instant, out: &mut Vec<Action>) {
         match &self.state {
             State::Away(_) => self.away_look(now, out),
-            State::Live => match (self.view.phase, self.hung) {
-                (Phase::Hung, None) => {
+            State::Live => match self.hung {
+                None if self.view.is_silent() => {
                     let since = self.view.outage_since.unwrap_or(now).min(now);
                     let notice_at = now + self.policy.notice_after;
                     self.hung = Some(Hung { since, notice_at });
                 }
-                (Phase::Ready, Some(hung)) => {
+                Some(hung) if self.view.phase == Phase::Ready => {
                     self.hung = None;
                     if self.policy.is_openclaw() {
                         let down = now.saturating_duration_since(hung.since);
@@ -446,13 +451,16 @@ impl Machine {
             // A gateway that hangs in the middle of a handshake: the client's patience is short.
             State::Opening { answered: false } if self.view.phase == Phase::Hung => {
                 out.push(Action::CloseGateway);
-                self.greet(true, now, out);
+                self.greet(true, u64::MAX, now, out);
             }
             State::Opening { .. } | State::Closing => {}
         }
     }
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
         if self.stop_at.is_some_and(|at| at <= now) {
             return self.end_for_stop(now, out);
         }
@@ -539,6 +547,9 @@ impl Machine {
 
     /// Closes the client's WebSocket; nothing follows.
     pub(super) fn close(&mut self, close: Close, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
         self.state = State::Closing;
         out.push(Action::DropKept);
         out.push(Action::CloseClient(close));

@@ -1,7 +1,7 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
 //! [`open`] waits before the 101. After it, [`machine`], [`away`] and [`comeback`] decide (pure),
-//! [`journal`] remembers, [`policy`] says what is allowed, [`pump`] and [`judge`] are the only I/O. JSON is read
+//! [`journal`] remembers, [`policy`] says what is allowed, [`pump`], [`judge`] and [`perform`] are the only I/O. JSON is read
 //! and written in [`crate::protocol`], never here.
 
 mod away;
@@ -13,11 +13,15 @@ mod judge;
 mod leg;
 mod machine;
 mod open;
+mod perform;
 mod policy;
 mod pump;
 mod registry;
 mod report;
 mod ticket;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

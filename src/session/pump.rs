@@ -20,24 +20,24 @@ use super::client_io::ClientIo;
 use super::event::{Action, Event, Torn, Verdict};
 use super::leg::{Leg, Read, SCRATCH};
 use super::machine::{Machine, State};
-use super::open::{Agreed, Upstream, redial};
+use super::open::{Agreed, Upstream};
 use super::policy::Policy;
 use super::registry::Admitted;
 use super::report::Report;
 use super::ticket::Ticket;
 use super::{Line, Opening};
-use crate::gateway::{HandshakePermit, Reason, Turn, reason_of};
+use crate::gateway::{HandshakePermit, Phase, Reason, Turn, View, reason_of};
 use crate::ws::cutter::{Cutter, Sender, WHOLE};
-use crate::ws::frame::{Opcode, write_client_frame, write_server_frame};
+use crate::ws::frame::Opcode;
 
 /// Reads per wake-up before other tasks get their turn.
 const ROUNDS: u32 = 16;
 /// Unwritten bytes to the client over which it is not listened to: answers to it would pile up.
 const CLIENT_BACKLOG: usize = 256 * 1024;
 /// What is put off until the gateway's current message ends.
-const MAX_DEFERRED: usize = 1024;
+pub(super) const MAX_DEFERRED: usize = 1024;
 /// After our close frame, how long the client may take to answer it.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// After the client's half-close, how long the gateway may take to finish.
 const HALF_CLOSED: Duration = Duration::from_secs(60);
 /// A client that has not sent its `connect` by then no longer counts against everybody.
@@ -45,11 +45,14 @@ const SILENT: Duration = Duration::from_secs(2);
 /// During a handshake the gateway's messages are read whole up to this.
 const WHOLE_HELLO: usize = 1024 * 1024;
 
+/// How long a gateway may take to prove that a connection from before its outage still lives.
+const PROOF: Duration = Duration::from_secs(5);
+
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Upstream, Reason>> + Send>>;
+pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Upstream, Reason>> + Send>>;
 
 /// One session's I/O.
 pub(super) struct Pump {
@@ -68,22 +71,26 @@ pub(super) struct Pump {
     pub(super) report: Report,
     /// The payload of our unanswered ping.
     pub(super) ping: Option<[u8; 8]>,
+    /// What the gateway was asked to prove that its connection still lives, and until when.
+    pub(super) gateway_ping: Option<([u8; 8], Instant)>,
+    /// The gateway's generation when its connection was made.
+    generation: u64,
     /// Frames that wait for the end of the gateway's current message.
-    deferred: VecDeque<Vec<u8>>,
-    admitted: Admitted,
-    ticket: Ticket,
-    agreed: Option<Agreed>,
-    permit: Option<HandshakePermit>,
+    pub(super) deferred: VecDeque<Vec<u8>>,
+    pub(super) admitted: Admitted,
+    pub(super) ticket: Ticket,
+    pub(super) agreed: Option<Agreed>,
+    pub(super) permit: Option<HandshakePermit>,
     silent_at: Option<Instant>,
-    turn: Option<Turn>,
-    dial: Option<Dial>,
+    pub(super) turn: Option<Turn>,
+    pub(super) dial: Option<Dial>,
     heard: bool,
     ping_at: Option<Instant>,
     /// The client sends no more.
     half_closed: bool,
     /// When the connection ends, answered or not.
-    linger: Option<Instant>,
-    done: bool,
+    pub(super) linger: Option<Instant>,
+    pub(super) done: bool,
     /// The deadline that the timer is set to.
     armed: Option<Instant>,
 }
@@ -95,7 +102,7 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
     let mut stopped = false;
     let mut pump = Pump::new(line, opening, upgraded);
     let view = *state.borrow_and_update();
-    pump.feed(Event::View(view));
+    pump.look(view);
     while !pump.done {
         pump.armed = pump.deadline();
         let due = pump
@@ -109,7 +116,7 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
                     break;
                 }
                 let view = *state.borrow_and_update();
-                pump.feed(Event::View(view));
+                pump.look(view);
             }
             () = stopping.cancelled(), if !stopped => {
                 stopped = true;
@@ -152,6 +159,8 @@ impl Pump {
             actions,
             now,
             ping: None,
+            gateway_ping: None,
+            generation: 0,
             deferred: VecDeque::new(),
             admitted: opening.admitted,
             ticket: opening.ticket,
@@ -179,7 +188,23 @@ impl Pump {
         let socket = upstream.socket;
         self.gateway = Some(Leg::new(socket.stream, cutter, &socket.leftover));
         self.gateway_message = Verdict::Drop;
+        self.gateway_ping = None;
+        self.generation = self.line.gateway.view().generation;
         self.permit = Some(upstream.permit);
+    }
+
+    /// The gateway's state has changed.
+    fn look(&mut self, view: View) {
+        if view.phase == Phase::Ready && view.generation != self.generation && self.is_passing() {
+            // It is back, and this connection never ended: the host may have gone without a word.
+            self.generation = view.generation;
+            let payload = random();
+            if self.client.cutter.between_frames() {
+                self.gateway_ping = Some((payload, Instant::now() + PROOF));
+                self.say_to_gateway(Opcode::Ping, &payload);
+            }
+        }
+        self.feed(Event::View(view));
     }
 
     /// Tells the machine, and does at once what it wants.
@@ -188,146 +213,6 @@ impl Pump {
         let verdict = self.machine.on(event, self.now, &mut self.actions);
         self.act();
         verdict
-    }
-
-    /// Does what the machine wants, in order.
-    pub(super) fn act(&mut self) {
-        while !self.actions.is_empty() {
-            for action in std::mem::take(&mut self.actions) {
-                self.perform(action);
-            }
-        }
-        if !self.machine.is_handshaking() {
-            self.permit = None;
-        }
-        self.report.state(&self.machine.state);
-    }
-
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::SayToClient(text) => self.say_to_client(Opcode::Text, text.as_bytes()),
-            Action::SayToGateway(text) => self.say_to_gateway(Opcode::Text, &text.0),
-            Action::SendKept => self.send_kept(),
-            Action::DropKept => self.drop_kept(),
-            Action::CloseClient(close) => {
-                let payload = crate::ws::close::Close::payload(close.code, &close.reason);
-                self.report.closing(close.code);
-                self.say_to_client(Opcode::Close, &payload);
-                self.linger.get_or_insert(self.now + LINGER);
-                if self.client_said_close() {
-                    self.finish();
-                }
-            }
-            Action::CloseGateway => self.detach(),
-            Action::TakeTurn { farewell, since } => {
-                let gateway = &self.line.gateway;
-                let queue = if farewell {
-                    &gateway.farewells
-                } else {
-                    &gateway.returns
-                };
-                self.turn = Some(queue.turn(since));
-            }
-            Action::Dial => {
-                let line = Arc::clone(&self.line);
-                let (ticket, ip) = (self.ticket.clone(), self.admitted.ip());
-                self.dial = Some(Box::pin(redial(line, ticket, ip, self.agreed.clone())));
-            }
-            Action::Report(evidence) => {
-                self.line.gateway.report(evidence);
-                // The state has moved: decide on what it is now, not on what it was.
-                let view = self.line.gateway.view();
-                self.machine
-                    .on(Event::View(view), self.now, &mut self.actions);
-            }
-            Action::Count(counted) => self.report.count(counted),
-            Action::Abort => self.done = true,
-        }
-    }
-
-    /// Puts a frame of ours into the stream to the client, where one may stand.
-    pub(super) fn say_to_client(&mut self, opcode: Opcode, payload: &[u8]) {
-        let mut frame = Vec::with_capacity(payload.len() + 10);
-        write_server_frame(opcode, payload, &mut frame);
-        let free = self.gateway.as_ref().is_none_or(|gateway| {
-            // What is held back of a message is not in the way: it will not be sent.
-            let held_back = self.gateway_message != Verdict::Forward;
-            gateway.cutter.between_messages()
-                || (gateway.cutter.between_frames() && opcode.is_control())
-                || held_back
-        });
-        if free {
-            self.client.queue(&frame);
-        } else if self.deferred.len() < MAX_DEFERRED {
-            self.deferred.push_back(frame);
-        }
-    }
-
-    /// Whether frames of ours wait for the end of the gateway's message.
-    pub(super) fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
-    }
-
-    /// What had to wait for the end of a message can go now.
-    pub(super) fn undefer(&mut self) {
-        for frame in self.deferred.drain(..) {
-            self.client.queue(&frame);
-        }
-    }
-
-    pub(super) fn say_to_gateway(&mut self, opcode: Opcode, payload: &[u8]) {
-        if let Some(gateway) = &mut self.gateway {
-            let mut frame = Vec::with_capacity(payload.len() + 14);
-            write_client_frame(opcode, payload, &mut frame);
-            gateway.queue(&frame);
-        }
-    }
-
-    fn send_kept(&mut self) {
-        if let Some(gateway) = &mut self.gateway {
-            self.machine.kept_sent_at(gateway.queued());
-            gateway.queue(&self.kept);
-            self.drop_kept();
-            // A message whose beginning was kept goes on over the new connection.
-            if self.client_message == Verdict::Keep {
-                self.client_message = Verdict::Forward;
-            }
-        }
-    }
-
-    fn drop_kept(&mut self) {
-        let kept = std::mem::take(&mut self.kept);
-        self.admitted.sessions().unkeep(kept.len());
-        if self.client_message == Verdict::Keep {
-            self.client_message = Verdict::Drop;
-        }
-    }
-
-    /// Keeps a frame, in room that was reserved or bounded before.
-    pub(super) fn keep(&mut self, raw: &[u8]) {
-        if self.admitted.sessions().keep(raw.len(), usize::MAX) {
-            self.kept.extend_from_slice(raw);
-        }
-    }
-
-    /// Where `more` bytes would end among the kept ones, if there is room for them.
-    pub(super) fn room_to_keep(&self, more: u64) -> Option<u64> {
-        let hold = &self.line.hold;
-        let end = self.kept.len() as u64 + more;
-        let total = self.admitted.sessions().kept() as u64 + more;
-        (end <= hold.buffer as u64 && total <= hold.buffer_total as u64).then_some(end)
-    }
-
-    /// Lets go of the gateway's connection; what the client was sending to it ends here.
-    fn detach(&mut self) {
-        self.gateway = None;
-        self.dial = None;
-        self.permit = None;
-        self.gateway_message = Verdict::Drop;
-        if !self.client.cutter.between_messages() && self.client_message == Verdict::Forward {
-            self.client_message = Verdict::Drop;
-        }
-        self.undefer();
     }
 
     /// The gateway's connection has ended.
@@ -366,9 +251,8 @@ impl Pump {
     }
 
     fn stop_slot(&self) -> Instant {
-        let mut random = [0u8; 2];
-        let _ = aws_lc_rs::rand::fill(&mut random);
-        let share = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
+        let [a, b, ..] = random();
+        let share = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
         // The last tenth is for the close handshakes.
         Instant::now() + self.line.limits.drain.mul_f64(0.9 * share)
     }
@@ -377,7 +261,9 @@ impl Pump {
 
     fn deadline(&self) -> Option<Instant> {
         let silent = self.silent_at.filter(|_| self.permit.is_some());
-        [self.machine.deadline(), self.ping_at, self.linger, silent]
+        let proof = self.gateway_ping.map(|(_, until)| until);
+        let own = self.machine.deadline();
+        [own, self.ping_at, self.linger, silent, proof]
             .into_iter()
             .flatten()
             .min()
@@ -400,6 +286,13 @@ impl Pump {
             }
         }
         self.check_alive();
+        if self
+            .gateway_ping
+            .is_some_and(|(_, until)| until <= self.now)
+        {
+            self.gateway_ping = None;
+            self.lost(Reason::Timeout);
+        }
         self.feed(Event::Tick);
     }
 
@@ -418,8 +311,7 @@ impl Pump {
             self.report.dead();
             self.done = true;
         } else {
-            let mut payload = [0u8; 8];
-            let _ = aws_lc_rs::rand::fill(&mut payload);
+            let payload = random();
             self.ping = Some(payload);
             self.say_to_client(Opcode::Ping, &payload);
         }
@@ -482,7 +374,7 @@ impl Pump {
             return false;
         }
         if self.client.take_fresh() {
-            self.from_client(cx, &[]);
+            self.read_from_client(cx, &[]);
             return true;
         }
         SCRATCH_BUFFER.with_borrow_mut(|scratch| match self.client.poll_read(cx, scratch) {
@@ -490,7 +382,7 @@ impl Pump {
             Poll::Ready(Ok(Read::Bytes(n))) => {
                 self.heard = true;
                 self.now = Instant::now();
-                self.from_client(cx, scratch.get(..n).unwrap_or_default());
+                self.read_from_client(cx, scratch.get(..n).unwrap_or_default());
                 true
             }
             Poll::Ready(Ok(Read::End)) => {
@@ -529,7 +421,7 @@ impl Pump {
         };
         gateway.cutter.set_whole(whole);
         if gateway.take_fresh() {
-            self.from_gateway(cx, &[]);
+            self.read_from_gateway(cx, &[]);
             return true;
         }
         SCRATCH_BUFFER.with_borrow_mut(|scratch| {
@@ -540,7 +432,11 @@ impl Pump {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(Read::Bytes(n))) => {
                     self.now = Instant::now();
-                    self.from_gateway(cx, scratch.get(..n).unwrap_or_default());
+                    if let Some((_, until)) = &mut self.gateway_ping {
+                        // It speaks, so it lives; the pong itself is still to be taken out.
+                        *until = self.now + PROOF;
+                    }
+                    self.read_from_gateway(cx, scratch.get(..n).unwrap_or_default());
                 }
                 Poll::Ready(Ok(Read::End)) => self.lost(Reason::Closed),
                 Poll::Ready(Err(error)) => self.lost(reason_of(&error)),
@@ -571,14 +467,14 @@ impl Pump {
     }
 
     /// Sends a run of the client's frames on, as they are.
-    pub(super) fn to_gateway(&mut self, cx: &mut Context<'_>, run: &[u8]) {
+    pub(super) fn send_to_gateway(&mut self, cx: &mut Context<'_>, run: &[u8]) {
         if let Some(gateway) = &mut self.gateway {
             gateway.send(cx, run);
         }
     }
 
     /// Sends a run of the gateway's frames on, as they are.
-    pub(super) fn to_client(&mut self, cx: &mut Context<'_>, run: &[u8]) {
+    pub(super) fn send_to_client(&mut self, cx: &mut Context<'_>, run: &[u8]) {
         self.client.send(cx, run);
     }
 
@@ -586,4 +482,11 @@ impl Pump {
     pub(super) fn is_passing(&self) -> bool {
         self.gateway.is_some() && !matches!(self.machine.state, State::Away(_))
     }
+}
+
+/// A ping's payload: nobody else's looks like it.
+fn random() -> [u8; 8] {
+    let mut payload = [0u8; 8];
+    let _ = aws_lc_rs::rand::fill(&mut payload);
+    payload
 }

@@ -138,7 +138,7 @@ impl Report {
     }
 
     /// The session is over.
-    pub(super) fn ended(&mut self) {
+    pub(super) fn ended(&self) {
         let end = self.end.unwrap_or(SessionEnd::Gateway);
         self.metrics.session_ends.inc(end);
         tracing::debug!(

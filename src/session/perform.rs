@@ -1,0 +1,153 @@
+//! Doing what the machine wants: words into the streams, what is kept, the gateway let go.
+//!
+//! A part of the pump without any polling: bytes are queued here and written there.
+
+use std::sync::Arc;
+
+use super::event::{Action, Event, Verdict};
+use super::open::redial;
+use super::pump::{LINGER, MAX_DEFERRED, Pump};
+use crate::ws::close::Close;
+use crate::ws::frame::{Opcode, write_client_frame, write_server_frame};
+
+impl Pump {
+    /// Does what the machine wants, in order.
+    pub(super) fn act(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.perform(action);
+            }
+        }
+        if !self.machine.is_handshaking() {
+            self.permit = None;
+        }
+        self.report.state(&self.machine.state);
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SayToClient(text) => self.say_to_client(Opcode::Text, text.as_bytes()),
+            Action::SayToGateway(text) => self.say_to_gateway(Opcode::Text, &text.0),
+            Action::SendKept => self.send_kept(),
+            Action::DropKept => self.drop_kept(),
+            Action::CloseClient(close) => {
+                let payload = Close::payload(close.code, &close.reason);
+                self.report.closing(close.code);
+                self.say_to_client(Opcode::Close, &payload);
+                self.linger.get_or_insert(self.now + LINGER);
+                if self.client_said_close() {
+                    self.finish();
+                }
+            }
+            Action::CloseGateway => self.detach(),
+            Action::TakeTurn { farewell, since } => {
+                let gateway = &self.line.gateway;
+                let queue = if farewell {
+                    &gateway.farewells
+                } else {
+                    &gateway.returns
+                };
+                self.turn = Some(queue.turn(since));
+            }
+            Action::Dial => {
+                let line = Arc::clone(&self.line);
+                let (ticket, ip) = (self.ticket.clone(), self.admitted.ip());
+                self.dial = Some(Box::pin(redial(line, ticket, ip, self.agreed.clone())));
+            }
+            Action::Report(evidence) => {
+                self.line.gateway.report(evidence);
+                // The state has moved: decide on what it is now, not on what it was.
+                let view = self.line.gateway.view();
+                self.machine
+                    .on(Event::View(view), self.now, &mut self.actions);
+            }
+            Action::Count(counted) => self.report.count(counted),
+            Action::Abort => self.done = true,
+        }
+    }
+
+    /// Puts a frame of ours into the stream to the client, where one may stand.
+    pub(super) fn say_to_client(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::with_capacity(payload.len() + 10);
+        write_server_frame(opcode, payload, &mut frame);
+        let free = self.gateway.as_ref().is_none_or(|gateway| {
+            // What is held back of a message is not in the way: it will not be sent.
+            let held_back = self.gateway_message != Verdict::Forward;
+            gateway.cutter.between_messages()
+                || (gateway.cutter.between_frames() && opcode.is_control())
+                || held_back
+        });
+        if free {
+            self.client.queue(&frame);
+        } else if self.deferred.len() < MAX_DEFERRED {
+            self.deferred.push_back(frame);
+        }
+    }
+
+    /// Whether frames of ours wait for the end of the gateway's message.
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// What had to wait for the end of a message can go now.
+    pub(super) fn undefer(&mut self) {
+        for frame in self.deferred.drain(..) {
+            self.client.queue(&frame);
+        }
+    }
+
+    pub(super) fn say_to_gateway(&mut self, opcode: Opcode, payload: &[u8]) {
+        if let Some(gateway) = &mut self.gateway {
+            let mut frame = Vec::with_capacity(payload.len() + 14);
+            write_client_frame(opcode, payload, &mut frame);
+            gateway.queue(&frame);
+        }
+    }
+
+    fn send_kept(&mut self) {
+        if let Some(gateway) = &mut self.gateway {
+            self.machine.kept_sent_at(gateway.queued());
+            gateway.queue(&self.kept);
+            self.drop_kept();
+            // A message whose beginning was kept goes on over the new connection.
+            if self.client_message == Verdict::Keep {
+                self.client_message = Verdict::Forward;
+            }
+        }
+    }
+
+    fn drop_kept(&mut self) {
+        let kept = std::mem::take(&mut self.kept);
+        self.admitted.sessions().unkeep(kept.len());
+        if self.client_message == Verdict::Keep {
+            self.client_message = Verdict::Drop;
+        }
+    }
+
+    /// Keeps a frame, in room that was reserved or bounded before.
+    pub(super) fn keep(&mut self, raw: &[u8]) {
+        if self.admitted.sessions().keep(raw.len(), usize::MAX) {
+            self.kept.extend_from_slice(raw);
+        }
+    }
+
+    /// Where `more` bytes would end among the kept ones, if there is room for them.
+    pub(super) fn room_to_keep(&self, more: u64) -> Option<u64> {
+        let hold = &self.line.hold;
+        let end = self.kept.len() as u64 + more;
+        let total = self.admitted.sessions().kept() as u64 + more;
+        (end <= hold.buffer as u64 && total <= hold.buffer_total as u64).then_some(end)
+    }
+
+    /// Lets go of the gateway's connection; what the client was sending to it ends here.
+    pub(super) fn detach(&mut self) {
+        self.gateway = None;
+        self.dial = None;
+        self.permit = None;
+        self.gateway_message = Verdict::Drop;
+        if !self.client.cutter.between_messages() && self.client_message == Verdict::Forward {
+            self.client_message = Verdict::Drop;
+        }
+        self.undefer();
+    }
+}
