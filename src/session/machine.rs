@@ -125,6 +125,11 @@ impl Machine {
         matches!(&self.state, State::Away(away) if away.is_splicing())
     }
 
+    /// Whether a message may be kept now.
+    pub(super) fn keeps(&self) -> bool {
+        matches!(self.state, State::Away(_)) || self.shutdown.is_some()
+    }
+
     /// Whether messages are looked into at all.
     pub(super) fn reads_messages(&self) -> bool {
         self.policy.is_openclaw()
