@@ -4,6 +4,8 @@
 //! `{"type":"event","event","payload","seq"}` from the gateway. Only what a decision hangs on is
 //! read; the rest passes unread.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use super::methods::{self, Nature};
@@ -48,13 +50,13 @@ pub struct Connect {
 
 /// A message from the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GatewaySays {
+pub enum GatewaySays<'a> {
     /// `connect.challenge`.
     Challenge,
     /// The answer to the request with this id.
     Response {
         /// Whose.
-        id: Box<str>,
+        id: Cow<'a, str>,
         /// Granted or refused.
         ok: bool,
     },
@@ -157,7 +159,7 @@ fn connect_facts(text: &[u8]) -> Connect {
 
 /// Reads a gateway's message; `text` may be the beginning of a longer one.
 #[must_use]
-pub fn gateway_says(text: &[u8]) -> GatewaySays {
+pub fn gateway_says(text: &[u8]) -> GatewaySays<'_> {
     let (mut kind, mut id, mut ok, mut event, mut seq) = (&b""[..], None, false, &b""[..], None);
     scan::members(text, |name, value| {
         match name {
@@ -176,7 +178,7 @@ pub fn gateway_says(text: &[u8]) -> GatewaySays {
         }
     });
     match (kind, event, id) {
-        (br#""res""#, _, Some(id)) => GatewaySays::Response { id: id.into(), ok },
+        (br#""res""#, _, Some(id)) => GatewaySays::Response { id, ok },
         (br#""event""#, br#""connect.challenge""#, _) => GatewaySays::Challenge,
         (br#""event""#, br#""shutdown""#, _) => GatewaySays::Shutdown { seq },
         (br#""event""#, ..) => GatewaySays::Event { seq },

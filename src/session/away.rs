@@ -126,22 +126,37 @@ impl Machine {
         out: &mut Vec<Action>,
     ) -> Self {
         let mut machine = Self::opened(policy, view);
-        machine.greet(false, now, out);
+        machine.greet(false, 0, now, out);
         machine
     }
 
     /// The gateway is away and the handshake is not done: we speak for it.
-    pub(super) fn greet(&mut self, challenged: bool, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn greet(
+        &mut self,
+        challenged: bool,
+        written: u64,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
         if !challenged {
             out.push(Action::SayToClient(speech::challenge()));
         }
-        // Before its handshake a client can have asked nothing that was done.
-        self.settle_in_place(now, out, |_| Some(Execution::NotStarted));
+        // Before its handshake a client should have asked nothing; if it did, it learns the truth.
+        self.settle_in_place(now, out, |pending| {
+            let arrived = pending.may_have_arrived(written);
+            Some(if arrived {
+                Execution::MayHaveExecuted
+            } else {
+                Execution::NotStarted
+            })
+        });
         self.journal.forget(|pending| pending.answered);
         let until = now + self.policy.handshake;
         let mut away = Away::new(Way::Greet, now, until, now + self.policy.notice_every);
-        // A greeted client learns at once what it waits for.
-        self.notice(now, now, out);
+        if self.view.phase != Phase::Ready {
+            // A greeted client learns at once what it waits for.
+            self.notice(now, now, out);
+        }
         away.since = self.view.outage_since.unwrap_or(now).min(now);
         self.state = State::Away(Box::new(away));
     }

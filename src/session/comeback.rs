@@ -141,7 +141,7 @@ impl Machine {
 
     pub(super) fn away_gateway_message(
         &mut self,
-        says: &GatewaySays,
+        says: &GatewaySays<'_>,
         text: &[u8],
         now: Instant,
         out: &mut Vec<Action>,
@@ -163,7 +163,10 @@ impl Machine {
                 Verdict::Drop
             }
             (Step::Hello(_), GatewaySays::Response { id, ok })
-                if self.client.as_ref().is_some_and(|client| client.id == *id) =>
+                if self
+                    .client
+                    .as_ref()
+                    .is_some_and(|client| *client.id == **id) =>
             {
                 self.hello_answered(*ok, text, now, out)
             }

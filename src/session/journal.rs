@@ -4,8 +4,6 @@
 //! Bounded in number and bytes. The texts hold credentials and users' words: they live in memory
 //! only, are wiped when dropped, and nothing here has `Debug`.
 
-use std::collections::HashMap;
-
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -63,7 +61,8 @@ pub(super) enum Settled {
 /// One session's record.
 #[derive(Default)]
 pub(super) struct Journal {
-    pending: HashMap<Box<str>, Pending>,
+    /// In no order. A client has a handful of these at a time; a search is cheaper than a map.
+    pending: Vec<Pending>,
     standing: Vec<Recorded>,
     connect: Option<Secret>,
     recorded: usize,
@@ -86,7 +85,7 @@ impl Journal {
         self.recorded = 0;
         self.connect = None;
         self.standing = Vec::new();
-        for pending in self.pending.values_mut() {
+        for pending in &mut self.pending {
             pending.text = None;
         }
     }
@@ -107,7 +106,13 @@ impl Journal {
 
     /// Whether a request of this id is followed already.
     pub(super) fn follows(&self, id: &str) -> bool {
-        self.pending.contains_key(id)
+        self.position(id).is_some()
+    }
+
+    fn position(&self, id: &str) -> Option<usize> {
+        self.pending
+            .iter()
+            .position(|pending| &*pending.request.id == id)
     }
 
     /// Follows a request from now on.
@@ -117,22 +122,18 @@ impl Journal {
             (self.recording && repeatable && self.recorded + text.len() <= MAX_RECORDED)
                 .then(|| Secret::new(Box::from(text)));
         self.recorded += text.as_ref().map_or(0, |text| text.len());
-        let id = request.id.clone();
-        self.pending.insert(
-            id,
-            Pending {
-                request,
-                place,
-                asked,
-                text,
-                answered: false,
-            },
-        );
+        self.pending.push(Pending {
+            request,
+            place,
+            asked,
+            text,
+            answered: false,
+        });
     }
 
     /// The message that was still being sent ends here.
     pub(super) fn finish(&mut self, place: Place) {
-        for pending in self.pending.values_mut() {
+        for pending in &mut self.pending {
             if pending.place == Place::Unfinished {
                 pending.place = place;
             }
@@ -141,9 +142,10 @@ impl Journal {
 
     /// The gateway answers `id`.
     pub(super) fn settle(&mut self, id: &str, ok: bool) -> Settled {
-        let Some(pending) = self.pending.remove(id) else {
+        let Some(at) = self.position(id) else {
             return Settled::Unknown;
         };
+        let pending = self.pending.swap_remove(at);
         if let Some(text) = &pending.text {
             self.recorded -= text.len();
         }
@@ -195,15 +197,13 @@ impl Journal {
 
     /// Requests still to be answered, in no order.
     pub(super) fn unanswered(&mut self) -> impl Iterator<Item = &mut Pending> {
-        self.pending
-            .values_mut()
-            .filter(|pending| !pending.answered)
+        self.pending.iter_mut().filter(|pending| !pending.answered)
     }
 
     /// Takes out everything that `gone` says and that we have answered.
     pub(super) fn forget(&mut self, mut gone: impl FnMut(&Pending) -> bool) {
         let recorded = &mut self.recorded;
-        self.pending.retain(|_, pending| {
+        self.pending.retain(|pending| {
             let keep = !gone(pending);
             if !keep && let Some(text) = &pending.text {
                 *recorded -= text.len();

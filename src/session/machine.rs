@@ -125,6 +125,11 @@ impl Machine {
         matches!(&self.state, State::Away(away) if away.is_splicing())
     }
 
+    /// Whether a message may be kept now.
+    pub(super) fn keeps(&self) -> bool {
+        matches!(self.state, State::Away(_)) || self.shutdown.is_some()
+    }
+
     /// Whether messages are looked into at all.
     pub(super) fn reads_messages(&self) -> bool {
         self.policy.is_openclaw()
@@ -422,7 +427,7 @@ impl Machine {
             (Torn::No, _) => {}
         }
         match self.state {
-            State::Opening { .. } => self.greet(true, now, out),
+            State::Opening { .. } => self.greet(true, written, now, out),
             _ => self.hold(written, now, out),
         }
     }
@@ -451,13 +456,16 @@ impl Machine {
             // A gateway that hangs in the middle of a handshake: the client's patience is short.
             State::Opening { answered: false } if self.view.phase == Phase::Hung => {
                 out.push(Action::CloseGateway);
-                self.greet(true, now, out);
+                self.greet(true, u64::MAX, now, out);
             }
             State::Opening { .. } | State::Closing => {}
         }
     }
 
     fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
         if self.stop_at.is_some_and(|at| at <= now) {
             return self.end_for_stop(now, out);
         }
@@ -544,6 +552,9 @@ impl Machine {
 
     /// Closes the client's WebSocket; nothing follows.
     pub(super) fn close(&mut self, close: Close, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
         self.state = State::Closing;
         out.push(Action::DropKept);
         out.push(Action::CloseClient(close));

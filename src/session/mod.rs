@@ -20,6 +20,9 @@ mod registry;
 mod report;
 mod ticket;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

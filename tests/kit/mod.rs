@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod h2;
 pub mod http;
 pub mod net;
+pub mod proxy;
 pub mod raw;
 pub mod wait;
 
@@ -31,5 +32,6 @@ pub use client::{Client, Outcome, Role};
 pub use frame::{Decoder, Frame};
 pub use gateway::{Options, ScriptedGateway, Stop};
 pub use net::Target;
+pub use proxy::Proxy;
 pub use raw::{End, Raw};
-pub use wait::{DEADLINE, within};
+pub use wait::{DEADLINE, ms, within};

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::gateway::ScriptedGateway;
+use super::http;
 use super::net::Target;
-use super::wait::within;
+use super::wait::{ms, within};
 
 /// What differs from the defaults, so that tests are quick and share no port, file or address
 /// budget.
@@ -57,11 +58,48 @@ impl Proxy {
         let certificate = self_signed();
         let config = config(url, certificate.path(), settings);
         let holdline = within("the proxy's start", Holdline::start(config)).await;
-        Self { holdline: holdline.expect("it starts"), _certificate: certificate }
+        Self {
+            holdline: holdline.expect("it starts"),
+            _certificate: certificate,
+        }
     }
 
     pub fn addr(&self) -> SocketAddr {
         self.holdline.https_addrs()[0]
+    }
+
+    /// Where an operator asks.
+    pub fn admin(&self) -> Target {
+        Target::plain(self.holdline.admin_addr().expect("an admin listener"))
+    }
+
+    /// What `/status` says.
+    pub async fn status(&self) -> serde_json::Value {
+        http::get(&self.admin(), "/status", &[]).await.json()
+    }
+
+    /// Waits until the default route's gateway is seen in this state.
+    pub async fn gateway_is(&self, state: &str) {
+        let seen = |status: &serde_json::Value| {
+            let gateways = status["gateways"].as_array().expect("a list");
+            gateways[gateways.len() - 1]["state"] == state
+        };
+        within(&format!("the gateway is {state}"), self.status_until(seen)).await;
+    }
+
+    /// Waits until no session is left, nor anything kept for one.
+    pub async fn is_empty(&self) {
+        let empty = |status: &serde_json::Value| {
+            status["sessions"]["open"] == 0 && status["sessions"]["keptBytes"] == 0
+        };
+        within("the end of all sessions", self.status_until(empty)).await;
+    }
+
+    /// Status is asked for, it does not come by itself.
+    async fn status_until(&self, found: impl Fn(&serde_json::Value) -> bool) {
+        while !found(&self.status().await) {
+            tokio::time::sleep(ms(20)).await;
+        }
     }
 
     /// Where clients dial to.

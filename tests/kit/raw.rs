@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::client::Role;
+use super::client::{Role, request};
 use super::frame::{CLOSE, Decoder, Frame, PING};
 use super::http::Response;
 use super::net::{Io, Target};
@@ -106,7 +106,7 @@ impl Raw {
         let challenge = self.next().await.json();
         assert_eq!(challenge["event"], "connect.challenge");
         let nonce = challenge["payload"]["nonce"].as_str();
-        self.send(&Frame::text(role.connect("connect", nonce).to_string()))
+        self.send(&Frame::text(role.connect("connect", nonce)))
             .await;
         self.next().await.json()
     }
@@ -121,10 +121,21 @@ impl Raw {
         self.io.flush().await.expect("flush");
     }
 
+    /// Writes as much as is taken now; waits until something is.
+    pub async fn write_some(&mut self, bytes: &[u8]) -> usize {
+        self.io.write(bytes).await.expect("write")
+    }
+
+    /// The two directions apart.
+    pub fn split(self) -> (Self, Sender) {
+        let (reader, writer) = tokio::io::split(self.io);
+        let io: Io = Box::new(tokio::io::join(reader, tokio::io::sink()));
+        (Self { io, ..self }, Sender(writer))
+    }
+
     /// Sends a request of the openclaw protocol.
     pub async fn request(&mut self, id: &str, method: &str, params: serde_json::Value) {
-        let request = serde_json::json!({"type":"req","id":id,"method":method,"params":params});
-        self.send(&Frame::text(request.to_string())).await;
+        self.send(&Frame::text(request(id, method, &params))).await;
     }
 
     /// Ends our direction only.
@@ -172,8 +183,9 @@ impl Raw {
     /// Skips frames until one satisfies `wanted`; gives those before it and it.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
         let mut seen = Vec::new();
+        let deadline = tokio::time::Instant::now() + super::wait::DEADLINE;
         loop {
-            match tokio::time::timeout(super::wait::DEADLINE, self.frame_unhurried()).await {
+            match tokio::time::timeout_at(deadline, self.frame_unhurried()).await {
                 Ok(Ok(frame)) => seen.push(frame),
                 Ok(Err(end)) => panic!("{end:?} before {what}; saw {seen:?}"),
                 Err(_) => panic!("no {what}; saw {seen:?}"),
@@ -222,5 +234,15 @@ impl Raw {
     /// Whether bytes of an incomplete frame have arrived.
     pub fn has_partial_frame(&self) -> bool {
         !self.decoder.buffer.is_empty()
+    }
+}
+
+/// The sending half of a [`Raw`].
+pub struct Sender(tokio::io::WriteHalf<Io>);
+
+impl Sender {
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("write");
+        self.0.flush().await.expect("flush");
     }
 }

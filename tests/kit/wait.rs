@@ -95,3 +95,8 @@ fn abridged(value: &impl Debug) -> String {
         None => text,
     }
 }
+
+/// Milliseconds.
+pub const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}

@@ -11,5 +11,19 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod admission;
+mod bounds;
 mod clients_themselves;
-mod gateway_itself;
+mod closes;
+mod corners;
+mod crowd;
+mod draining;
+mod faults;
+mod frames;
+mod generic;
+mod http2;
+mod newcomers;
+mod open_sessions;
+mod operation;
+mod plain_http;
+mod requests;

@@ -162,18 +162,27 @@ impl Role {
     }
 
     /// Its `connect` request in answer to a challenge, or without one.
-    pub fn connect(&self, id: &str, nonce: Option<&str>) -> Value {
+    pub fn connect(&self, id: &str, nonce: Option<&str>) -> String {
         let nonce = nonce.unwrap_or_default();
-        let mut connect = json!({"type":"req","id":id,"method":"connect","params":{
+        let mut params = json!({
             "minProtocol":4,"maxProtocol":4,
             "client":{"id":self.id,"version":"2026.9.6","platform":"Linux x86_64",
                 "mode":self.mode},
             "role":self.role,"scopes":SCOPES,"caps":["tool-events"],
-            "auth":{"token":self.token},"userAgent":self.user_agent,"locale":"en-US"}});
+            "auth":{"token":self.token},"userAgent":self.user_agent,"locale":"en-US"});
         if self.device {
-            connect["params"]["device"] = json!({"id":"d".repeat(64),"publicKey":"key",
+            params["device"] = json!({"id":"d".repeat(64),"publicKey":"key",
                 "signature":sign(nonce),"signedAt":1_795_290_202_130_u64,"nonce":nonce});
         }
-        connect
+        request(id, "connect", &params)
     }
+}
+
+/// A request's text, its members in the order in which the real clients write them.
+pub fn request(id: &str, method: &str, params: &Value) -> String {
+    format!(
+        r#"{{"type":"req","id":{},"method":{},"params":{params}}}"#,
+        json!(id),
+        json!(method)
+    )
 }

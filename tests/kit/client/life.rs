@@ -224,7 +224,7 @@ impl Life {
             }
             Some(Command::Request(id, request)) => {
                 talk.pending.insert(id);
-                let _ = socket.send(Message::text(request.to_string())).await;
+                let _ = socket.send(Message::text(request)).await;
             }
             Some(Command::Send(message)) => drop(socket.send(message).await),
             Some(Command::Close(code)) => {
@@ -329,7 +329,7 @@ impl Life {
         let id = format!("connect-{}-{}", talk.attempt, talk.connects);
         let connect = self.role.connect(&id, nonce);
         talk.connect_id = Some(id);
-        let _ = socket.send(Message::text(connect.to_string())).await;
+        let _ = socket.send(Message::text(connect)).await;
     }
 
     async fn connect_answer(

@@ -6,7 +6,7 @@ mod record;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -14,13 +14,13 @@ use tokio_tungstenite::tungstenite::Message;
 use super::net::Target;
 use super::wait::Shared;
 
-pub use habits::Role;
+pub use habits::{Role, request};
 pub use record::{Disconnect, Outcome, Record, Seen};
 
 /// What a test asks of a running client.
 #[derive(Debug)]
 enum Command {
-    Request(String, Value),
+    Request(String, String),
     Send(Message),
     Close(u16),
 }
@@ -99,7 +99,7 @@ impl Client {
     /// Sends a request; gives its id.
     pub fn send_request(&self, method: &str, params: Value) -> String {
         let id = format!("r{}", self.requests.fetch_add(1, Ordering::Relaxed) + 1);
-        let request = json!({"type":"req","id":id,"method":method,"params":params});
+        let request = request(&id, method, &params);
         let _ = self.commands.send(Command::Request(id.clone(), request));
         id
     }

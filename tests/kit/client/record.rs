@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 /// Everything that the owner of a client could see, in order.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Record {
     /// Whether it has a socket with a `hello-ok` at the moment.
     pub connected: bool,
@@ -40,7 +40,7 @@ pub struct Record {
 }
 
 /// One text frame.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Seen {
     pub at: Instant,
     /// The connection, counted as in [`Record::attempts`].
@@ -82,6 +82,30 @@ impl Outcome {
             Self::Error(error) => error,
             other => panic!("not an error: {other:?}"),
         }
+    }
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "#{} {:.300}", self.attempt, self.value.to_string())
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("frames", &self.frames)
+            .field("connected", &self.connected)
+            .field("attempts", &self.attempts)
+            .field("failed", &self.failed)
+            .field("quiet_retries", &self.quiet_retries)
+            .field("hellos", &self.hellos.len())
+            .field("disconnects", &self.disconnects)
+            .field("lost", &self.lost)
+            .field("gaps", &self.gaps)
+            .field("pings", &self.pings.len())
+            .field("violations", &self.violations)
+            .finish_non_exhaustive()
     }
 }
 

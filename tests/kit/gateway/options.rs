@@ -114,6 +114,8 @@ pub enum UpgradeAnswer {
     Bytes(Vec<u8>),
     /// Nothing, until the client gives up.
     Silence,
+    /// A good 101 and challenge, a byte at a time.
+    Slow,
     /// A good 101, and never a challenge.
     NoChallenge,
     /// A reset in place of an answer.

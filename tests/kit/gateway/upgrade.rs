@@ -37,7 +37,7 @@ pub(super) async fn serve(
     };
     let mut accept = derive_accept_key(head.header("sec-websocket-key").unwrap_or("").as_bytes());
     match answer {
-        UpgradeAnswer::Normal | UpgradeAnswer::NoChallenge => {
+        UpgradeAnswer::Normal | UpgradeAnswer::NoChallenge | UpgradeAnswer::Slow => {
             let client = head
                 .header("x-forwarded-for")
                 .map_or_else(|| peer.ip().to_string(), Into::into);
@@ -50,14 +50,13 @@ pub(super) async fn serve(
                 }
             };
             inner.note(process, seen(101));
-            let silent = matches!(answer, UpgradeAnswer::NoChallenge);
             let socket = WebSocket {
                 inner,
                 process,
                 stream,
                 admission,
             };
-            return socket.run(conn, head, &accept, buffer, silent).await;
+            return socket.run(conn, head, &accept, buffer, &answer).await;
         }
         UpgradeAnswer::Status(status) => {
             inner.note(process, seen(status));
@@ -157,14 +156,21 @@ impl Drop for Listed<'_> {
 }
 
 impl WebSocket<'_> {
-    async fn run(mut self, id: u64, head: Head, accept: &str, buffer: BytesMut, silent: bool) {
+    async fn run(
+        mut self,
+        id: u64,
+        head: Head,
+        accept: &str,
+        buffer: BytesMut,
+        answer: &UpgradeAnswer,
+    ) {
         let nonce = format!(
             "c0ffee00-0000-4000-8000-{:06}{id:06}",
             self.inner.addr.port()
         );
         let mut first = switching(&head, accept).into_bytes();
         let openclaw = self.inner.options.protocol == Protocol::Openclaw;
-        if openclaw && !silent {
+        if openclaw && !matches!(answer, UpgradeAnswer::NoChallenge) {
             let challenge = json!({"type":"event","event":"connect.challenge","payload":{
                 "nonce":nonce,"ts":1_795_290_202_130_u64,
                 "capabilities":["model-catalog-snapshot"]}});
@@ -174,7 +180,10 @@ impl WebSocket<'_> {
             self.admission = None;
         }
         let (conn, outgoing) = Conn::new(id, nonce, head);
-        conn.send_bytes(first);
+        match answer {
+            UpgradeAnswer::Slow => conn.send_slowly(first, 1, std::time::Duration::from_millis(1)),
+            _ => conn.send_bytes(first),
+        }
         self.process.conns.lock().unwrap().insert(id, conn.clone());
         let _listed = Listed(self.process, id);
         self.inner.journal.change(|_| ());

@@ -1,0 +1,51 @@
+//! The machine under random lives: whatever happens, in whatever order, the promises hold.
+//!
+//! A small world stands in for the pump and both ends: it hands the machine only events that the
+//! pump could hand it, and keeps a ledger of what every request has become.
+
+mod world;
+
+use proptest::prelude::*;
+
+use world::{Step, World};
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u8..6, 0u8..4).prop_map(|(id, kind)| Step::Ask { id, kind }),
+        4 => any::<prop::sample::Index>().prop_map(Step::Answer),
+        3 => Just(Step::Write),
+        3 => Just(Step::NumberedEvent),
+        2 => Just(Step::Lose),
+        1 => Just(Step::Shutdown),
+        1 => prop::sample::select(vec![1000u16, 1001, 1008, 1012, 1013, 4008])
+            .prop_map(Step::GatewayClose),
+        1 => Just(Step::ClientClose),
+        4 => prop::sample::select(vec![0u8, 1, 2, 3, 4]).prop_map(Step::Phase),
+        4 => Just(Step::Turn),
+        4 => any::<bool>().prop_map(Step::Dialled),
+        4 => Just(Step::Challenge),
+        4 => (0u8..4).prop_map(Step::Hello),
+        2 => Just(Step::Connect),
+        3 => (0u32..8000).prop_map(Step::Wait),
+        1 => Just(Step::Stop),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn no_life_breaks_a_promise(
+        client in 0u8..5,
+        resume in 0u8..5,
+        greeted in any::<bool>(),
+        steps in prop::collection::vec(any_step(), 1..120),
+    ) {
+        let mut world = World::new(client, resume, greeted);
+        for step in steps {
+            world.step(step);
+            world.check();
+        }
+        world.finish();
+    }
+}

@@ -1,0 +1,592 @@
+//! Pump, client and gateway for the machine under test, and the ledger of requests.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proptest::sample::Index;
+use tokio::time::Instant;
+
+use super::super::event::{Action, Event, Torn, Verdict};
+use super::super::machine::{Machine, State};
+use super::super::policy::Policy;
+use crate::config::{ProtocolKind, Resume};
+use crate::gateway::{Evidence, Phase, Reason, View};
+use crate::protocol::openclaw::{GatewaySays, gateway_says};
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Ask { id: u8, kind: u8 },
+    Answer(Index),
+    Write,
+    NumberedEvent,
+    Lose,
+    Shutdown,
+    GatewayClose(u16),
+    ClientClose,
+    Phase(u8),
+    Turn,
+    Dialled(bool),
+    Challenge,
+    Hello(u8),
+    Connect,
+    Wait(u32),
+    Stop,
+}
+
+/// A request in the ledger.
+#[derive(Debug, Default)]
+struct Asked {
+    mutating: bool,
+    /// Times that its last byte went into a gateway's socket.
+    delivered: u32,
+    /// Answers that the client got.
+    answers: u32,
+    /// What we told the client about it, if it was we who answered.
+    told: Option<String>,
+}
+
+pub(super) struct World {
+    machine: Machine,
+    now: Instant,
+    view: View,
+    has_gateway: bool,
+    queued: u64,
+    written: u64,
+    /// Ids in the stream to the gateway, with the offset of their end.
+    stream: Vec<(u64, String)>,
+    /// Ids that the gateway has whole and has not answered.
+    at_gateway: Vec<String>,
+    kept: Vec<(u64, String)>,
+    kept_bytes: u64,
+    ledger: HashMap<String, Asked>,
+    next: u32,
+    turn_wanted: bool,
+    dial_wanted: bool,
+    client_closed: bool,
+    closed: bool,
+    client_kind: u8,
+    connected: bool,
+    seq: u64,
+    numbers: Vec<u64>,
+}
+
+const ROOM: u64 = 2000;
+
+fn hello(scopes: &str) -> String {
+    format!(
+        r#"{{"type":"res","id":"c","ok":true,"payload":{{"type":"hello-ok","protocol":4,"auth":{{"role":"operator","scopes":[{scopes}]}}}}}}"#
+    )
+}
+
+impl World {
+    pub(super) fn new(client: u8, resume: u8, greeted: bool) -> Self {
+        let now = Instant::now();
+        let resume = match resume {
+            0 => Resume::Auto,
+            1 => Resume::Replay,
+            2 => Resume::Reconnect,
+            3 => Resume::Off,
+            _ => Resume::Auto,
+        };
+        let second = Duration::from_secs(1);
+        let policy = Policy {
+            protocol: ProtocolKind::Openclaw,
+            resume,
+            max: 60 * second,
+            handshake: 12 * second,
+            notice_after: second / 2,
+            notice_every: 5 * second,
+            repeat_requests: true,
+        };
+        let view = view_at(now, if greeted { Phase::Down } else { Phase::Ready }, 1);
+        let mut actions = Vec::new();
+        let machine = if greeted {
+            Machine::greeted(policy, view, now, &mut actions)
+        } else {
+            Machine::opened(policy, view)
+        };
+        let mut world = Self {
+            machine,
+            now,
+            view,
+            has_gateway: !greeted,
+            queued: 0,
+            written: 0,
+            stream: Vec::new(),
+            at_gateway: Vec::new(),
+            kept: Vec::new(),
+            kept_bytes: 0,
+            ledger: HashMap::new(),
+            next: 0,
+            turn_wanted: false,
+            dial_wanted: false,
+            client_closed: false,
+            closed: false,
+            client_kind: client,
+            connected: false,
+            seq: 0,
+            numbers: Vec::new(),
+        };
+        world.perform(actions);
+        world
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        if self.closed {
+            // The pump feeds nothing that could lead anywhere; time may still pass.
+            return self.feed_quietly(&step);
+        }
+        match step {
+            Step::Ask { id, kind } => self.ask(id, kind),
+            Step::Answer(index) => self.answer(&index),
+            Step::Write => self.write(),
+            Step::NumberedEvent => self.numbered(),
+            Step::Lose => self.lose(Torn::No),
+            Step::Shutdown => {
+                self.seq += 1;
+                let text = format!(
+                    r#"{{"type":"event","event":"shutdown","payload":{{}},"seq":{}}}"#,
+                    self.seq
+                );
+                self.gateway(&text);
+            }
+            Step::GatewayClose(code) => self.gateway_close(code),
+            Step::ClientClose => {
+                self.client_closed = true;
+                self.feed(Event::ClientClose { code: Some(1000) });
+            }
+            Step::Phase(phase) => self.phase(phase),
+            Step::Turn if self.turn_wanted => {
+                self.turn_wanted = false;
+                self.feed(Event::Turn);
+            }
+            Step::Dialled(ok) if self.dial_wanted => self.dialled(ok),
+            Step::Challenge => {
+                self.gateway(
+                    r#"{"type":"event","event":"connect.challenge","payload":{"nonce":"n"}}"#,
+                );
+            }
+            Step::Hello(kind) => self.hello(kind),
+            Step::Connect => self.connect(),
+            Step::Wait(ms) => self.wait(ms),
+            Step::Stop => {
+                let at = self.now + Duration::from_secs(3);
+                self.feed(Event::Stop { at });
+            }
+            Step::Turn | Step::Dialled(_) => {}
+        }
+    }
+
+    fn feed_quietly(&mut self, step: &Step) {
+        let event = match step {
+            Step::Phase(_) => Event::View(self.view),
+            Step::Wait(_) => Event::Tick,
+            Step::Turn => Event::Turn,
+            Step::Lose => Event::GatewayLost {
+                reason: Reason::Reset,
+                written: 0,
+                torn: Torn::No,
+            },
+            Step::Ask { .. } => Event::ClientMessage {
+                text: br#"{"type":"req","id":"late","method":"chat.send"}"#,
+                end: Some(1),
+                kept: Some(1),
+            },
+            _ => return,
+        };
+        let mut actions = Vec::new();
+        let verdict = self.machine.on(event, self.now, &mut actions);
+        assert_ne!(verdict, Verdict::Keep, "nothing is kept after a close");
+        let loud: Vec<_> = actions
+            .iter()
+            .filter(|action| !matches!(action, Action::Report(_) | Action::Count(_)))
+            .collect();
+        assert!(loud.is_empty(), "acted after its close: {loud:?}");
+    }
+
+    // === the client ===
+
+    fn connect(&mut self) {
+        if self.connected && !self.machine.is_opening() {
+            return;
+        }
+        self.connected = true;
+        let params = match self.client_kind {
+            0 => r#"{"client":{"id":"gateway-client"}}"#,
+            1 => r#"{"client":{"id":"gateway-client"},"device":{"id":"d"}}"#,
+            2 => r#"{"client":{"id":"openclaw-control-ui"},"device":{"id":"d"}}"#,
+            3 => r#"{"client":{"id":"x"},"device":{"id":"d"},"userAgent":"openclaw-node/1"}"#,
+            _ => r#"{"client":{"id":"openclaw-control-ui"}}"#,
+        };
+        let text = format!(r#"{{"type":"req","id":"c","method":"connect","params":{params}}}"#);
+        self.client(&text);
+    }
+
+    fn ask(&mut self, id: u8, kind: u8) {
+        if !self.connected {
+            return;
+        }
+        let method = match kind {
+            0 => "chat.send",
+            1 => "sessions.list",
+            2 => "sessions.subscribe",
+            _ => "chat.startup",
+        };
+        self.next += 1;
+        let id = format!("{id}-{}", self.next);
+        let asked = Asked {
+            mutating: matches!(kind, 0 | 3),
+            ..Asked::default()
+        };
+        self.ledger.insert(id.clone(), asked);
+        let text = format!(r#"{{"type":"req","id":"{id}","method":"{method}","params":{{}}}}"#);
+        self.client(&text);
+    }
+
+    fn client(&mut self, text: &str) {
+        let length = text.len() as u64;
+        let end = self.has_gateway.then_some(self.queued + length);
+        let kept = (self.kept_bytes + length <= ROOM).then_some(self.kept_bytes + length);
+        let id = id_of(text);
+        match self.feed(Event::ClientMessage {
+            text: text.as_bytes(),
+            end,
+            kept,
+        }) {
+            Verdict::Forward => {
+                assert!(self.has_gateway, "forwarded to nobody: {text}");
+                self.queued += length;
+                self.stream.push((self.queued, id));
+            }
+            Verdict::Keep => {
+                assert!(kept.is_some(), "kept without room");
+                self.kept_bytes += length;
+                self.kept.push((self.kept_bytes, id));
+            }
+            Verdict::Drop => {}
+        }
+    }
+
+    // === the gateway ===
+
+    /// The socket takes everything that is queued.
+    fn write(&mut self) {
+        if !self.has_gateway {
+            return;
+        }
+        self.written = self.queued;
+        for (_, id) in std::mem::take(&mut self.stream) {
+            if let Some(asked) = self.ledger.get_mut(&id) {
+                asked.delivered += 1;
+                assert!(
+                    !asked.mutating || asked.delivered == 1,
+                    "a mutating request was sent twice: {id}"
+                );
+                assert!(
+                    asked.told.as_deref() != Some("not_started"),
+                    "told not_started, then sent: {id}"
+                );
+            }
+            self.at_gateway.push(id);
+        }
+    }
+
+    fn answer(&mut self, index: &Index) {
+        if self.at_gateway.is_empty() || !self.has_gateway {
+            return;
+        }
+        let id = self
+            .at_gateway
+            .swap_remove(index.index(self.at_gateway.len()));
+        if id != "c" {
+            self.gateway(&format!(
+                r#"{{"type":"res","id":"{id}","ok":true,"payload":{{}}}}"#
+            ));
+        }
+    }
+
+    fn hello(&mut self, kind: u8) {
+        let Some(at) = self.at_gateway.iter().position(|id| id == "c") else {
+            return;
+        };
+        self.at_gateway.swap_remove(at);
+        match kind {
+            0 | 1 => self.gateway(&hello(r#""a","b""#)),
+            2 => self.gateway(&hello(r#""a""#)),
+            _ => self.gateway(
+                r#"{"type":"res","id":"c","ok":false,"error":{"code":"UNAVAILABLE","retryable":true}}"#,
+            ),
+        }
+    }
+
+    fn numbered(&mut self) {
+        self.seq += 1;
+        let text = format!(
+            r#"{{"type":"event","event":"tick","payload":{{}},"seq":{}}}"#,
+            self.seq
+        );
+        self.gateway(&text);
+    }
+
+    fn gateway(&mut self, text: &str) {
+        if !self.has_gateway {
+            return;
+        }
+        if self.feed(Event::GatewayMessage(text.as_bytes())) == Verdict::Forward {
+            self.client_hears(text, false);
+        }
+    }
+
+    fn gateway_close(&mut self, code: u16) {
+        if !self.has_gateway {
+            return;
+        }
+        let (written, inside) = (self.written, false);
+        let event = Event::GatewayClose {
+            code: Some(code),
+            written,
+            inside,
+        };
+        if self.feed(event) == Verdict::Forward {
+            // Both sides know that it is over.
+            self.closed = true;
+        }
+    }
+
+    fn lose(&mut self, torn: Torn) {
+        if !self.has_gateway {
+            return;
+        }
+        let written = self.written;
+        self.detach();
+        self.feed(Event::GatewayLost {
+            reason: Reason::Reset,
+            written,
+            torn,
+        });
+    }
+
+    fn detach(&mut self) {
+        self.has_gateway = false;
+        self.dial_wanted = false;
+        self.stream.clear();
+        self.at_gateway.clear();
+        self.queued = 0;
+        self.written = 0;
+        self.seq = 0;
+    }
+
+    fn dialled(&mut self, ok: bool) {
+        self.dial_wanted = false;
+        self.has_gateway = ok;
+        self.feed(Event::Dialled(if ok {
+            Ok(())
+        } else {
+            Err(Reason::Refused)
+        }));
+    }
+
+    fn phase(&mut self, phase: u8) {
+        let phase = match phase {
+            0 => Phase::Down,
+            1 => Phase::Starting,
+            2 => Phase::Hung,
+            3 => Phase::Draining,
+            _ => Phase::Ready,
+        };
+        let generation = self.view.generation + u64::from(phase == Phase::Ready);
+        self.view = view_at(self.now, phase, generation);
+        self.feed(Event::View(self.view));
+    }
+
+    fn wait(&mut self, ms: u32) {
+        let until = self.now + Duration::from_millis(u64::from(ms));
+        for _ in 0..1000 {
+            match self.machine.deadline() {
+                Some(at) if at <= until && !self.closed => {
+                    self.now = self.now.max(at);
+                    self.feed(Event::Tick);
+                    let again = self.machine.deadline();
+                    assert!(
+                        self.closed || again.is_none_or(|again| again > self.now),
+                        "the timer stands still at {at:?}"
+                    );
+                }
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    // === the pump ===
+
+    fn feed(&mut self, event: Event<'_>) -> Verdict {
+        let mut actions = Vec::new();
+        let verdict = self.machine.on(event, self.now, &mut actions);
+        self.perform(actions);
+        verdict
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            assert!(
+                !self.closed
+                    || matches!(
+                        action,
+                        Action::CloseGateway | Action::Count(_) | Action::Report(_)
+                    ),
+                "acted after its close: {action:?}"
+            );
+            match action {
+                Action::SayToClient(text) => self.client_hears(&text, true),
+                Action::SayToGateway(text) => {
+                    if self.has_gateway {
+                        let id = id_of(&String::from_utf8_lossy(&text.0));
+                        self.queued += text.0.len() as u64;
+                        self.stream.push((self.queued, id));
+                    }
+                }
+                Action::SendKept => {
+                    if self.has_gateway {
+                        self.machine.kept_sent_at(self.queued);
+                        for (end, id) in std::mem::take(&mut self.kept) {
+                            self.stream.push((self.queued + end, id));
+                        }
+                        self.queued += std::mem::take(&mut self.kept_bytes);
+                    }
+                }
+                Action::DropKept => {
+                    self.kept.clear();
+                    self.kept_bytes = 0;
+                }
+                Action::CloseClient(close) => {
+                    assert!(close.code != 1008, "down is never final");
+                    self.closed = true;
+                }
+                Action::Abort => self.closed = true,
+                Action::CloseGateway => self.detach(),
+                Action::TakeTurn { .. } => self.turn_wanted = true,
+                Action::Dial => {
+                    assert!(!self.has_gateway, "dialled beside a connection");
+                    self.dial_wanted = true;
+                }
+                Action::Report(evidence) => self.report(evidence),
+                Action::Count(_) => {}
+            }
+        }
+    }
+
+    fn report(&mut self, evidence: Evidence) {
+        let phase = match evidence {
+            Evidence::Lost(_) => Phase::Down,
+            Evidence::Shutdown => Phase::Draining,
+            Evidence::Starting => Phase::Starting,
+        };
+        if self.view.phase == Phase::Ready {
+            self.view = view_at(self.now, phase, self.view.generation);
+        }
+        let mut actions = Vec::new();
+        self.machine
+            .on(Event::View(self.view), self.now, &mut actions);
+        self.perform(actions);
+    }
+
+    fn client_hears(&mut self, text: &str, ours: bool) {
+        match gateway_says(text.as_bytes()) {
+            GatewaySays::Response { id, .. } if &*id != "c" => {
+                let asked = self.ledger.get_mut(&*id);
+                let asked = asked.unwrap_or_else(|| panic!("an answer nobody asked for: {text}"));
+                asked.answers += 1;
+                assert_eq!(asked.answers, 1, "answered twice: {id}");
+                if ours {
+                    let frame: serde_json::Value = serde_json::from_str(text).unwrap();
+                    let told = frame["error"]["details"]["execution"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned();
+                    assert!(
+                        told != "not_started" || asked.delivered == 0 || !asked.mutating,
+                        "told not_started, but it was delivered: {id}"
+                    );
+                    asked.told = Some(told);
+                }
+            }
+            GatewaySays::Event { seq: Some(seq) } | GatewaySays::Shutdown { seq: Some(seq) } => {
+                self.numbers.push(seq);
+            }
+            _ => {}
+        }
+    }
+
+    // === promises ===
+
+    pub(super) fn check(&self) {
+        assert!(self.kept_bytes <= ROOM, "kept more than allowed");
+        if self.closed {
+            assert!(
+                self.client_closed || matches!(self.machine.state, State::Closing),
+                "closed, but the machine goes on"
+            );
+        }
+        if matches!(self.machine.state, State::Away(_)) && !self.closed {
+            assert!(self.machine.deadline().is_some(), "waits without an end");
+            let replays = self.machine.journal.connect().is_some();
+            for (id, asked) in &self.ledger {
+                let may_wait = replays && (!asked.mutating || self.is_kept(id));
+                assert!(
+                    may_wait || asked.answers == 1,
+                    "held without a word: {id} {asked:?}"
+                );
+            }
+        }
+    }
+
+    fn is_kept(&self, id: &str) -> bool {
+        self.kept.iter().any(|(_, kept)| kept == id)
+    }
+
+    /// Lets enough time pass: nothing may be left without an answer on a session that still waits.
+    pub(super) fn finish(&mut self) {
+        self.wait(70_000);
+        self.check();
+        if !matches!(self.machine.state, State::Away(_)) && !self.closed {
+            return;
+        }
+        let ended_by_us = self.closed && !self.client_closed;
+        for (id, asked) in &self.ledger {
+            assert!(
+                !ended_by_us
+                    || asked.answers == 1
+                    || self.machine.hello.is_none()
+                    || self.gave_up(),
+                "closed with an unanswered request: {id} {asked:?}"
+            );
+        }
+    }
+
+    /// The gateway itself ended the session for good: its requests are its own affair.
+    fn gave_up(&self) -> bool {
+        self.has_gateway
+    }
+}
+
+fn view_at(now: Instant, phase: Phase, generation: u64) -> View {
+    let ready = phase == Phase::Ready;
+    View {
+        phase,
+        since: now,
+        outage_since: (!ready).then_some(now),
+        reason: (!ready).then_some(Reason::Refused),
+        attempt: u32::from(!ready),
+        expected: None,
+        expected_starting: Some(Duration::from_secs(3)),
+        crash_loop: None,
+        generation,
+    }
+}
+
+fn id_of(text: &str) -> String {
+    let frame: serde_json::Value = serde_json::from_str(text).unwrap();
+    frame["id"].as_str().unwrap_or_default().to_owned()
+}
