@@ -4,11 +4,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::resolve::Resolver;
 use super::state::Reason;
 use crate::config::Upstream;
+
+/// Silence after which TCP asks whether the gateway's host is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// How often it asks.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How long sent bytes may stay unacknowledged: a host that vanished says nothing. Longer than
+/// any hang that a gateway comes back from.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 
 /// Why no connection came about. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +107,12 @@ async fn connect(ip: IpAddr, port: u16) -> Result<TcpStream, DialError> {
     let connected = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        let keepalive = TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(PROBE_EVERY);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
         Ok(stream)
     };
     connected

@@ -127,10 +127,19 @@ pub struct View {
 }
 
 impl View {
-    /// Whether nothing that is sent to it now will be answered: a probe has confirmed it.
+    /// Whether nothing that is sent to it now will be answered, though connections stand: it
+    /// hangs, or its host has gone. A port that merely refuses says nothing of the connections
+    /// that a closing process still serves.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.phase == Phase::Hung || (self.phase == Phase::Down && self.attempt > 0)
+        match self.phase {
+            Phase::Hung => true,
+            Phase::Down => {
+                self.attempt > 0
+                    && matches!(self.reason, Some(Reason::Timeout | Reason::Unreachable))
+            }
+            Phase::Ready | Phase::Starting | Phase::Draining => false,
+        }
     }
 
     /// How long clients should wait before they ask again.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::rescue::{Execution, millis};
-use crate::gateway::View;
+use crate::gateway::{Phase, View};
 
 /// Shown as the expected length of an outage until one was seen.
 pub const UNKNOWN_OUTAGE: Duration = Duration::from_secs(15);
@@ -53,8 +53,14 @@ impl Resumed {
 pub fn gateway_down(view: &View, lost: Instant, now: Instant) -> String {
     let since = view.outage_since.unwrap_or(lost).min(now);
     let down = now.saturating_duration_since(since);
+    // Back already, only this session's turn has not come: to its client that is still a start.
+    let state = if view.phase == Phase::Ready {
+        Phase::Starting
+    } else {
+        view.phase
+    };
     json!({"type": "event", "event": "gateway.down", "payload": {
-        "state": view.phase.as_str(),
+        "state": state.as_str(),
         "reason": view.reason.map(|reason| reason.as_str()),
         "since": unix_ms().saturating_sub(millis(down)),
         "downMs": millis(down),

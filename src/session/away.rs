@@ -153,8 +153,10 @@ impl Machine {
         self.journal.forget(|pending| pending.answered);
         let until = now + self.policy.handshake;
         let mut away = Away::new(Way::Greet, now, until, now + self.policy.notice_every);
-        // A greeted client learns at once what it waits for.
-        self.notice(now, now, out);
+        if self.view.phase != Phase::Ready {
+            // A greeted client learns at once what it waits for.
+            self.notice(now, now, out);
+        }
         away.since = self.view.outage_since.unwrap_or(now).min(now);
         self.state = State::Away(Box::new(away));
     }

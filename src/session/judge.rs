@@ -95,13 +95,10 @@ impl Pump {
             .fin
             .then(|| self.queued_to_gateway() + ahead + header.total());
         // A fragmented message's length is not known: it is only kept where order is all.
-        let kept = if self.machine.is_splicing() {
-            Some(self.kept.len() as u64)
-        } else {
-            header
-                .fin
-                .then(|| self.room_to_keep(header.total()))
-                .flatten()
+        let kept = match (self.machine.is_splicing(), self.machine.keeps()) {
+            (true, _) => Some(self.kept.len() as u64),
+            (false, true) if header.fin => self.kept.reserve(header.total()),
+            (false, _) => None,
         };
         let verdict = TEXT.with_borrow_mut(|text| {
             text.clear();
@@ -114,6 +111,9 @@ impl Pump {
                 &mut self.actions,
             )
         });
+        if verdict != Verdict::Keep {
+            self.kept.release();
+        }
         self.client_message = verdict;
         self.act();
         verdict

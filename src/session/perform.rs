@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::event::{Action, Event, Verdict};
 use super::open::redial;
 use super::pump::{LINGER, MAX_DEFERRED, Pump};
+use crate::protocol::rescue::Cause;
 use crate::ws::close::Close;
 use crate::ws::frame::{Opcode, write_client_frame, write_server_frame};
 
@@ -107,8 +108,7 @@ impl Pump {
     fn send_kept(&mut self) {
         if let Some(gateway) = &mut self.gateway {
             self.machine.kept_sent_at(gateway.queued());
-            gateway.queue(&self.kept);
-            self.drop_kept();
+            gateway.queue(&self.kept.take());
             // A message whose beginning was kept goes on over the new connection.
             if self.client_message == Verdict::Keep {
                 self.client_message = Verdict::Forward;
@@ -117,26 +117,19 @@ impl Pump {
     }
 
     fn drop_kept(&mut self) {
-        let kept = std::mem::take(&mut self.kept);
-        self.admitted.sessions().unkeep(kept.len());
+        self.kept.take();
         if self.client_message == Verdict::Keep {
             self.client_message = Verdict::Drop;
         }
     }
 
-    /// Keeps a frame, in room that was reserved or bounded before.
+    /// Keeps a piece of the client's stream.
     pub(super) fn keep(&mut self, raw: &[u8]) {
-        if self.admitted.sessions().keep(raw.len(), usize::MAX) {
-            self.kept.extend_from_slice(raw);
+        if !self.kept.push(raw) {
+            let close = Cause::HoldBufferFull.answer(self.now).close;
+            self.machine.close(close, &mut self.actions);
+            self.act();
         }
-    }
-
-    /// Where `more` bytes would end among the kept ones, if there is room for them.
-    pub(super) fn room_to_keep(&self, more: u64) -> Option<u64> {
-        let hold = &self.line.hold;
-        let end = self.kept.len() as u64 + more;
-        let total = self.admitted.sessions().kept() as u64 + more;
-        (end <= hold.buffer as u64 && total <= hold.buffer_total as u64).then_some(end)
     }
 
     /// Lets go of the gateway's connection; what the client was sending to it ends here.

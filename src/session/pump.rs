@@ -22,7 +22,7 @@ use super::leg::{Leg, Read, SCRATCH};
 use super::machine::{Machine, State};
 use super::open::{Agreed, Upstream};
 use super::policy::Policy;
-use super::registry::Admitted;
+use super::registry::{Admitted, Kept};
 use super::report::Report;
 use super::ticket::Ticket;
 use super::{Line, Opening};
@@ -65,7 +65,7 @@ pub(super) struct Pump {
     /// ... and of the gateway's.
     pub(super) gateway_message: Verdict,
     /// The client's frames for the next connection.
-    pub(super) kept: Vec<u8>,
+    pub(super) kept: Kept,
     pub(super) actions: Vec<Action>,
     pub(super) now: Instant,
     pub(super) report: Report,
@@ -149,13 +149,13 @@ impl Pump {
         let mut pump = Self {
             report: Report::new(&line, ip, now),
             ping_at: line.limits.ping_every.map(|every| now + every),
+            kept: opening.admitted.kept(&line.hold),
             line,
             machine,
             client: Leg::new(client, cutter, &read),
             gateway: None,
             client_message: Verdict::Drop,
             gateway_message: Verdict::Drop,
-            kept: Vec::new(),
             actions,
             now,
             ping: None,
@@ -397,7 +397,7 @@ impl Pump {
     }
 
     fn listens_to_client(&self) -> bool {
-        let full = self.kept.len() >= self.line.hold.buffer && self.machine.is_splicing();
+        let full = self.kept.is_full() && self.machine.is_splicing();
         let backed_up = self
             .gateway
             .as_ref()

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Limits;
+use crate::config::{Hold, Limits};
 use crate::protocol::rescue::Cause;
 
 /// All sessions of a running proxy.
@@ -61,18 +61,13 @@ impl Sessions {
             .total
     }
 
-    /// Reserves room for kept client bytes under the limit for all; whether there was any.
-    pub(super) fn keep(&self, bytes: usize, limit: usize) -> bool {
+    /// Reserves room under the limit for all; whether there was any.
+    fn reserve(&self, bytes: usize, limit: usize) -> bool {
         self.kept
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
                 kept.checked_add(bytes).filter(|sum| *sum <= limit)
             })
             .is_ok()
-    }
-
-    /// Gives room back.
-    pub(super) fn unkeep(&self, bytes: usize) {
-        self.kept.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Client bytes kept in all.
@@ -88,9 +83,15 @@ impl Admitted {
         self.ip
     }
 
-    /// The proxy's sessions.
-    pub(super) fn sessions(&self) -> &Sessions {
-        &self.sessions
+    /// An empty store for what this session's client says while nobody hears it.
+    pub(super) fn kept(&self, hold: &Hold) -> Kept {
+        Kept {
+            sessions: Arc::clone(&self.sessions),
+            bytes: Vec::new(),
+            reserved: 0,
+            limit: hold.buffer,
+            limit_of_all: hold.buffer_total,
+        }
     }
 }
 
@@ -108,5 +109,102 @@ impl Drop for Admitted {
                 open.per_ip.remove(&self.ip);
             }
         }
+    }
+}
+
+/// The client's frames for its next connection, within its own limit and that for all.
+#[derive(Debug)]
+pub(super) struct Kept {
+    sessions: Arc<Sessions>,
+    bytes: Vec<u8>,
+    /// Counted for us among all; at least what is kept.
+    reserved: usize,
+    limit: usize,
+    limit_of_all: usize,
+}
+
+impl Kept {
+    /// Reserves room for a whole frame; gives where it would end.
+    pub(super) fn reserve(&mut self, frame: u64) -> Option<u64> {
+        let frame = usize::try_from(frame).ok()?;
+        let end = self.bytes.len().checked_add(frame)?;
+        (end <= self.limit && self.grow(end)).then_some(end as u64)
+    }
+
+    /// Gives back what is reserved and was not used.
+    pub(super) fn release(&mut self) {
+        let unused = self.reserved - self.bytes.len();
+        self.reserved -= unused;
+        self.sessions.kept.fetch_sub(unused, Ordering::Relaxed);
+    }
+
+    /// Keeps bytes; whether the limit for all allowed it.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.grow(self.bytes.len() + bytes.len());
+        if fits {
+            self.bytes.extend_from_slice(bytes);
+        }
+        fits
+    }
+
+    /// Everything, in order.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.release();
+        bytes
+    }
+
+    /// Bytes kept.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the session's own limit is reached.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= self.limit
+    }
+
+    fn grow(&mut self, to: usize) -> bool {
+        let more = to.saturating_sub(self.reserved);
+        let fits = more == 0 || self.sessions.reserve(more, self.limit_of_all);
+        if fits {
+            self.reserved += more;
+        }
+        fits
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn kept_bytes_are_counted_until_they_are_gone() {
+        let config = config::parse("[hold]\nbuffer = \"10B\"\nbuffer_total = \"12B\"", "t");
+        let config = config.unwrap().config;
+        let sessions = Arc::new(Sessions::default());
+        let ip = [10, 0, 0, 1].into();
+        let admitted = sessions.admit(ip, &config.limits).unwrap();
+        let (mut one, mut two) = (admitted.kept(&config.hold), admitted.kept(&config.hold));
+        assert_eq!(one.reserve(11), None, "over its own limit");
+        assert_eq!(one.reserve(8), Some(8));
+        assert!(one.push(b"12345678") && sessions.kept() == 8);
+        assert_eq!(two.reserve(5), None, "over the limit for all");
+        assert_eq!(two.reserve(4), Some(4));
+        two.release();
+        assert_eq!(sessions.kept(), 8);
+        assert_eq!(one.take(), b"12345678");
+        assert!(two.push(b"abc"));
+        drop((one, two));
+        assert_eq!(sessions.kept(), 0);
+        drop(admitted);
+        assert_eq!(sessions.count(), 0);
     }
 }

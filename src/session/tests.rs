@@ -3,7 +3,6 @@
 //! A small world stands in for the pump and both ends: it hands the machine only events that the
 //! pump could hand it, and keeps a ledger of what every request has become.
 
-mod scenes;
 mod world;
 
 use proptest::prelude::*;

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use serde_json::json;
 
 use crate::kit::gateway::{Options, ScriptedGateway, Startupz, Stop, UpgradeAnswer};
-use crate::kit::{Client, Proxy, Raw, Role, ms};
+use crate::kit::{Client, Outcome, Proxy, Raw, Role, ms};
 
 async fn back(gateway: &ScriptedGateway) {
     gateway.begin_starting().await;
@@ -248,10 +248,15 @@ async fn a_gateway_that_stops_listening_but_keeps_its_connections_cuts_nobody() 
     let client = Client::connected(Role::backend(), proxy.target()).await;
     gateway.stop_listening();
     proxy.gateway_is("down").await;
-    client
-        .request("config.set", json!({"name": "still"}))
-        .await
-        .ok();
+    let outcome = client.request("config.set", json!({"name": "still"})).await;
+    let executed = gateway.journal().executions("still");
+    match outcome {
+        Outcome::Ok(_) => assert_eq!(executed, 1),
+        Outcome::Error(error) => {
+            assert_eq!(error["details"]["execution"], "not_started", "{error}");
+            assert_eq!(executed, 0);
+        }
+        Outcome::Lost => panic!("cut off"),
+    }
     client.record().assert_untouched();
-    assert_eq!(gateway.journal().executions("still"), 1);
 }

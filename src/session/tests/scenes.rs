@@ -1,1 +1,0 @@
-//! Single lives worth telling.
