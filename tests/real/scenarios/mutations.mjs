@@ -15,7 +15,7 @@ import { now, pause, until } from "../lib/time.mjs";
 export const scenarios = [
   { name: "mutations-official", quick: true, compare: true, run: (stage) => mutations(stage, { device: true }) },
   { name: "mutations-backend", quick: true, compare: true, run: (stage) => mutations(stage, { device: false }) },
-  { name: "mutations-long-outage", run: (stage) => mutations(stage, { device: false, away: 40_000 }) },
+  { name: "mutations-long-outage", quick: true, run: (stage) => mutations(stage, { device: false, away: 32_000 }) },
   { name: "mutations-unanswered", quick: true, road: { tapped: true }, run: unanswered },
 ];
 
