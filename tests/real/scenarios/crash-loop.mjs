@@ -1,5 +1,5 @@
-// A gateway that dies again and again a second into its start, five times in a
-// row: what a broken configuration or too little memory looks like.
+// A gateway that dies again and again some seconds into its start, five times in
+// a row: what a broken configuration or too little memory looks like.
 // Proves: to its clients it is one restart, and they are told that it is a
 // crash loop and not just a restart.
 
@@ -10,7 +10,7 @@ import { now, pause, until } from "../lib/time.mjs";
 
 const KILLS = 5;
 /** How long a start lives after its port is open. */
-const LIFE = 1000;
+const LIFE = 2500;
 
 export const scenarios = [{ name: "crash-loop", quick: true, compare: true, run }];
 
