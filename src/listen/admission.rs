@@ -5,13 +5,14 @@
 //! forgotten, since it would be admitted anyway.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::network::network_of;
 use crate::observe::Metrics;
 use crate::observe::labels::Refusal;
 
@@ -81,7 +82,7 @@ impl Admission {
         quota: Quota,
         now: Instant,
     ) -> Result<Open, Refusal> {
-        let address = bucket_of(client);
+        let address = network_of(client);
         let admitted = self.lock().admit(address, quota, now);
         match admitted {
             Ok(()) => Ok(self.open(Some(address))),
@@ -186,15 +187,6 @@ impl Entry {
     }
 }
 
-/// Whose count a client's connections go to: an IPv4 address, or the /64 that an IPv6 host can
-/// choose its address from.
-fn bucket_of(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,8 +247,12 @@ mod tests {
 
     #[test]
     fn ipv6_counts_by_network() {
-        assert_eq!(bucket_of(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
-        assert_eq!(bucket_of(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+        let admission = admission();
+        let quota = Quota { rate: 0, open: 1 };
+        let now = Instant::now();
+        let _first = admission.admit(ip("2001:db8::1"), quota, now).unwrap();
+        let second = admission.admit(ip("2001:db8::2"), quota, now);
+        assert_eq!(second.unwrap_err(), Refusal::Address);
     }
 
     #[test]
