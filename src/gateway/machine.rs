@@ -105,6 +105,8 @@ impl Machine {
             Observation::Started => self.become_ready(now),
             Observation::Starting => {
                 self.confirm_outage(now);
+                // It answers: why it did not before is history.
+                self.view.reason = None;
                 self.enter(Phase::Starting, now);
             }
             Observation::Draining => self.enter(Phase::Draining, now),
@@ -181,7 +183,10 @@ impl Machine {
             self.startings
                 .push(now.saturating_duration_since(self.view.since));
         }
-        if let (true, Some(since)) = (self.confirmed, self.view.outage_since) {
+        // The wait for a very first start says nothing about how long a restart takes.
+        if let (true, Some(since), 1..) =
+            (self.confirmed, self.view.outage_since, self.view.generation)
+        {
             self.outages.push(now.saturating_duration_since(since));
         }
         // One lost socket is no new gateway.

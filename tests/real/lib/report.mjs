@@ -8,6 +8,8 @@ import { seconds } from "./time.mjs";
  * time is held to this many times its goal. The true figure is always printed.
  */
 export const NOISE = 3;
+/** ... and one long stall of a shared machine, in seconds. The figures themselves are in the table. */
+export const SLACK = 2;
 
 export class Report {
   rows = [];
@@ -41,7 +43,7 @@ export class Report {
 
   /** A time against its goal. `floor` is what no proxy could avoid. */
   within(what, value, goal, floor = 0) {
-    const limit = floor + goal * NOISE;
+    const limit = floor + goal * NOISE + SLACK;
     const said = `${seconds(value)}, goal ${seconds(floor + goal)}, limit ${seconds(limit)}`;
     this.check(what, value !== undefined && value <= limit, said);
   }
