@@ -28,6 +28,7 @@ pub mod config;
 pub mod gateway;
 pub mod http;
 pub mod listen;
+mod network;
 pub mod observe;
 pub mod protocol;
 mod run;

@@ -282,7 +282,7 @@ impl StatusSource for Shared {
                     "state": view.phase.as_str(),
                     "sinceMs": millis(now.saturating_duration_since(view.since)),
                     "reason": view.reason.map(|reason| reason.as_str()),
-                    "hint": view.reason.map(|reason| reason.hint()),
+                    "hint": view.hint(),
                     "attempt": view.attempt,
                     "expectedMs": view.expected.map(millis),
                     "crashLoop": view.crash_loop.map(|crash| json!({

@@ -1,4 +1,5 @@
-//! How many handshakes may be unfinished at a gateway at a time, in all and per client address.
+//! How many handshakes may be unfinished at a gateway at a time, in all and per client address
+//! (IPv6: per /64).
 //!
 //! The gateway refuses the 33rd unauthenticated socket of one address, and every unfinished
 //! handshake costs it work just when it has least to spare. Waiting is first come, first served,
@@ -9,6 +10,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
+
+use crate::network::network_of;
 
 /// Hands out permits. Cloning shares the limits.
 #[derive(Debug, Clone)]
@@ -52,6 +55,7 @@ impl HandshakeGate {
 
     /// Waits for a place. Cancel-safe: a dropped wait leaves the queue.
     pub async fn acquire(&self, ip: IpAddr) -> HandshakePermit {
+        let ip = network_of(ip);
         loop {
             let wait = {
                 let mut gate = self.lock();
@@ -192,6 +196,18 @@ mod tests {
         assert!(soon(&gate, 3).await.is_none(), "the total is used up");
         drop(first);
         waiting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_of_one_ipv6_network_count_together() {
+        let gate = HandshakeGate::new(3, 1);
+        let of = |ip: &str| gate.acquire(ip.parse().unwrap());
+        let first = of("2001:db8::1").await;
+        let second = tokio::time::timeout(Duration::from_millis(1), of("2001:db8::2"));
+        assert!(second.await.is_err());
+        let _other = of("2001:db8:0:1::1").await;
+        drop(first);
+        let _second = of("2001:db8::2").await;
     }
 
     #[tokio::test(start_paused = true)]

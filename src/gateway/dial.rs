@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::resolve::Resolver;
 use super::state::Reason;
@@ -18,6 +19,9 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// How long sent bytes may stay unacknowledged: a host that vanished says nothing. Longer than
 /// any hang that a gateway comes back from.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+
+/// What each of several addresses has at least to answer in.
+const SMALLEST_SHARE: Duration = Duration::from_millis(250);
 
 /// Why no connection came about. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +87,8 @@ impl Dialler {
         }
     }
 
-    /// Resolves and connects, all addresses in order, within the limit for the whole.
+    /// Resolves and connects, all addresses in order, within the limit for the whole. Each has its
+    /// share of what is left, so that one that never answers does not hide the next.
     pub(super) async fn dial(&self) -> Result<TcpStream, DialError> {
         tokio::time::timeout(self.limit, self.try_all())
             .await
@@ -91,11 +96,16 @@ impl Dialler {
     }
 
     async fn try_all(&self) -> Result<TcpStream, DialError> {
+        let deadline = Instant::now() + self.limit;
         let mut last = DialError::NoAddress;
-        for ip in self.resolver.addresses().await {
-            match connect(ip, self.port).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
+        let addresses = self.resolver.addresses(self.limit / 2).await;
+        for (left, ip) in (1..=addresses.len() as u32).rev().zip(&addresses) {
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            let share = share.max(SMALLEST_SHARE);
+            match tokio::time::timeout(share, connect(*ip, self.port)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = DialError::Timeout(share),
             }
         }
         Err(last)
@@ -118,4 +128,35 @@ async fn connect(ip: IpAddr, port: u16) -> Result<TcpStream, DialError> {
     connected
         .await
         .map_err(|source| DialError::Connect { address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_does_not_hide_the_next() {
+        // A full backlog is a black hole: Linux drops what would not fit.
+        let hole = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        hole.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        hole.listen(0).unwrap();
+        let full = hole.local_addr().unwrap().as_socket().unwrap();
+        let mut fill = Vec::new();
+        let wait = Duration::from_millis(100);
+        while let Ok(Ok(stream)) = tokio::time::timeout(wait, TcpStream::connect(full)).await {
+            fill.push(stream);
+        }
+        let behind = SocketAddr::from(([127, 0, 0, 2], full.port()));
+        let _listener = tokio::net::TcpListener::bind(behind).await.unwrap();
+        let dialler = Dialler {
+            resolver: Resolver::Fixed(vec![full.ip(), behind.ip()]),
+            port: full.port(),
+            limit: Duration::from_secs(1),
+        };
+        let stream = dialler.dial().await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), behind);
+    }
 }

@@ -36,7 +36,8 @@ pub enum Evidence {
     Starting,
 }
 
-/// Probes without an answer before a ready gateway counts as hung.
+/// Probes without an answer before a ready gateway counts as hung, or without a connection or an
+/// address before it counts as down.
 const MISSES_READY: u32 = 3;
 /// The same while it starts or drains, when its event loop stalls for a second at a time.
 const MISSES_BUSY: u32 = 8;
@@ -91,6 +92,12 @@ impl Machine {
 
     /// Takes a probe's result.
     pub fn observe(&mut self, seen: Observation, now: Instant) {
+        if self.may_pass(seen) {
+            self.misses = self.misses.saturating_add(1);
+            if self.misses < MISSES_READY {
+                return self.judge_crash_loop(now);
+            }
+        }
         if seen != Observation::Silent {
             self.misses = 0;
         }
@@ -98,6 +105,8 @@ impl Machine {
             Observation::Started => self.become_ready(now),
             Observation::Starting => {
                 self.confirm_outage(now);
+                // It answers: why it did not before is history.
+                self.view.reason = None;
                 self.enter(Phase::Starting, now);
             }
             Observation::Draining => self.enter(Phase::Draining, now),
@@ -153,6 +162,12 @@ impl Machine {
         }
     }
 
+    /// Whether this says little of a ready gateway: a lost SYN or a name server's bad moment.
+    fn may_pass(&self, seen: Observation) -> bool {
+        let vague = matches!(seen, Observation::Failed(Reason::Timeout | Reason::Dns));
+        vague && self.view.phase == Phase::Ready
+    }
+
     fn enter(&mut self, phase: Phase, now: Instant) {
         if self.view.phase != phase {
             self.view.phase = phase;
@@ -168,7 +183,10 @@ impl Machine {
             self.startings
                 .push(now.saturating_duration_since(self.view.since));
         }
-        if let (true, Some(since)) = (self.confirmed, self.view.outage_since) {
+        // The wait for a very first start says nothing about how long a restart takes.
+        if let (true, Some(since), 1..) =
+            (self.confirmed, self.view.outage_since, self.view.generation)
+        {
             self.outages.push(now.saturating_duration_since(since));
         }
         // One lost socket is no new gateway.
@@ -351,6 +369,25 @@ mod tests {
     }
 
     #[test]
+    fn one_lost_connect_or_name_does_not_take_a_ready_gateway_down() {
+        for reason in [Reason::Timeout, Reason::Dns] {
+            let (t, lost) = (Instant::now(), Observation::Failed(reason));
+            let mut m = machine_ready(t);
+            m.observe(lost, t);
+            m.observe(lost, t);
+            m.observe(Observation::Started, t);
+            m.observe(lost, t);
+            m.observe(Observation::Silent, t);
+            assert_eq!(m.view().phase, Phase::Ready);
+            m.observe(lost, t);
+            let view = m.view();
+            assert_eq!((view.phase, view.reason), (Phase::Down, Some(reason)));
+            m.observe(Observation::Silent, t);
+            assert_eq!(m.view().phase, Phase::Starting);
+        }
+    }
+
+    #[test]
     fn one_slow_answer_while_it_starts_changes_nothing() {
         let t = Instant::now();
         let mut m = machine_ready(t);
@@ -389,7 +426,7 @@ mod tests {
     }
 
     fn any_step() -> impl Strategy<Value = (u8, u16)> {
-        (0u8..9, 0u16..5000)
+        (0u8..10, 0u16..5000)
     }
 
     proptest! {
@@ -407,6 +444,7 @@ mod tests {
                     3 => m.observe(Observation::Failed(Reason::Refused), now),
                     4 => m.observe(Observation::Failed(Reason::Dns), now),
                     5 => m.observe(Observation::Silent, now),
+                    9 => m.observe(Observation::Failed(Reason::Timeout), now),
                     6 => m.note(Evidence::Lost(Reason::Reset), now),
                     7 => m.note(Evidence::Shutdown, now),
                     _ => m.note(Evidence::Starting, now),

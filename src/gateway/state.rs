@@ -142,6 +142,16 @@ impl View {
         }
     }
 
+    /// One sentence for a person: what is known of why it is not ready.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.phase {
+            Phase::Starting => Some("the gateway answers, but has not finished starting"),
+            Phase::Draining => Some("the gateway has announced its end"),
+            Phase::Ready | Phase::Down | Phase::Hung => self.reason.map(Reason::hint),
+        }
+    }
+
     /// How long clients should wait before they ask again.
     #[must_use]
     pub fn retry_after(&self, now: Instant) -> Duration {

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Route};
 use crate::gateway::Gateway;
 use crate::listen::Peer;
+use crate::observe::log::loggable_path;
 use crate::protocol::rescue::Cause;
 use crate::ws::handshake;
 use forward::{Errand, Forwarder};
@@ -269,8 +270,8 @@ fn wants_websocket(request: &Request<Incoming>) -> Result<bool, Cause> {
     Ok(wants)
 }
 
-/// One line per request: at `info` for a refusal of ours, else at `debug`. The path only: queries,
-/// cookies and tokens are nobody's business.
+/// One line per request: at `info` for a refusal of ours, else at `debug`. The loggable path only:
+/// queries, cookies and tokens are nobody's business.
 struct Log {
     method: Method,
     path: String,
@@ -280,10 +281,10 @@ struct Log {
 }
 
 impl Log {
-    fn of(request: &Request<Incoming>) -> Self {
+    fn of<B>(request: &Request<B>) -> Self {
         Self {
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: loggable_path(request.uri()).to_string(),
             route: None,
             client: None,
             since: tokio::time::Instant::now(),

@@ -4,6 +4,7 @@ mod forms;
 mod h2;
 mod hold;
 mod kit;
+mod log;
 mod refused;
 mod setup;
 mod spoof;

@@ -127,7 +127,7 @@ mod tests {
         ];
         script.reverse();
         let metrics = Arc::new(Metrics::default());
-        let admission = Admission::new(Arc::clone(&metrics));
+        let admission = Admission::new(Arc::clone(&metrics), usize::MAX);
         let stop = CancellationToken::new();
         let (taken, mut seen) = mpsc::unbounded_channel();
         let started = Instant::now();

@@ -1,17 +1,20 @@
 //! Who may come in before anything costs: new connections per second and open connections, per
-//! client address.
+//! client address; and open connections in all.
 //!
 //! The table is bounded: an address that has been quiet for a second and has nothing open is
 //! forgotten, since it would be admitted anyway.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::network::network_of;
 use crate::observe::Metrics;
 use crate::observe::labels::Refusal;
 
@@ -31,6 +34,8 @@ pub(super) struct Quota {
 #[derive(Debug)]
 pub(super) struct Admission {
     table: Mutex<Table>,
+    total: AtomicUsize,
+    most: usize,
     metrics: Arc<Metrics>,
     /// Told whenever a connection ends: descriptors are free again.
     ended: Notify,
@@ -58,10 +63,24 @@ struct Entry {
     open: usize,
 }
 
+/// How many connections our limit of open files leaves for clients. The rest is for gateways, the
+/// admin listener and files: without any, nobody could be served, and nobody could look why.
+pub(super) fn most_open() -> usize {
+    share_of(getrlimit(Resource::Nofile).current)
+}
+
+/// Three quarters. Plain connections share the gateway's; sessions, which need one each, have a
+/// limit of their own.
+fn share_of(descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok());
+    descriptors.map_or(usize::MAX, |limit| (limit - limit / 4).max(1))
+}
+
 // === impl Admission ===
 
 impl Admission {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+    /// At most `most` connections are open at a time, whoever's.
+    pub(super) fn new(metrics: Arc<Metrics>, most: usize) -> Arc<Self> {
         let table = Table {
             entries: HashMap::new(),
             most: MOST_ADDRESSES,
@@ -69,6 +88,8 @@ impl Admission {
         };
         Arc::new(Self {
             table: Mutex::new(table),
+            total: AtomicUsize::new(0),
+            most,
             metrics,
             ended: Notify::new(),
         })
@@ -81,20 +102,21 @@ impl Admission {
         quota: Quota,
         now: Instant,
     ) -> Result<Open, Refusal> {
-        let address = bucket_of(client);
+        let address = network_of(client);
+        let mut open = self.open()?;
         let admitted = self.lock().admit(address, quota, now);
         match admitted {
-            Ok(()) => Ok(self.open(Some(address))),
-            Err(refusal) => {
-                self.metrics.connections_refused.inc(refusal);
-                Err(refusal)
+            Ok(()) => {
+                open.address = Some(address);
+                Ok(open)
             }
+            Err(refusal) => Err(self.refused(refusal)),
         }
     }
 
     /// Lets in what is not counted by address: a trusted proxy.
-    pub(super) fn admit_trusted(self: &Arc<Self>) -> Open {
-        self.open(None)
+    pub(super) fn admit_trusted(self: &Arc<Self>) -> Result<Open, Refusal> {
+        self.open()
     }
 
     /// Waits until some connection ends.
@@ -102,12 +124,22 @@ impl Admission {
         self.ended.notified().await;
     }
 
-    fn open(self: &Arc<Self>, address: Option<IpAddr>) -> Open {
-        self.metrics.connections_open.add(1);
-        Open {
-            admission: Arc::clone(self),
-            address,
+    /// One more in all, if there is room.
+    fn open(self: &Arc<Self>) -> Result<Open, Refusal> {
+        let room = |total: usize| (total < self.most).then_some(total + 1);
+        if self.total.fetch_update(Relaxed, Relaxed, room).is_err() {
+            return Err(self.refused(Refusal::Full));
         }
+        self.metrics.connections_open.add(1);
+        Ok(Open {
+            admission: Arc::clone(self),
+            address: None,
+        })
+    }
+
+    fn refused(&self, refusal: Refusal) -> Refusal {
+        self.metrics.connections_refused.inc(refusal);
+        refusal
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -121,6 +153,7 @@ impl Drop for Open {
         if let Some(address) = self.address {
             self.admission.lock().leave(address);
         }
+        self.admission.total.fetch_sub(1, Relaxed);
         self.admission.metrics.connections_open.add(-1);
         self.admission.ended.notify_waiters();
     }
@@ -186,15 +219,6 @@ impl Entry {
     }
 }
 
-/// Whose count a client's connections go to: an IPv4 address, or the /64 that an IPv6 host can
-/// choose its address from.
-fn bucket_of(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +230,7 @@ mod tests {
     };
 
     fn admission() -> Arc<Admission> {
-        Admission::new(Arc::new(Metrics::default()))
+        Admission::new(Arc::new(Metrics::default()), usize::MAX)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -254,9 +278,41 @@ mod tests {
     }
 
     #[test]
+    fn connections_in_all_are_bounded_whoever_they_are_of() {
+        let admission = Admission::new(Arc::new(Metrics::default()), 2);
+        let now = Instant::now();
+        let refused = || admission.metrics.connections_refused.get(Refusal::Full);
+        let first = admission.admit(ip("192.0.2.1"), QUOTA, now).unwrap();
+        let _proxy = admission.admit_trusted().unwrap();
+        let third = admission.admit(ip("192.0.2.2"), QUOTA, now);
+        assert_eq!(third.unwrap_err(), Refusal::Full);
+        assert_eq!(admission.admit_trusted().unwrap_err(), Refusal::Full);
+        assert_eq!(refused(), 2);
+        drop(first);
+        // Whoever is refused for another reason takes no room.
+        let none = Quota { rate: 0, open: 0 };
+        for _ in 0..3 {
+            let refused = admission.admit(ip("192.0.2.3"), none, now);
+            assert_eq!(refused.unwrap_err(), Refusal::Address);
+        }
+        let _fourth = admission.admit(ip("192.0.2.2"), QUOTA, now).unwrap();
+    }
+
+    #[test]
+    fn clients_have_three_quarters_of_the_descriptors() {
+        assert_eq!(share_of(Some(1024)), 768);
+        assert_eq!(share_of(Some(1)), 1);
+        assert_eq!(share_of(None), usize::MAX);
+    }
+
+    #[test]
     fn ipv6_counts_by_network() {
-        assert_eq!(bucket_of(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
-        assert_eq!(bucket_of(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+        let admission = admission();
+        let quota = Quota { rate: 0, open: 1 };
+        let now = Instant::now();
+        let _first = admission.admit(ip("2001:db8::1"), quota, now).unwrap();
+        let second = admission.admit(ip("2001:db8::2"), quota, now);
+        assert_eq!(second.unwrap_err(), Refusal::Address);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::admission::{Admission, Open, Quota};
+use super::admission::{Admission, Open, Quota, most_open};
 use super::serve::{self, BoxError};
 use super::{ClientStream, Listener, Listeners, Peer, accept, plain, proxy, redirect};
 use crate::config::Config;
@@ -83,7 +83,7 @@ impl Listeners {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let admission = Admission::new(Arc::clone(&edge.metrics));
+        let admission = Admission::new(Arc::clone(&edge.metrics), most_open());
         let https_port = self.https.first().map(|listener| listener.address().port());
         let desk = Arc::new(Desk {
             edge: edge.clone(),
@@ -156,7 +156,7 @@ impl Desk {
     fn admit(&self, client: IpAddr) -> Result<Open, Refusal> {
         let config = self.edge.config.load();
         if trusts(&config, client) {
-            return Ok(self.admission.admit_trusted());
+            return self.admission.admit_trusted();
         }
         let quota = Quota {
             rate: config.limits.handshakes_per_ip,

@@ -33,9 +33,12 @@ const HEAD: usize = 32 * 1024;
 const READ_BUFFER: usize = 64 * 1024;
 /// Streams of one HTTP/2 connection at a time.
 const STREAMS: u32 = 256;
-/// What one HTTP/2 stream, and all of a connection together, may send us ahead.
+/// What one HTTP/2 stream may send us ahead.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What all of a connection together may send us ahead. An upload that waits for the gateway keeps
+/// its share until it is read, and with none left nothing flows on any other stream, sessions
+/// included: so room for 16 of them, more than a browser or app has at a time.
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 /// What is kept for one HTTP/2 stream whose client reads slowly.
 const SEND_BUFFER: usize = 256 * 1024;
 /// How long an HTTP/2 client has to answer a ping: it may stand behind a lot of data.

@@ -64,6 +64,8 @@ pub enum Cause {
     LoopbackRefused,
     /// A client on loopback carries this header of a proxy or tunnel that we do not trust.
     TunnelNotTrusted(HeaderName),
+    /// A trusted proxy on this machine does not say who its client is.
+    ClientUnknown,
     /// A trusted proxy's `X-Forwarded-For` cannot be read.
     ForwardedForBroken,
     /// A trusted proxy says that its client is on loopback: that would be full trust on hearsay.
@@ -105,6 +107,7 @@ impl Cause {
             Self::OriginRefused
             | Self::LoopbackRefused
             | Self::TunnelNotTrusted(_)
+            | Self::ClientUnknown
             | Self::ForwardedForBroken
             | Self::ForwardedLoopback(_) => self.policy_answer(),
             Self::WebSocketVersion
@@ -228,11 +231,19 @@ impl Cause {
                 )
                 .into(),
             ),
+            Self::ClientUnknown => (
+                "client_unknown",
+                "a trusted proxy on this machine does not say who its client is: let it set \
+                 X-Forwarded-For; without a proxy, connect from an address that is not in \
+                 [listen] trusted_proxies, e.g. through a listener on [::1] where only 127.0.0.1 \
+                 is trusted"
+                    .into(),
+            ),
             Self::ForwardedLoopback(address) => (
                 "forwarded_loopback",
                 format!(
                     "a trusted proxy names {address} as its client: on this machine connect to \
-                     holdline directly, or correct [listen] trusted_proxies"
+                     holdline directly, from an address that is not in [listen] trusted_proxies"
                 )
                 .into(),
             ),

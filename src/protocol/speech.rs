@@ -69,7 +69,7 @@ pub fn gateway_down(view: &View, lost: Instant, now: Instant) -> String {
         "expectedMs": view.expected.map(millis),
         "crashLoop": view.crash_loop.is_some(),
         "outages": view.crash_loop.map(|crash| crash.outages),
-        "hint": view.reason.map(|reason| reason.hint()),
+        "hint": view.hint(),
     }})
     .to_string()
 }

@@ -1,4 +1,4 @@
-//! How many sessions there are, in all and per client address, and what they may keep together.
+//! How many sessions there are, in all and per client address (IPv6: per /64), and what they may keep together.
 //!
 //! Counts only: who a session is and what it does is elsewhere.
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Hold, Limits};
+use crate::network::network_of;
 use crate::protocol::rescue::Cause;
 
 /// All sessions of a running proxy.
@@ -20,7 +21,7 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    per_ip: HashMap<IpAddr, usize>,
+    per_network: HashMap<IpAddr, usize>,
 }
 
 /// One counted session; stops counting when dropped.
@@ -40,11 +41,11 @@ impl Sessions {
         if open.total >= limits.sessions {
             return Err(Cause::SessionLimit);
         }
-        let of_ip = open.per_ip.entry(ip).or_default();
-        if *of_ip >= limits.sessions_per_ip {
+        let of_network = open.per_network.entry(network_of(ip)).or_default();
+        if *of_network >= limits.sessions_per_ip {
             return Err(Cause::SessionsPerIp);
         }
-        *of_ip += 1;
+        *of_network += 1;
         open.total += 1;
         Ok(Admitted {
             sessions: Arc::clone(self),
@@ -103,10 +104,11 @@ impl Drop for Admitted {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         open.total -= 1;
-        if let Some(of_ip) = open.per_ip.get_mut(&self.ip) {
-            *of_ip -= 1;
-            if *of_ip == 0 {
-                open.per_ip.remove(&self.ip);
+        let network = network_of(self.ip);
+        if let Some(of_network) = open.per_network.get_mut(&network) {
+            *of_network -= 1;
+            if *of_network == 0 {
+                open.per_network.remove(&network);
             }
         }
     }
@@ -184,6 +186,19 @@ impl Drop for Kept {
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn sessions_of_one_ipv6_network_count_together() {
+        let config = config::parse("[limits]\nsessions_per_ip = 1", "t");
+        let limits = config.unwrap().config.limits;
+        let sessions = Arc::new(Sessions::default());
+        let admit = |ip: &str| sessions.admit(ip.parse().unwrap(), &limits);
+        let first = admit("2001:db8::1").unwrap();
+        assert_eq!(admit("2001:db8::2").unwrap_err(), Cause::SessionsPerIp);
+        let _other = admit("2001:db8:0:1::1").unwrap();
+        drop(first);
+        let _next = admit("2001:db8::2").unwrap();
+    }
 
     #[test]
     fn kept_bytes_are_counted_until_they_are_gone() {

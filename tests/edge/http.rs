@@ -6,9 +6,10 @@ use bytes::Bytes;
 use holdline::observe::labels::{HttpError, HttpOutcome};
 use http::header::{CONNECTION, LOCATION, UPGRADE};
 use http::{Method, Request, StatusCode, Version};
-use http_body_util::Empty;
+use http_body_util::{Empty, Full};
+use hyper::client::conn::http2::handshake;
 use hyper::ext::Protocol;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -69,6 +70,30 @@ async fn http2_carries_extended_connect() {
     let mut echo = [0; 5];
     patient(stream.read_exact(&mut echo)).await.unwrap();
     assert_eq!(&echo, b"hello");
+}
+
+#[tokio::test]
+async fn uploads_that_wait_leave_http2_to_the_others() {
+    const MOST_AHEAD: usize = 256 * 1024;
+    let edge = start(|_, _| {});
+    let io = TokioIo::new(edge.connect(modern(&["h2"]), "localhost").await);
+    let (mut send, connection) = handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let post = |path: &str, length: usize| {
+        let request = Request::post(format!("https://localhost{path}"));
+        let body = Full::new(Bytes::from(vec![b'x'; length]));
+        request.version(Version::HTTP_2).body(body).unwrap()
+    };
+    // Nobody reads these; each takes all that a stream may.
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let waits = send.send_request(post("/wait", 4 * MOST_AHEAD));
+        stalled.push(tokio::spawn(waits));
+        patient(edge.waiting.notified()).await;
+    }
+    let answer = patient(send.send_request(post("/read", MOST_AHEAD))).await;
+    assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    drop(stalled);
 }
 
 #[tokio::test]

@@ -165,7 +165,9 @@ async fn answer(
     if request.method() == Method::CONNECT || path == "/upgrade" {
         return Ok(upgrade(request));
     }
-    if path == "/wait" {
+    if path == "/read" {
+        request.into_body().collect().await.unwrap();
+    } else if path == "/wait" {
         waiting.notify_one();
         go.notified().await;
     }

@@ -232,6 +232,18 @@ impl Raw {
     }
 
     /// Whether bytes of an incomplete frame have arrived.
+    /// Reads until this many bytes of an unfinished frame are here.
+    pub async fn partial_frame_of(&mut self, bytes: usize) {
+        within("the beginning of a frame", async {
+            while self.decoder.buffer.len() < bytes {
+                self.decoder.buffer.reserve(16 * 1024);
+                let read = self.io.read_buf(&mut self.decoder.buffer).await;
+                assert!(read.expect("readable") > 0, "ended too early");
+            }
+        })
+        .await;
+    }
+
     pub fn has_partial_frame(&self) -> bool {
         !self.decoder.buffer.is_empty()
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::kit::gateway::ScriptedGateway;
-use crate::kit::{Proxy, Raw, Role, within};
+use crate::kit::{Frame, Proxy, Raw, Role, within};
 
 #[tokio::test]
 async fn a_held_session_is_closed_with_1012_when_we_stop() {
@@ -39,4 +39,23 @@ async fn with_nobody_there_it_stops_at_once() {
     let gateway = ScriptedGateway::start().await;
     let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"1h\"").await;
     within("the drain", proxy.holdline.drain()).await;
+}
+
+#[tokio::test]
+async fn a_stop_inside_a_long_frame_ends_below_the_websocket_and_never_completes_it() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"0s\"").await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    let conn = gateway.conn(1).await;
+    // All but the last bytes: a close frame of ours would fit exactly into the hole.
+    let wire = Frame::binary(vec![7; 200_000]).encode();
+    conn.send_bytes(&wire[..wire.len() - 19]);
+    conn.flushed().await;
+    raw.partial_frame_of(wire.len() - 19).await;
+    let (end, ()) = tokio::join!(raw.end(), within("the drain", proxy.holdline.drain()));
+    assert_eq!(
+        end.0,
+        [],
+        "nothing of ours may complete the gateway's frame"
+    );
 }

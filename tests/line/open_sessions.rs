@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use crate::kit::gateway::{ScriptedGateway, Stop};
-use crate::kit::{Client, Proxy, Raw, Role, ms};
+use crate::kit::frame::CONTINUATION;
+use crate::kit::gateway::{ScriptedGateway, Stop, UpgradeAnswer};
+use crate::kit::{Client, Frame, Proxy, Raw, Role, ms};
 
 const WAYS: [Stop; 4] = [Stop::Sigterm, Stop::Restart, Stop::Kill, Stop::Fin];
 
@@ -328,4 +329,40 @@ async fn a_replay_that_is_refused_is_not_tried_again_and_the_client_is_asked_to_
         "never 1008: clients take that as final"
     );
     assert_eq!(gateway.journal().refused("AUTH_TOKEN_MISMATCH"), 1);
+}
+
+/// What was not seen whole cannot be said again: such a session has to reconnect.
+#[tokio::test]
+async fn a_handshake_in_fragments_is_not_replayed_in_part() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut raw = Raw::open(&proxy.target(), "/", &[]).await.unwrap();
+    let challenge = raw.next().await.json();
+    let connect = Role::backend().connect("connect", challenge["payload"]["nonce"].as_str());
+    let (head, tail) = connect.split_at(60);
+    raw.send(&Frame::text(head).not_final()).await;
+    raw.send(&Frame::new(CONTINUATION, tail.to_owned())).await;
+    assert_eq!(raw.next().await.json()["ok"], true);
+    gateway.kill().await;
+    gateway.begin_starting().await;
+    gateway.ready();
+    assert_eq!(raw.closed().await.0, 1012);
+    assert_eq!(
+        gateway.journal().connects().len(),
+        1,
+        "a broken connect was said"
+    );
+}
+
+/// Whoever resets every replay is not asked for ever, and the others' way stays free.
+#[tokio::test]
+async fn a_gateway_that_resets_every_replay_is_not_asked_for_ever() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    gateway.answer_upgrades(UpgradeAnswer::Reset);
+    gateway.kill().await;
+    gateway.begin_starting().await;
+    gateway.ready();
+    assert_eq!(raw.closed().await.0, 1012, "sent back after some tries");
 }

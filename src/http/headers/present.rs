@@ -4,8 +4,8 @@
 //! headers it cannot believe. So there are exactly two ways: a client on loopback without any sign
 //! of a proxy is presented as what it is, by saying nothing; every other one with its address.
 //!
-//! The invariant: a client is `local` only if its own connection comes from loopback and nothing
-//! in its request hints at somebody in front. No header can ever make it so.
+//! The invariant: a client is `local` only if its own connection comes from loopback, no trusted
+//! proxy is at that address, and nothing in its request hints at somebody in front. No header can ever make it so.
 //!
 //! Pure: no I/O, no config beyond the arguments.
 
@@ -36,6 +36,9 @@ pub enum Refused {
     /// On loopback, with this header of a proxy that is not in `[listen] trusted_proxies`.
     #[error("`{0}` on a loopback connection, and its sender is not a trusted proxy")]
     TunnelNotTrusted(HeaderName),
+    /// From a trusted proxy on this machine, or a client it cannot name: may be anybody's.
+    #[error("a trusted proxy on this machine does not say who its client is")]
+    ClientUnknown,
     /// A trusted proxy's `X-Forwarded-For` is no list of addresses.
     #[error("a trusted proxy's X-Forwarded-For cannot be read")]
     ForwardedForBroken,
@@ -49,6 +52,7 @@ impl From<Refused> for Cause {
         match refused {
             Refused::Loopback => Self::LoopbackRefused,
             Refused::TunnelNotTrusted(header) => Self::TunnelNotTrusted(header),
+            Refused::ClientUnknown => Self::ClientUnknown,
             Refused::ForwardedForBroken => Self::ForwardedForBroken,
             Refused::ForwardedLoopback(address) => Self::ForwardedLoopback(address),
         }
@@ -83,6 +87,11 @@ pub fn present(
     }
     if let Some(sign) = sign_of_proxy(headers) {
         return Err(Refused::TunnelNotTrusted(sign));
+    }
+    // A client of this machine, or of a proxy that adds nothing (nginx, unless told to): nobody
+    // can tell. Unspecified is whom a PROXY header does not name.
+    if via_proxy || peer.is_unspecified() {
+        return Err(Refused::ClientUnknown);
     }
     match loopback_clients {
         LoopbackClients::Refuse => Err(Refused::Loopback),

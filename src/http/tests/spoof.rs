@@ -62,6 +62,10 @@ async fn a_trusted_proxy_speaks_for_its_clients() {
         field(&upstream.head(0), "x-forwarded-for"),
         Some("198.51.100.4")
     );
+    let (head, body) = Wire::to(&proxy).await.ask(GET).await;
+    assert_eq!(status(&head), 403, "nobody knows whose request this is");
+    assert!(body.contains("client_unknown"), "{body}");
+    assert_eq!(upstream.requests(), 1);
 }
 
 #[tokio::test]

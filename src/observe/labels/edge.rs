@@ -11,6 +11,8 @@ pub enum Refusal {
     Address,
     /// Too many addresses at once to keep count of.
     Table,
+    /// As many open connections in all as our descriptors allow.
+    Full,
     /// A trusted proxy sent no or a malformed PROXY header.
     ProxyHeader,
 }
@@ -88,7 +90,7 @@ pub enum Outcome {
 
 impl Label for Refusal {
     const KEY: &'static str = "reason";
-    const NAMES: &'static [&'static str] = &["rate", "address", "table", "proxy_header"];
+    const NAMES: &'static [&'static str] = &["rate", "address", "table", "full", "proxy_header"];
 
     fn index(self) -> usize {
         self as usize

@@ -32,6 +32,7 @@ fn all_causes() -> Vec<Cause> {
         Cause::OriginRefused,
         Cause::LoopbackRefused,
         Cause::TunnelNotTrusted(HeaderName::from_static("cf-connecting-ip")),
+        Cause::ClientUnknown,
         Cause::ForwardedForBroken,
         Cause::ForwardedLoopback([127, 0, 0, 1].into()),
         Cause::NotFound,

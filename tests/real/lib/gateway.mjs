@@ -14,19 +14,6 @@ import { now, pause, until } from "./time.mjs";
 /** A start takes 8 to 15 s on an idle machine and was seen to take two minutes on a busy one. */
 const START_LIMIT = 150_000;
 
-/** What a start takes on two idle cores. */
-const IDLE_START = 12_000;
-let startedAt;
-let lastStart = IDLE_START;
-
-/** How many times slower than idle this machine was at the gateway's last start; at least 1. */
-export const slowness = () => Math.max(1, lastStart / IDLE_START);
-
-function noteReady() {
-  if (startedAt !== undefined) lastStart = now() - startedAt;
-  startedAt = undefined;
-}
-
 const configuration = {
   gateway: {
     mode: "local",
@@ -66,7 +53,6 @@ export class Gateway {
       stdio: ["ignore", this.#log, this.#log],
       detached: true,
     });
-    startedAt = now();
     this.#child = child;
     this.#child.gone = new Promise((resolve) => child.once("exit", resolve));
   }
@@ -88,7 +74,6 @@ export class Gateway {
       within: START_LIMIT,
       every: 50,
     });
-    noteReady();
   }
 }
 
@@ -151,7 +136,6 @@ export function watchOutage() {
         if (await portOpen()) outage.starting = now();
       } else if ((await startupStatus()) === 200) {
         outage.ready = now();
-        noteReady();
       }
       if (outage.ready === undefined) await pause(25);
     }

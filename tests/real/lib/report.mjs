@@ -1,16 +1,15 @@
 // What was measured and what was asserted, for people: a line per scenario
 // while it runs, a table and the count at the end.
 
-import { slowness } from "./gateway.mjs";
 import { seconds } from "./time.mjs";
 
 /**
  * The machine is noisy (two cores, shared with the gateway's own start), so a
- * time is held to this many times its goal, and to more where the gateway's
- * start itself shows that the machine is busy with something else. The true
- * figure is always printed.
+ * time is held to this many times its goal. The true figure is always printed.
  */
 export const NOISE = 3;
+/** ... and one long stall of a shared machine, in milliseconds. The figures themselves are in the table. */
+export const SLACK = 2000;
 
 export class Report {
   rows = [];
@@ -44,7 +43,7 @@ export class Report {
 
   /** A time against its goal. `floor` is what no proxy could avoid. */
   within(what, value, goal, floor = 0) {
-    const limit = floor + goal * NOISE * slowness();
+    const limit = floor + goal * NOISE + SLACK;
     const said = `${seconds(value)}, goal ${seconds(floor + goal)}, limit ${seconds(limit)}`;
     this.check(what, value !== undefined && value <= limit, said);
   }

@@ -159,6 +159,20 @@ fn a_trusted_proxy_cannot_make_anybody_local() {
 }
 
 #[test]
+fn a_trusted_proxy_on_this_machine_that_names_nobody_is_not_local() {
+    for trusted in ["127.0.0.1/32", "127.0.0.0/8", "0.0.0.0/0"] {
+        let silent = ask("127.0.0.1", &[("host", "x")], &[trusted]);
+        assert_eq!(silent, Err(Refused::ClientUnknown), "{trusted}");
+        let mapped = ask("::ffff:127.0.0.1", &[], &[trusted]);
+        assert_eq!(mapped, Err(Refused::ClientUnknown), "{trusted}");
+        // How clients of this machine go past that proxy.
+        assert_eq!(ask("::1", &[], &[trusted]), local("::1"));
+    }
+    let unnamed = ask("0.0.0.0", &[], &["127.0.0.1/32"]);
+    assert_eq!(unnamed, Err(Refused::ClientUnknown));
+}
+
+#[test]
 fn only_a_peer_that_is_a_trusted_proxy_is_heard() {
     let headers = map(&[("x-forwarded-for", "198.51.100.4")]);
     let trusted = nets(&["203.0.113.0/24"]);
@@ -209,7 +223,7 @@ proptest! {
         let got = present(peer, via_proxy, &map(&lines), &trusted, LoopbackClients::Local);
         if let Ok(presented) = got {
             if presented.local {
-                prop_assert!(is_here(peer.to_canonical()) && lines.is_empty());
+                prop_assert!(peer.to_canonical().is_loopback() && !via_proxy && lines.is_empty());
                 prop_assert_eq!(presented.address, peer.to_canonical());
             } else {
                 prop_assert!(!is_here(presented.address));
