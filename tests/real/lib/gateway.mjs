@@ -115,20 +115,12 @@ function portOpen() {
  */
 export function watchOutage() {
   let abandoned = false;
-  let again = false;
   const outage = { fault: now(), down: undefined, starting: undefined, ready: undefined };
   /** Stops watching: the gateway was ended on purpose before it was ready. */
   outage.abandon = () => (abandoned = true);
-  /** Another start follows: what counts as starting is yet to come. */
-  outage.restart = () => (again = true);
   outage.over = (async () => {
-    let deadline = now() + START_LIMIT;
+    const deadline = now() + START_LIMIT;
     while (outage.ready === undefined && !abandoned) {
-      if (again) {
-        again = false;
-        outage.starting = undefined;
-        deadline = now() + START_LIMIT;
-      }
       if (now() > deadline) throw new Error("the gateway did not come back");
       if (outage.down === undefined) {
         if (!(await portOpen())) outage.down = now();

@@ -20,20 +20,24 @@ async function run({ gateway, road, report }) {
   const loops = { "official client": new RequestLoop(person), "same-host automation": new RequestLoop(robot) };
   await pause(1000);
 
-  const outage = watchOutage();
+  const first = watchOutage();
+  let wasReady = 0;
   await gateway.end("SIGKILL");
+  await until("the loss to be noticed", () => first.down, { within: 5_000 });
+  first.abandon();
   for (let kill = 1; kill < KILLS; kill += 1) {
     const attempt = watchOutage();
     gateway.start();
     await until("the next start", () => attempt.starting, { within: 150_000 });
     await until("it to come further", () => attempt.ready || now() - attempt.starting > LIFE, { within: 5_000 });
+    if (attempt.ready) wasReady += 1;
     await gateway.end("SIGKILL");
     attempt.abandon();
   }
+  const last = watchOutage();
   gateway.start();
-  // The first watch saw the port open before the next kill; the last start is what counts.
-  outage.restart();
-  await outage.over;
+  await last.over;
+  const outage = { fault: first.fault, down: first.down, starting: last.starting, ready: last.ready };
   const clients = { "official client": person, "same-host automation": robot };
   for (const [who, loop] of Object.entries(loops)) {
     await until(`${who} to be answered`, () => loop.firstOkAfter(outage.ready), { within: 45_000 }).catch(() => {});
@@ -45,7 +49,8 @@ async function run({ gateway, road, report }) {
     report.row(road.name, { ...row, remarks: `${who}; ${downs.length} gateway.down, ${told ? "crash loop said" : "no crash loop said"}` });
     report.note(`refusals: ${JSON.stringify(loop.reasons())}`);
     report.note(`last gateway.down: ${JSON.stringify(downs.at(-1)?.payload)}`);
-    const allowed = client === person ? 1 : 0;
+    // A start that was ready for a moment took its client back, and lost it again.
+    const allowed = client === person ? 1 + wasReady : 0;
     report.check(`${who}: ${allowed} disconnect`, row.disconnects <= allowed, `${row.disconnects}`);
     report.check(`${who}: no failed attempt`, row.failed === 0, client.failures.map(({ reason }) => reason).join("; "));
     report.check(`${who}: no request without an answer`, requests.silent === 0, `${requests.silent} silent`);
