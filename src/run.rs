@@ -150,7 +150,7 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
     let (stopping, session_tasks) = (CancellationToken::new(), TaskTracker::new());
-    let gateways = gateways(config);
+    let gateways = gateways(config, &metrics);
     let line = |(route, gateway): (&Route, &(String, Arc<Gateway>))| {
         Arc::new(Line {
             route: route.name.clone(),
@@ -169,7 +169,12 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     let table = Table::new(Arc::clone(config), forwarders.collect());
     let switchboard = Box::new(Switchboard::new(lines, Arc::clone(&sessions)));
     let table = Arc::new(ArcSwap::from_pointee(table));
-    let app = Arc::new(App::new(table, switchboard, stopping.clone()));
+    let app = Arc::new(App::new(
+        table,
+        switchboard,
+        Arc::clone(&metrics),
+        stopping.clone(),
+    ));
     let edge = Edge {
         config: Arc::new(ArcSwap::new(Arc::clone(config))),
         tls,
@@ -193,12 +198,12 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
 }
 
 /// One gateway per route; routes that name the same one share its state.
-fn gateways(config: &Config) -> Vec<(String, Arc<Gateway>)> {
+fn gateways(config: &Config, metrics: &Arc<Metrics>) -> Vec<(String, Arc<Gateway>)> {
     let mut known: Vec<(Upstream, Arc<Gateway>)> = Vec::new();
     let mut gateway = |upstream: &Upstream| match known.iter().find(|(same, _)| same == upstream) {
         Some((_, gateway)) => Arc::clone(gateway),
         None => {
-            let gateway = Gateway::start(upstream.clone(), &config.hold);
+            let gateway = Gateway::start(upstream.clone(), &config.hold, metrics);
             known.push((upstream.clone(), Arc::clone(&gateway)));
             gateway
         }
@@ -299,6 +304,11 @@ impl StatusSource for Shared {
             "gateways": gateways,
             "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
         })
+    }
+
+    fn measure(&self, metrics: &Metrics) {
+        let kept = i64::try_from(self.sessions.kept()).unwrap_or(i64::MAX);
+        metrics.buffered_bytes.set(kept);
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -39,6 +39,9 @@ pub trait StatusSource: Send + Sync {
     /// The status model of `holdline status`.
     fn status(&self) -> Value;
 
+    /// Brings the numbers up to date that are not counted as they change; called for `/metrics`.
+    fn measure(&self, _metrics: &Metrics) {}
+
     /// Why clients cannot be served (yet, or any more); an absent gateway is no reason.
     ///
     /// # Errors
@@ -208,6 +211,7 @@ impl Admin {
                 .certificate_until
                 .set(i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
         }
+        self.status.measure(&self.metrics);
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         reply(StatusCode::OK, kind, self.metrics.render())
     }

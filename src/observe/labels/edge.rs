@@ -75,15 +75,6 @@ pub enum HttpOutcome {
     Failed,
 }
 
-/// Whether something was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was.
-    Ok,
-    /// It was not.
-    Failed,
-}
-
 // === impl Label ===
 
 impl Label for Refusal {
@@ -142,15 +133,6 @@ impl Label for HttpOutcome {
     }
 }
 
-impl Label for Outcome {
-    const KEY: &'static str = "result";
-    const NAMES: &'static [&'static str] = &["ok", "failed"];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +145,5 @@ mod tests {
         ends_with(TlsFailure::Rejected);
         ends_with(HttpError::Other);
         ends_with(HttpOutcome::Failed);
-        ends_with(Outcome::Failed);
     }
 }
