@@ -137,6 +137,7 @@ impl Pump {
                 Verdict::Drop
             }
             Opcode::Close => {
+                self.report.client_left();
                 let verdict = self.feed(Event::ClientClose {
                     code: Close::parse(&payload).code,
                 });

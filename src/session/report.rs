@@ -130,9 +130,12 @@ impl Report {
         self.end.get_or_insert(SessionEnd::Dead);
     }
 
-    /// The client ended it.
+    /// The client ended it, or closed or left first; after a close of the other side it is that
+    /// side's end.
     pub(super) fn client_left(&mut self) {
-        self.end.get_or_insert(SessionEnd::Client);
+        if self.shown.is_some() {
+            self.end.get_or_insert(SessionEnd::Client);
+        }
     }
 
     /// The session is over.

@@ -66,6 +66,28 @@ async fn metrics_count_what_happened_to_sessions() {
     );
 }
 
+#[tokio::test]
+async fn a_session_counts_as_ended_by_whoever_closed_first() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    client.close(1000);
+    proxy.is_empty().await;
+    let text = metrics(&proxy).await;
+    let ended = "holdline_sessions_ended_total";
+    assert_eq!(value(&text, ended), 1.0, "{text}");
+    let by_client = format!("{ended}{{cause=\"client\"}}");
+    assert_eq!(value(&text, &by_client), 1.0, "{text}");
+
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    gateway.conn(2).await.close(1008, "policy");
+    proxy.is_empty().await;
+    drop(client);
+    let text = metrics(&proxy).await;
+    let by_gateway = format!("{ended}{{cause=\"gateway\"}}");
+    assert_eq!(value(&text, &by_gateway), 1.0, "{text}");
+}
+
 /// The sum of all series that begin with `name`.
 fn value(text: &str, name: &str) -> f64 {
     let lines = text.lines().filter(|line| line.starts_with(name));
