@@ -6,6 +6,7 @@
 mod admission;
 mod dial;
 mod machine;
+mod news;
 mod pace;
 mod probe;
 mod resolve;
@@ -30,6 +31,7 @@ pub use upgrade::{UpgradeError, UpstreamSocket, hyper_reason, upgrade};
 use crate::config::{Hold, Upstream};
 use crate::observe::Metrics;
 use dial::Dialler;
+use news::Stranger;
 use tally::Tally;
 
 /// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.
@@ -160,7 +162,7 @@ impl Core {
             changed
         });
         drop(watched);
-        log_change(&self.upstream, &before, &after);
+        news::changed(&self.upstream, &before, &after);
         changed
     }
 
@@ -170,16 +172,22 @@ impl Core {
             not_ready: self.upstream.probe_interval,
             ready: self.upstream.probe_interval_ready,
         };
+        let mut stranger = Stranger::default();
         loop {
             // A probe that began before the newest evidence says nothing about now.
             tokio::select! {
                 biased;
                 () = self.look_again.notified() => continue,
-                seen = probe::probe(&self.upstream, &self.dialler) => {
+                probed = probe::probe(&self.upstream, &self.dialler) => {
+                    let seen = probed.seen;
                     self.change(|watched, now| {
                         watched.tally.probed(seen);
                         watched.machine.observe(seen, now);
                     });
+                    let view = *self.published.borrow();
+                    if stranger.answered(probed.strangely, &view, Instant::now()) {
+                        Stranger::say(&self.upstream);
+                    }
                 }
             }
             let wait = {
@@ -188,43 +196,5 @@ impl Core {
             };
             let _ = tokio::time::timeout(wait, self.look_again.notified()).await;
         }
-    }
-}
-
-fn log_change(upstream: &Upstream, before: &View, after: &View) {
-    if before.phase == after.phase {
-        return;
-    }
-    let gateway = upstream.authority();
-    let lasted_ms = after
-        .since
-        .saturating_duration_since(before.since)
-        .as_millis();
-    let (from, to) = (before.phase.as_str(), after.phase.as_str());
-    match (after.reason, after.crash_loop) {
-        (None, _) => tracing::info!(gateway, from, to, lasted_ms, "gateway state"),
-        (Some(reason), None) => {
-            tracing::warn!(
-                gateway,
-                from,
-                to,
-                lasted_ms,
-                reason = reason.as_str(),
-                "gateway state"
-            );
-        }
-        (Some(reason), Some(crash)) => tracing::warn!(
-            gateway,
-            from,
-            to,
-            lasted_ms,
-            reason = reason.as_str(),
-            outages = crash.outages,
-            window_ms = after
-                .since
-                .saturating_duration_since(crash.since)
-                .as_millis(),
-            "gateway state: crash loop"
-        ),
     }
 }
