@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Route, Upstream};
+use crate::config::{Config, ProtocolKind, Route, Upstream};
 use crate::gateway::Gateway;
 use crate::http::forward::Forwarder;
 use crate::http::upgrade::Switchboard;
@@ -81,7 +81,8 @@ impl Holdline {
             .map_err(|_| StartError::Interrupted)??;
         let listeners = Listeners::bind(&config.listen)?;
         let admin = config.admin.listen.map(Listener::bind).transpose()?;
-        let addresses = |bound: &[Listener]| bound.iter().map(Listener::address).collect();
+        let addresses =
+            |bound: &[Listener]| bound.iter().map(Listener::address).collect::<Vec<_>>();
         let (https, http) = (addresses(&listeners.https), addresses(&listeners.http));
         let admin_address = admin.as_ref().map(Listener::address);
         let config = Arc::new(config);
@@ -92,7 +93,13 @@ impl Holdline {
         if let Some(listener) = admin {
             serve_admin(&shared, listener);
         }
-        tracing::info!(?https, ?http, admin = ?admin_address, "running");
+        tracing::info!(
+            https = listed(&https),
+            http = listed(&http),
+            admin = listed(admin_address.as_slice()),
+            routes = listed(&shared.config.routes.iter().map(told).collect::<Vec<_>>()),
+            "running"
+        );
         Ok(Self {
             https,
             http,
@@ -197,6 +204,24 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     (Arc::new(shared), app)
 }
 
+fn listed(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    match items.is_empty() {
+        true => "none".to_owned(),
+        false => items.join(", "),
+    }
+}
+
+/// A route for the log.
+fn told(route: &Route) -> String {
+    let protocol = match route.upstream.protocol {
+        ProtocolKind::Openclaw => "openclaw",
+        ProtocolKind::Generic => "generic",
+    };
+    let gateway = route.upstream.authority();
+    format!("{} to http://{gateway} ({protocol})", route.name)
+}
+
 /// One gateway per route; routes that name the same one share its state.
 fn gateways(config: &Config, metrics: &Arc<Metrics>) -> Vec<(String, Arc<Gateway>)> {
     let mut known: Vec<(Upstream, Arc<Gateway>)> = Vec::new();
@@ -252,7 +277,8 @@ impl Shared {
     async fn drain(&self) {
         if !self.stopping.is_cancelled() {
             let sessions = self.sessions.count();
-            tracing::info!(sessions, budget = ?self.config.limits.drain, "draining");
+            let budget_ms = millis(self.config.limits.drain);
+            tracing::info!(sessions, budget_ms, "draining");
         }
         self.stopping.cancel();
         self.edge.drain.cancel();
