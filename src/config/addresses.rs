@@ -171,7 +171,7 @@ pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
     {
         let star = if under { "*." } else { "" };
         let remedy = format!("write \"{star}{name}\"; a path has its own key");
-        return Err(Wrong::new("a host has no scheme, port or path", remedy));
+        return Err(Wrong::new("a host has no port, scheme or path", remedy));
     }
     if !is_host(name) {
         let remedy =

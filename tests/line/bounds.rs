@@ -211,7 +211,7 @@ async fn a_client_is_read_again_when_a_silent_gateway_reads_again() {
     let request = |number: usize| {
         let params = json!({"swallow": true, "pad": "x".repeat(PIECE - 512)});
         let frame = json!({"type": "req", "id": format!("s{number}"), "method": "sessions.list", "params": params});
-        Frame::text(&frame.to_string()).encode_masked([1, 2, 3, 4])
+        Frame::text(frame.to_string()).encode_masked([1, 2, 3, 4])
     };
     let (mut sent, mut rest) = (0, request(0));
     while let Ok(written) = tokio::time::timeout(ms(500), raw.write_some(&rest)).await {
