@@ -80,7 +80,7 @@ async fn a_session_counts_as_ended_by_whoever_closed_first() {
     assert_eq!(value(&text, &by_client), 1.0, "{text}");
 
     let client = Client::connected(Role::backend(), proxy.target()).await;
-    gateway.conn(2).await.close(1008, "policy");
+    gateway.conn(1).await.close(1008, "policy");
     proxy.is_empty().await;
     drop(client);
     let text = metrics(&proxy).await;
