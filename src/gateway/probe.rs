@@ -25,9 +25,22 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// A probe's answer is some hundred bytes; the page that older gateways serve is not read.
 const BODY_LIMIT: usize = 4096;
 
+/// What a probe found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probed {
+    /// As the state wants it.
+    pub(super) seen: Observation,
+    /// Something answered, but not as an OpenClaw gateway does.
+    pub(super) strangely: bool,
+}
+
 /// Asks once, with one connection per question.
-pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Observation {
-    match (&upstream.probe, upstream.protocol) {
+pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Probed {
+    let plain = |seen| Probed {
+        seen,
+        strangely: false,
+    };
+    plain(match (&upstream.probe, upstream.protocol) {
         (Probe::Tcp, _) | (Probe::Auto, ProtocolKind::Generic) => match dialler.dial().await {
             Ok(_) => Observation::Started,
             Err(error) => Observation::Failed(error.reason()),
@@ -37,18 +50,27 @@ pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Observation
             Ok(answer) => by_status_word(&answer).unwrap_or(Observation::Starting),
             Err(observed) => observed,
         },
-        (Probe::Auto, ProtocolKind::Openclaw) => openclaw(upstream, dialler).await,
-    }
+        (Probe::Auto, ProtocolKind::Openclaw) => return openclaw(upstream, dialler).await,
+    })
 }
 
-async fn openclaw(upstream: &Upstream, dialler: &Dialler) -> Observation {
-    let answer = match ask(upstream, dialler, "/startupz").await {
-        Ok(answer) => answer,
-        Err(observed) => return observed,
+async fn openclaw(upstream: &Upstream, dialler: &Dialler) -> Probed {
+    let known = match ask(upstream, dialler, "/startupz").await {
+        Ok(answer) => by_status_word(&answer),
+        Err(observed) => Some(observed),
     };
-    if let Some(observed) = by_status_word(&answer) {
-        return observed;
+    if let Some(seen) = known {
+        return Probed {
+            seen,
+            strangely: false,
+        };
     }
+    let seen = without_startupz(upstream, dialler).await;
+    let strangely = matches!(seen, Observation::Starting | Observation::Silent);
+    Probed { seen, strangely }
+}
+
+async fn without_startupz(upstream: &Upstream, dialler: &Dialler) -> Observation {
     // A gateway without /startupz: 404, or the page that it serves on every path.
     let health = match ask(upstream, dialler, "/health").await {
         Ok(health) => health,
