@@ -34,6 +34,7 @@ export class Gateway {
     this.#home = join(directory, "gateway-home");
     this.logFile = join(directory, "gateway.log");
     mkdirSync(join(this.#home, ".openclaw"), { recursive: true });
+    mkdirSync(join(this.#home, "tmp"));
     writeFileSync(join(this.#home, ".openclaw/openclaw.json"), JSON.stringify(configuration, null, 2));
     this.#log = openSync(this.logFile, "a");
     atEnd(() => this.#child && killGroup(this.#child.pid));
@@ -78,8 +79,8 @@ export class Gateway {
 
 /** Nothing of the caller's own gateway may leak in; the mark is what `run` cleans up by. */
 function environment(home) {
-  const { PATH, TMPDIR = "/tmp", HOLDLINE_REAL_RUN = "" } = process.env;
-  return { PATH, TMPDIR, HOLDLINE_REAL_RUN, HOME: home, LANG: "C.UTF-8" };
+  const { PATH, HOLDLINE_REAL_RUN = "" } = process.env;
+  return { PATH, HOLDLINE_REAL_RUN, HOME: home, TMPDIR: join(home, "tmp"), LANG: "C.UTF-8" };
 }
 
 /** HTTP status of `/startupz`, asked directly; 0 when there is no answer. */

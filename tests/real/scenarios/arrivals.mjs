@@ -23,7 +23,7 @@ async function arrive({ gateway, road, report }, { away, arrival }) {
   await back;
   await outage.over;
   const hello = await until("the hello", () => client.hellos[0], { within: 45_000 }).catch(() => undefined);
-  const answered = hello && (await client.request("sessions.list", { limit: 1 }).then(now, () => undefined));
+  const answered = hello && (await client.request("last-heartbeat").then(now, () => undefined));
 
   const usable = answered === undefined ? undefined : answered - outage.ready;
   report.row(road.name, {

@@ -8,7 +8,7 @@ import { openRoad } from "../lib/roads.mjs";
 import { now, pause, until } from "../lib/time.mjs";
 
 export const scenarios = [
-  { name: "backend-term", quick: true, compare: true, run: (stage) => restart(stage, restarts.term) },
+  { name: "backend-term", compare: true, run: (stage) => restart(stage, restarts.term) },
   { name: "backend-kill", quick: true, compare: true, run: (stage) => restart(stage, restarts.kill) },
 ];
 

@@ -9,7 +9,7 @@ import { restarts } from "../lib/outage.mjs";
 import { now, pause, seconds, until } from "../lib/time.mjs";
 
 export const scenarios = [
-  { name: "page-term", quick: true, compare: true, run: (stage) => restart(stage, restarts.term) },
+  { name: "page-term", compare: true, run: (stage) => restart(stage, restarts.term) },
   { name: "page-kill", quick: true, compare: true, run: (stage) => restart(stage, restarts.kill) },
   { name: "page-load-while-down", quick: true, compare: true, run: loadWhileDown },
 ];

@@ -10,18 +10,19 @@ import { randomUUID } from "node:crypto";
 import { Client, outcomeOf } from "../lib/client.mjs";
 import { watchOutage } from "../lib/gateway.mjs";
 import { openRoad } from "../lib/roads.mjs";
-import { now, until } from "../lib/time.mjs";
+import { now, pause, until } from "../lib/time.mjs";
 
 export const scenarios = [
   { name: "mutations-official", quick: true, compare: true, run: (stage) => mutations(stage, { device: true }) },
   { name: "mutations-backend", quick: true, compare: true, run: (stage) => mutations(stage, { device: false }) },
+  { name: "mutations-long-outage", quick: true, run: (stage) => mutations(stage, { device: false, away: 32_000 }) },
   { name: "mutations-unanswered", quick: true, road: { tapped: true }, run: unanswered },
 ];
 
 /** When the third of ten is answered, some have happened, some are under way, some are unread. */
 const ANSWERED_BEFORE_KILL = 3;
 
-async function mutations({ gateway, road, report, directory }, { device }) {
+async function mutations({ gateway, road, report, directory }, { device, away = 0 }) {
   const client = await new Client(road, { device }).connected();
   const run = randomUUID().slice(0, 8);
   const sent = [];
@@ -36,6 +37,8 @@ async function mutations({ gateway, road, report, directory }, { device }) {
   await gateway.end("SIGKILL");
   await until("the loss to be noticed", () => outage.down, { within: 5_000 });
   send(4, "away");
+  // Longer than the half minute that the client itself waits for an answer.
+  await pause(away);
   gateway.start();
   await outage.over;
   await until("every change to be answered", () => sent.every(({ outcome }) => outcome), { within: 40_000 });
@@ -65,9 +68,11 @@ async function mutations({ gateway, road, report, directory }, { device }) {
   report.check("every refusal says whether it ran", told.unclear === 0, `${told.unclear}`);
   const repeated = sent.filter(({ label, method, outcome, at }) => method === "chat.send" && label.includes("in-flight") && outcome === "ok" && at > killed + 500);
   report.check("an idempotency key was not taken for permission to send again", repeated.length === 0, repeated.map(({ label }) => label).join());
-  if (!device) {
-    const away = sent.filter(({ label }) => label.includes("away"));
-    report.check("changes sent during the outage waited, and were made", away.every(({ outcome }) => outcome === "ok"), away.map(({ told: word }) => word).join());
+  const late = bad(({ label, told: word }) => word === "silent" && label.includes("away") && happened.get(label) > 0);
+  report.check("what its sender had given up was not made afterwards", late === "", late);
+  if (!device && away === 0) {
+    const waited = sent.filter(({ label }) => label.includes("away"));
+    report.check("changes sent during the outage waited, and were made", waited.every(({ outcome }) => outcome === "ok"), waited.map(({ told: word }) => word).join());
   }
   await client.stop();
 }
@@ -91,7 +96,7 @@ async function unanswered({ gateway, road, report, directory }) {
   gateway.start();
   await outage.over;
   await until("every sender to be told", () => sent.every(({ outcome }) => outcome), { within: 40_000 });
-  await until("the session to be live again", () => client.request("sessions.list", { limit: 1 }).then(() => true, () => false), { within: 20_000, every: 100 });
+  await until("the session to be live again", () => client.request("last-heartbeat").then(() => true, () => false), { within: 20_000, every: 100 });
 
   happened = await count(directory, sent);
   const told = sent.map(whatWasTold);
