@@ -137,16 +137,18 @@ fn switching(opening: &handshake::Opening, gateway: Option<&UpstreamSocket>) -> 
         headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         headers.remove(header::CONTENT_LENGTH);
     }
-    match opening {
-        handshake::Opening::ExtendedConnect => {}
-        handshake::Opening::Upgrade(key) => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            if let Ok(accept) = HeaderValue::from_str(&key.accept()) {
-                headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-            }
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        }
+    let (handshake::Opening::Upgrade(key) | handshake::Opening::ExtendedConnect(Some(key))) =
+        opening
+    else {
+        return response;
+    };
+    if let Ok(accept) = HeaderValue::from_str(&key.accept()) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if matches!(opening, handshake::Opening::Upgrade(_)) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     }
     response
 }

@@ -148,7 +148,6 @@ mod tests {
             "agent",
             "send",
             "sessions.create",
-            "chat.startup",
             "new.method",
         ] {
             assert_eq!(nature(method), Nature::Mutating, "{method}");

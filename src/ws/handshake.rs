@@ -69,8 +69,9 @@ impl ClientKey {
 pub enum Opening {
     /// HTTP/1.1 upgrade with the client's key.
     Upgrade(ClientKey),
-    /// HTTP/2 extended CONNECT: there is no key, and the answer is 200.
-    ExtendedConnect,
+    /// HTTP/2 extended CONNECT: needs no key, and the answer is 200. Node.js (undici in 26) sends
+    /// one all the same and fails without its proof.
+    ExtendedConnect(Option<ClientKey>),
 }
 
 /// Whether `request` asks for a WebSocket, rightly or not. Anything else is plain HTTP.
@@ -114,14 +115,12 @@ pub fn opening<B>(request: &Request<B>) -> Result<Opening, HandshakeError> {
     {
         return Err(HandshakeError::Version);
     }
-    if extended {
-        return Ok(Opening::ExtendedConnect);
-    }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
-    match (
-        keys.next().and_then(|key| ClientKey::parse(key.as_bytes())),
-        keys.next(),
-    ) {
+    let first = keys.next().and_then(|key| ClientKey::parse(key.as_bytes()));
+    if extended {
+        return Ok(Opening::ExtendedConnect(first));
+    }
+    match (first, keys.next()) {
         (Some(key), None) => Ok(Opening::Upgrade(key)),
         _ => Err(HandshakeError::Key),
     }

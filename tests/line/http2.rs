@@ -70,3 +70,17 @@ async fn an_upgrade_is_held_and_refused_as_over_http1() {
     raw.event("connect.challenge").await;
     assert_eq!(raw.closed().await.0, 1013);
 }
+
+/// Node.js 26 (undici) sends a key over HTTP/2, too, and fails without its proof (RFC 6455, 1.3).
+#[tokio::test]
+async fn a_key_that_http2_does_not_need_is_answered_all_the_same() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut connection = h2::Connection::open(&proxy.target()).await;
+    let key = [("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let raw = connection.websocket("/", &key).await.unwrap();
+    assert_eq!(
+        raw.upgrade.header("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
+}

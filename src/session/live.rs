@@ -1,0 +1,260 @@
+//! The session while both sides talk: requests followed, answers settled, losses noticed.
+//!
+//! Pure, a part of [`super::machine`].
+
+use tokio::time::Instant;
+
+use super::event::{Action, Counted, Torn, Verdict};
+use super::journal::{Place, Settled};
+use super::machine::{Machine, State, echo};
+use crate::gateway::{Evidence, Reason};
+use crate::protocol::openclaw::{self, ClientSays, Connect, GatewaySays, Hello, Request};
+use crate::protocol::rescue::Execution;
+use crate::protocol::speech;
+use crate::ws::close::is_going_away;
+
+impl Machine {
+    // === the client speaks ===
+
+    pub(super) fn client_message(
+        &mut self,
+        text: &[u8],
+        end: Option<u64>,
+        kept: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if !self.policy.is_openclaw() {
+            return match &self.state {
+                State::Live | State::Opening { .. } => Verdict::Forward,
+                State::Away(_) => self.away_generic_message(kept, now, out),
+                State::Closing => Verdict::Drop,
+            };
+        }
+        let says = openclaw::client_says(text);
+        match (&self.state, says) {
+            (State::Closing, _) => Verdict::Drop,
+            (State::Away(_), says) => self.away_message(says, text, kept, now, out),
+            (_, ClientSays::Connect(connect)) => {
+                self.take_connect(connect, text);
+                Verdict::Forward
+            }
+            (_, ClientSays::Request(request)) => {
+                self.live_request(request, text, end, kept, now, out)
+            }
+            (_, ClientSays::Other) => Verdict::Forward,
+        }
+    }
+
+    /// Takes note of who connects, and of how, if that can be said again.
+    pub(super) fn take_connect(&mut self, connect: Connect, text: &[u8]) {
+        if self.policy.replays(&connect) {
+            self.journal.record_connect(text);
+        } else {
+            self.journal.stop_recording();
+        }
+        self.client = Some(Box::new(connect));
+    }
+
+    fn live_request(
+        &mut self,
+        request: Request,
+        text: &[u8],
+        end: Option<u64>,
+        kept: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if self.journal.follows(&request.id) {
+            // Two answers of one id could not be told apart: the gateway has to say so.
+            return Verdict::Forward;
+        }
+        if self.hung.is_some() || !self.journal.has_room(&request.id) {
+            self.answer(&request, Execution::NotStarted, true, now, out);
+            return Verdict::Drop;
+        }
+        if self.shutdown.is_some() {
+            return self.keep_or_answer(request, text, kept, now, out);
+        }
+        let place = end.map_or(Place::Unfinished, Place::Sent);
+        self.journal.ask(request, text, place, now);
+        Verdict::Forward
+    }
+
+    /// Keeps a request for the next connection where there will be one on this socket and room;
+    /// otherwise its sender learns at once that nothing was done.
+    pub(super) fn keep_or_answer(
+        &mut self,
+        request: Request,
+        text: &[u8],
+        kept: Option<u64>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if self.journal.follows(&request.id) {
+            return Verdict::Drop;
+        }
+        let room = self.journal.has_room(&request.id) && self.journal.connect().is_some();
+        if let (Some(end), true) = (kept, room) {
+            self.journal.ask(request, text, Place::Kept(end), now);
+            return Verdict::Keep;
+        }
+        self.answer(&request, Execution::NotStarted, true, now, out);
+        Verdict::Drop
+    }
+
+    pub(super) fn client_close(&mut self, code: Option<u16>, out: &mut Vec<Action>) -> Verdict {
+        self.client_closes = Some(code);
+        match self.state {
+            State::Live | State::Opening { .. } => Verdict::Forward,
+            // The gateway's close was passed on; this is the answer to it.
+            State::Closing => Verdict::Forward,
+            State::Away(_) => {
+                self.close(echo(code), out);
+                Verdict::Drop
+            }
+        }
+    }
+
+    // === the gateway speaks ===
+
+    pub(super) fn gateway_message(
+        &mut self,
+        text: &[u8],
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if !self.policy.is_openclaw() {
+            return Verdict::Forward;
+        }
+        let says = openclaw::gateway_says(text);
+        if matches!(self.state, State::Away(_)) {
+            return self.away_gateway_message(&says, text, now, out);
+        }
+        match says {
+            GatewaySays::Response { id, ok } => self.response(&id, ok, text, now, out),
+            GatewaySays::Shutdown { seq } => {
+                self.announced(seq, now, out);
+                Verdict::Drop
+            }
+            GatewaySays::Event { seq } => {
+                self.note_seq(seq);
+                Verdict::Forward
+            }
+            GatewaySays::Challenge | GatewaySays::Other => Verdict::Forward,
+        }
+    }
+
+    /// The gateway's `shutdown`: said in its place, with a length that is true.
+    fn announced(&mut self, seq: Option<u64>, now: Instant, out: &mut Vec<Action>) {
+        self.shutdown = Some(now);
+        self.note_seq(seq);
+        out.push(Action::Report(Evidence::Shutdown));
+        if self.shows_suspension() {
+            out.push(Action::SayToClient(speech::suspension(
+                speech::Suspension::Draining,
+            )));
+        } else {
+            let expected = speech::remaining(&self.view, now);
+            out.push(Action::SayToClient(speech::shutdown(expected, seq)));
+        }
+    }
+
+    fn response(
+        &mut self,
+        id: &str,
+        ok: bool,
+        text: &[u8],
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if let State::Opening { answered } = &mut self.state
+            && self.client.as_ref().is_some_and(|client| &*client.id == id)
+        {
+            *answered = true;
+            if ok {
+                self.hello = Hello::parse(text).map(Box::new);
+                self.state = State::Live;
+            } else if openclaw::is_starting_refusal(text) {
+                out.push(Action::Report(Evidence::Starting));
+            }
+            return Verdict::Forward;
+        }
+        if let Some(at) = self.ours.iter().position(|ours| &**ours == id) {
+            self.ours.swap_remove(at);
+            if !ok {
+                // What the client relies on could not be restored: it has to do it itself.
+                self.send_back(now, out);
+            }
+            return Verdict::Drop;
+        }
+        match self.journal.settle(id, ok) {
+            Settled::Awaited | Settled::Unknown => Verdict::Forward,
+            Settled::Already => Verdict::Drop,
+        }
+    }
+
+    fn note_seq(&mut self, seq: Option<u64>) {
+        self.last_seq = seq.or(self.last_seq);
+    }
+
+    pub(super) fn gateway_close(
+        &mut self,
+        code: Option<u16>,
+        written: u64,
+        inside: bool,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        let answered = matches!(self.state, State::Opening { answered: true });
+        let own = matches!(self.state, State::Closing) || self.client_closes.is_some();
+        if !is_going_away(code) || answered || own {
+            if let State::Away(_) = self.state {
+                self.away_refused(now, out);
+                return Verdict::Drop;
+            }
+            self.state = State::Closing;
+            return Verdict::Forward;
+        }
+        out.push(Action::CloseGateway);
+        let torn = if inside { Torn::Message } else { Torn::No };
+        self.gateway_lost(Reason::Closed, written, torn, now, out);
+        Verdict::Drop
+    }
+
+    pub(super) fn gateway_lost(
+        &mut self,
+        reason: Reason,
+        written: u64,
+        torn: Torn,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
+        if let Some(code) = self.client_closes {
+            return self.close(echo(code), out);
+        }
+        out.push(Action::Report(Evidence::Lost(reason)));
+        self.hung = None;
+        match (torn, &self.state) {
+            (_, State::Away(_)) => return self.away_lost(now),
+            (Torn::Frame, _) => {
+                out.push(Action::Count(Counted::Torn));
+                self.state = State::Closing;
+                return out.push(Action::Abort);
+            }
+            // Only control frames may stand inside a message; a close is one.
+            (Torn::Message, _) => {
+                out.push(Action::Count(Counted::Torn));
+                return self.close_to_return(now, out);
+            }
+            (Torn::No, _) => {}
+        }
+        match self.state {
+            State::Opening { .. } => self.greet(true, written, now, out),
+            _ => self.hold(written, now, out),
+        }
+    }
+}
