@@ -301,11 +301,13 @@ impl Pump {
         let (Some(at), Some(every)) = (self.ping_at, self.line.limits.ping_every) else {
             return;
         };
-        if at > self.now || self.linger.is_some() {
+        if at > self.now {
             return;
         }
         self.ping_at = Some(self.now + every);
-        if std::mem::take(&mut self.heard) {
+        // Whoever is not listened to cannot be heard; whoever is leaving need not be.
+        let excused = self.linger.is_some() || !self.listens_to_client();
+        if std::mem::take(&mut self.heard) || excused {
             self.ping = None;
         } else if self.ping.is_some() {
             self.report.dead();
@@ -322,7 +324,10 @@ impl Pump {
     /// Moves what can be moved. Ready: the timer is to be set anew, or the session is done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS {
+            let deaf = !self.listens_to_client();
             let moved = self.poll_waits(cx) | self.poll_client(cx) | self.poll_gateway(cx);
+            // The gateway took its backlog only now: the client waits to be read, unregistered.
+            let moved = moved | (deaf && self.listens_to_client());
             if self.done || self.deadline() != self.armed {
                 return Poll::Ready(());
             }
