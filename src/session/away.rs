@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::event::{Action, Counted, Verdict};
 use super::journal::Place;
-use super::machine::{Machine, State};
+use super::machine::{Loss, Machine, Said, State};
 use super::policy::Way;
 use crate::config::Resume;
 use crate::gateway::Phase;
 use crate::protocol::openclaw::{CONTROL_UI, ClientSays, Connect};
 use crate::protocol::rescue::{Cause, Execution};
-use crate::protocol::speech::{self, Resumed, Suspension};
+use crate::protocol::speech::{self, Suspension};
 
 /// How long a dialled gateway may take for each step of a replayed handshake.
 pub(super) const STEP_LIMIT: Duration = Duration::from_secs(10);
@@ -162,15 +162,17 @@ impl Machine {
     }
 
     /// An open session has lost its gateway, which had been sent `written` bytes.
-    pub(super) fn hold(&mut self, written: u64, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn hold(&mut self, loss: Loss, now: Instant, out: &mut Vec<Action>) {
         out.push(Action::Count(Counted::Held));
         let recorded = self.journal.connect().is_some() && self.hello.is_some();
         let way = self.policy.way(self.client.as_deref(), recorded);
-        self.settle_at_loss(way, written, now, out);
+        self.settle_at_loss(way, loss.written, now, out);
         self.ours.clear();
         let shown = self.shutdown.take().is_some();
         self.count_losses(now);
-        if self.policy.resume == Resume::Off || self.lost_again > MAX_LOST_AGAIN {
+        // Half a message cannot be spliced to the next connection.
+        let broken = way == Way::Splice && loss.cut;
+        if self.policy.resume == Resume::Off || broken || self.lost_again > MAX_LOST_AGAIN {
             return self.send_back(now, out);
         }
         let mut away = Away::new(
@@ -269,53 +271,57 @@ impl Machine {
     pub(super) fn away_message(
         &mut self,
         says: ClientSays,
-        text: &[u8],
-        kept: Option<u64>,
+        said: Said<'_>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Verdict {
         let Some(away) = self.away() else {
             return Verdict::Drop;
         };
-        let (way, step) = (away.way, away.step);
+        let (way, step, since) = (away.way, away.step, away.since);
         match (way, says) {
             (Way::Greet, ClientSays::Connect(connect)) => {
-                self.greeted_connect(connect, text, now, out);
+                self.greeted_connect(connect, said, now, out);
                 Verdict::Drop
             }
             (Way::Rechallenge, ClientSays::Connect(connect))
                 if matches!(step, Step::Rechallenged(_)) =>
             {
-                self.take_connect(connect, text);
+                self.take_connect(connect, said);
                 self.hello = None;
-                let down = self.down(now);
-                out.push(Action::Count(Counted::Resumed(Resumed::Rechallenge, down)));
+                self.rechallenged = Some(since);
                 self.state = State::Opening { answered: false };
                 Verdict::Forward
             }
             (Way::Replay, ClientSays::Request(request)) => {
-                self.keep_or_answer(request, text, kept, now, out)
+                self.keep_or_answer(request, said, now, out)
             }
-            (Way::Replay, ClientSays::Other) if kept.is_some() => Verdict::Keep,
             (_, ClientSays::Request(request)) => {
                 self.answer(&request, Execution::NotStarted, true, now, out);
                 Verdict::Drop
             }
-            _ => Verdict::Drop,
+            (_, ClientSays::Connect(_)) => Verdict::Drop,
+            (Way::Replay, ClientSays::Other) if said.whole && said.kept.is_some() => Verdict::Keep,
+            (_, ClientSays::Other) if said.whole => Verdict::Drop,
+            // A request may be in it that nobody could answer.
+            (_, ClientSays::Other) => {
+                self.send_back(now, out);
+                Verdict::Drop
+            }
         }
     }
 
     fn greeted_connect(
         &mut self,
         connect: Connect,
-        text: &[u8],
+        said: Said<'_>,
         now: Instant,
         out: &mut Vec<Action>,
     ) {
         if self.client.is_some() {
             return;
         }
-        self.take_connect(connect, text);
+        self.take_connect(connect, said);
         let until = now + self.policy.handshake;
         if let Some(away) = self.away() {
             away.until = until;
@@ -339,7 +345,8 @@ impl Machine {
         if away.step != Step::Waiting {
             return;
         }
-        if matches!(view.phase, Phase::Down | Phase::Starting) {
+        let confirmed = view.phase == Phase::Down && view.attempt > 0;
+        if confirmed || view.phase == Phase::Starting {
             // Another outage, not another refusal.
             away.attempts = 0;
         }

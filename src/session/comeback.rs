@@ -76,6 +76,11 @@ impl Machine {
         if let Some(client) = &self.client {
             out.push(Action::SayToClient(speech::starting(&client.id, after)));
         }
+        self.close_as_starting(now, out);
+    }
+
+    /// Close 1013, in the words that official clients know.
+    pub(super) fn close_as_starting(&mut self, now: Instant, out: &mut Vec<Action>) {
         let mut close = Cause::GatewayAway(self.view).answer(now).close;
         close.reason = speech::STARTING.into();
         self.close(close, out);
@@ -228,15 +233,21 @@ impl Machine {
                 Suspension::Accepting,
             )));
         }
+        let mut unsaid = false;
         for (n, text) in self.journal.standing().enumerate() {
             let id = format!(
                 "holdline:{n}:{}",
                 now.saturating_duration_since(self.view.since).as_nanos()
             );
-            if let Some(text) = speech::with_id(text, &id) {
-                out.push(Action::SayToGateway(Secret(text.into_bytes())));
-                self.ours.push(id.into());
-            }
+            let Some(text) = speech::with_id(text, &id) else {
+                unsaid = true;
+                break;
+            };
+            out.push(Action::SayToGateway(Secret(text.into_bytes())));
+            self.ours.push(id.into());
+        }
+        if unsaid {
+            return self.send_back(now, out);
         }
         for pending in self.journal.unanswered() {
             if let (Place::Sent(_) | Place::Unfinished, Some(text)) =

@@ -17,6 +17,8 @@ pub(super) enum Event<'a> {
     ClientMessage {
         /// Unmasked.
         text: &'a [u8],
+        /// Whether this is all of the message, so that it could be said again.
+        whole: bool,
         /// Where its last byte would be in the stream to the gateway; `None`: not known yet.
         end: Option<u64>,
         /// Where its last byte would be among the kept bytes; `None`: they have no room for it.
@@ -39,6 +41,8 @@ pub(super) enum Event<'a> {
         written: u64,
         /// Whether it stands inside an unfinished message.
         inside: bool,
+        /// Whether the client was in the middle of a message to it.
+        cut: bool,
     },
     /// The gateway's connection ended without one.
     GatewayLost {
@@ -48,6 +52,8 @@ pub(super) enum Event<'a> {
         written: u64,
         /// What the client has seen of the last message.
         torn: Torn,
+        /// Whether the client was in the middle of a message to it.
+        cut: bool,
     },
     /// The gateway's state changed, or is told anew.
     View(View),

@@ -12,6 +12,8 @@ use crate::protocol::openclaw::Request;
 
 /// Unanswered requests that are followed per session; further ones are refused.
 pub(super) const MAX_PENDING: usize = 1024;
+/// Bytes of a request's id, method and key together; real ones have some sixty.
+const MAX_ADDRESS: usize = 1024;
 /// Bytes of recorded texts per session; a session that needs more is not replayed.
 const MAX_RECORDED: usize = 256 * 1024;
 
@@ -100,8 +102,11 @@ impl Journal {
 
     /// Whether one more request can be followed under this id. An id that is in use cannot: its
     /// two answers could not be told apart.
-    pub(super) fn has_room(&self, id: &str) -> bool {
-        self.pending.len() < MAX_PENDING && !self.follows(id)
+    pub(super) fn has_room(&self, request: &Request) -> bool {
+        let key = request.key.as_ref().map_or(0, |key| key.len());
+        self.pending.len() < MAX_PENDING
+            && request.id.len() + request.method.len() + key <= MAX_ADDRESS
+            && !self.follows(&request.id)
     }
 
     /// Whether a request of this id is followed already.
@@ -115,12 +120,20 @@ impl Journal {
             .position(|pending| &*pending.request.id == id)
     }
 
-    /// Follows a request from now on.
-    pub(super) fn ask(&mut self, request: Request, text: &[u8], place: Place, asked: Instant) {
+    /// Follows a request from now on. `text`: all of it, where it is known.
+    pub(super) fn ask(
+        &mut self,
+        request: Request,
+        text: Option<&[u8]>,
+        place: Place,
+        asked: Instant,
+    ) {
         let repeatable = matches!(request.nature, Nature::ReadOnly | Nature::Standing(_));
-        let text: Option<Secret> =
-            (self.recording && repeatable && self.recorded + text.len() <= MAX_RECORDED)
-                .then(|| Secret::new(Box::from(text)));
+        let text = text
+            .filter(|text| {
+                self.recording && repeatable && self.recorded + text.len() <= MAX_RECORDED
+            })
+            .map(|text| Secret::new(Box::from(text)));
         self.recorded += text.as_ref().map_or(0, |text| text.len());
         self.pending.push(Pending {
             request,

@@ -26,13 +26,16 @@ impl Pump {
     pub(super) fn read_from_client(&mut self, cx: &mut Context<'_>, read: &[u8]) {
         if self.client.has_inbox() {
             let bytes = self.client.take_inbox(read);
-            self.cut_client(cx, &bytes);
+            let used = self.cut_client(cx, &bytes);
+            self.client.restore_inbox(bytes, used);
         } else {
-            self.cut_client(cx, read);
+            let used = self.cut_client(cx, read);
+            self.client.keep_rest(read.get(used..).unwrap_or_default());
         }
     }
 
-    fn cut_client(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+    /// Gives how many of the bytes are dealt with.
+    fn cut_client(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         let limits = &self.line.limits;
         let limit = if self.machine.is_opening() {
             limits.preauth_frame
@@ -48,7 +51,8 @@ impl Pump {
                 Ok(None) => break,
                 Err(error) => {
                     self.send_to_gateway(cx, bytes.get(run..at).unwrap_or_default());
-                    return self.client_broke(error);
+                    self.client_broke(error);
+                    return bytes.len();
                 }
             };
             let raw = rest.get(..piece.length).unwrap_or_default();
@@ -63,8 +67,11 @@ impl Pump {
             at += piece.length;
         }
         self.send_to_gateway(cx, bytes.get(run..at).unwrap_or_default());
-        if !self.client_said_close() {
-            self.client.put_back(bytes.get(at..).unwrap_or_default());
+        // What comes behind a close frame is nothing (RFC 6455, 5.5.1).
+        if self.client_said_close() {
+            bytes.len()
+        } else {
+            at
         }
     }
 
@@ -77,7 +84,8 @@ impl Pump {
             PieceKind::Whole(header) | PieceKind::Open(header)
                 if header.opcode != Opcode::Continuation =>
             {
-                self.client_begins(&header, raw, ahead)
+                let whole = header.fin && header.payload <= WHOLE as u64;
+                self.client_begins(&header, raw, ahead, whole)
             }
             _ => {
                 if self.client.cutter.between_messages() && self.client_message == Verdict::Forward
@@ -90,7 +98,13 @@ impl Pump {
         }
     }
 
-    fn client_begins(&mut self, header: &FrameHeader, raw: &[u8], ahead: u64) -> Verdict {
+    fn client_begins(
+        &mut self,
+        header: &FrameHeader,
+        raw: &[u8],
+        ahead: u64,
+        whole: bool,
+    ) -> Verdict {
         let end = header
             .fin
             .then(|| self.queued_to_gateway() + ahead + header.total());
@@ -106,7 +120,12 @@ impl Pump {
                 unmask_into(header, raw, text);
             }
             self.machine.on(
-                Event::ClientMessage { text, end, kept },
+                Event::ClientMessage {
+                    text,
+                    whole,
+                    end,
+                    kept,
+                },
                 self.now,
                 &mut self.actions,
             )
@@ -128,18 +147,18 @@ impl Pump {
             Verdict::Drop
         };
         match header.opcode {
-            Opcode::Pong if self.ping.is_some_and(|ours| ours[..] == payload[..]) => {
-                self.ping = None;
-                Verdict::Drop
-            }
+            Opcode::Pong if self.ping.is_some_and(|ours| ours[..] == payload[..]) => Verdict::Drop,
             Opcode::Ping if passed == Verdict::Drop => {
                 self.say_to_client(Opcode::Pong, &payload);
                 Verdict::Drop
             }
             Opcode::Close => {
-                let verdict = self.feed(Event::ClientClose {
-                    code: Close::parse(&payload).code,
-                });
+                let close = Close::parse(&payload);
+                if !close.is_well_formed(payload.len()) {
+                    self.client_broke(FrameError::MalformedClose);
+                    return Verdict::Drop;
+                }
+                let verdict = self.feed(Event::ClientClose { code: close.code });
                 if self.gateway.is_none() {
                     self.finish();
                 }
@@ -170,14 +189,23 @@ impl Pump {
         match &mut self.gateway {
             Some(gateway) if gateway.has_inbox() => {
                 let bytes = gateway.take_inbox(read);
-                self.cut_gateway(cx, &bytes);
+                let used = self.cut_gateway(cx, &bytes);
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.restore_inbox(bytes, used);
+                }
             }
-            Some(_) => self.cut_gateway(cx, read),
+            Some(_) => {
+                let used = self.cut_gateway(cx, read);
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.keep_rest(read.get(used..).unwrap_or_default());
+                }
+            }
             None => {}
         }
     }
 
-    fn cut_gateway(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+    /// Gives how many of the bytes are dealt with.
+    fn cut_gateway(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         let (mut at, mut run) = (0, 0);
         while let Some(gateway) = &mut self.gateway {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -187,7 +215,8 @@ impl Pump {
                 Err(error) => {
                     self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
                     tracing::warn!(%error, route = self.line.route, "the gateway broke its own protocol");
-                    return self.lost(Reason::Reset);
+                    self.lost(Reason::Reset);
+                    return bytes.len();
                 }
             };
             let raw = rest.get(..piece.length).unwrap_or_default();
@@ -211,11 +240,9 @@ impl Pump {
             }
         }
         self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
-        if let Some(gateway) = &mut self.gateway {
-            gateway.put_back(bytes.get(at..).unwrap_or_default());
-        }
         // A state can change without an action, and a permit hangs on it.
         self.act();
+        at
     }
 
     /// What had to wait for the end of this message follows it.
@@ -265,10 +292,12 @@ impl Pump {
                     None => (0, false),
                 };
                 let inside = inside && self.gateway_message == Verdict::Forward;
+                let cut = self.is_client_cut();
                 let event = Event::GatewayClose {
                     code,
                     written,
                     inside,
+                    cut,
                 };
                 self.machine.on(event, self.now, &mut self.actions)
             }

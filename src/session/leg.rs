@@ -105,8 +105,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Leg<I> {
         std::mem::take(&mut self.fresh)
     }
 
+    /// Gives back what [`Self::take_inbox`] gave out, without what was used of it.
+    pub(super) fn restore_inbox(&mut self, mut bytes: Vec<u8>, used: usize) {
+        if used >= bytes.len() {
+            return;
+        }
+        bytes.drain(..used);
+        self.inbox = bytes;
+    }
+
     /// Keeps what is not yet a piece.
-    pub(super) fn put_back(&mut self, rest: &[u8]) {
+    pub(super) fn keep_rest(&mut self, rest: &[u8]) {
         self.inbox.extend_from_slice(rest);
     }
 

@@ -6,11 +6,12 @@ use tokio::time::Instant;
 
 use super::event::{Action, Counted, Torn, Verdict};
 use super::journal::{Place, Settled};
-use super::machine::{Machine, State, echo};
-use crate::gateway::{Evidence, Reason};
+use super::machine::{Loss, Machine, Said, State, echo};
+use crate::gateway::Evidence;
+use crate::protocol::methods::Nature;
 use crate::protocol::openclaw::{self, ClientSays, Connect, GatewaySays, Hello, Request};
 use crate::protocol::rescue::Execution;
-use crate::protocol::speech;
+use crate::protocol::speech::{self, Resumed};
 use crate::ws::close::is_going_away;
 
 impl Machine {
@@ -18,40 +19,47 @@ impl Machine {
 
     pub(super) fn client_message(
         &mut self,
-        text: &[u8],
-        end: Option<u64>,
-        kept: Option<u64>,
+        said: Said<'_>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Verdict {
         if !self.policy.is_openclaw() {
             return match &self.state {
                 State::Live | State::Opening { .. } => Verdict::Forward,
-                State::Away(_) => self.away_generic_message(kept, now, out),
+                State::Away(_) => self.away_generic_message(said.kept, now, out),
                 State::Closing => Verdict::Drop,
             };
         }
-        let says = openclaw::client_says(text);
+        let says = openclaw::client_says(said.text);
         match (&self.state, says) {
             (State::Closing, _) => Verdict::Drop,
-            (State::Away(_), says) => self.away_message(says, text, kept, now, out),
-            (_, ClientSays::Connect(connect)) => {
-                self.take_connect(connect, text);
+            (State::Away(_), says) => self.away_message(says, said, now, out),
+            (State::Opening { answered: false }, ClientSays::Connect(connect))
+                if self.client.is_none() =>
+            {
+                self.take_connect(connect, said);
                 Verdict::Forward
             }
-            (_, ClientSays::Request(request)) => {
-                self.live_request(request, text, end, kept, now, out)
+            (_, ClientSays::Connect(again)) => {
+                // Out of turn: the gateway will say so, and it changes nothing here.
+                let request = Request {
+                    id: again.id,
+                    method: "connect".into(),
+                    nature: Nature::Mutating,
+                    key: None,
+                };
+                self.live_request(request, said, now, out)
             }
+            (_, ClientSays::Request(request)) => self.live_request(request, said, now, out),
             (_, ClientSays::Other) => Verdict::Forward,
         }
     }
 
     /// Takes note of who connects, and of how, if that can be said again.
-    pub(super) fn take_connect(&mut self, connect: Connect, text: &[u8]) {
-        if self.policy.replays(&connect) {
-            self.journal.record_connect(text);
-        } else {
-            self.journal.stop_recording();
+    pub(super) fn take_connect(&mut self, connect: Connect, said: Said<'_>) {
+        match said.repeatable() {
+            Some(text) if self.policy.replays(&connect) => self.journal.record_connect(text),
+            _ => self.journal.stop_recording(),
         }
         self.client = Some(Box::new(connect));
     }
@@ -59,9 +67,7 @@ impl Machine {
     fn live_request(
         &mut self,
         request: Request,
-        text: &[u8],
-        end: Option<u64>,
-        kept: Option<u64>,
+        said: Said<'_>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Verdict {
@@ -69,15 +75,15 @@ impl Machine {
             // Two answers of one id could not be told apart: the gateway has to say so.
             return Verdict::Forward;
         }
-        if self.hung.is_some() || !self.journal.has_room(&request.id) {
+        if self.hung.is_some() || !self.journal.has_room(&request) {
             self.answer(&request, Execution::NotStarted, true, now, out);
             return Verdict::Drop;
         }
         if self.shutdown.is_some() {
-            return self.keep_or_answer(request, text, kept, now, out);
+            return self.keep_or_answer(request, said, now, out);
         }
-        let place = end.map_or(Place::Unfinished, Place::Sent);
-        self.journal.ask(request, text, place, now);
+        let place = said.end.map_or(Place::Unfinished, Place::Sent);
+        self.journal.ask(request, said.repeatable(), place, now);
         Verdict::Forward
     }
 
@@ -86,17 +92,17 @@ impl Machine {
     pub(super) fn keep_or_answer(
         &mut self,
         request: Request,
-        text: &[u8],
-        kept: Option<u64>,
+        said: Said<'_>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Verdict {
         if self.journal.follows(&request.id) {
             return Verdict::Drop;
         }
-        let room = self.journal.has_room(&request.id) && self.journal.connect().is_some();
-        if let (Some(end), true) = (kept, room) {
-            self.journal.ask(request, text, Place::Kept(end), now);
+        let room = self.journal.has_room(&request) && self.journal.connect().is_some();
+        if let (Some(end), true) = (said.kept, room) {
+            self.journal
+                .ask(request, said.repeatable(), Place::Kept(end), now);
             return Verdict::Keep;
         }
         self.answer(&request, Execution::NotStarted, true, now, out);
@@ -175,6 +181,7 @@ impl Machine {
             if ok {
                 self.hello = Hello::parse(text).map(Box::new);
                 self.state = State::Live;
+                self.welcome_back(now, out);
             } else if openclaw::is_starting_refusal(text) {
                 out.push(Action::Report(Evidence::Starting));
             }
@@ -194,6 +201,17 @@ impl Machine {
         }
     }
 
+    /// A client that answered the new challenge itself is back.
+    fn welcome_back(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Some(since) = self.rechallenged.take() {
+            self.back = Some(now);
+            let down = now.saturating_duration_since(since);
+            out.push(Action::Count(Counted::Resumed(Resumed::Rechallenge, down)));
+            let up = speech::gateway_up(down, Resumed::Rechallenge, None);
+            out.push(Action::SayToClient(up));
+        }
+    }
+
     fn note_seq(&mut self, seq: Option<u64>) {
         self.last_seq = seq.or(self.last_seq);
     }
@@ -201,8 +219,7 @@ impl Machine {
     pub(super) fn gateway_close(
         &mut self,
         code: Option<u16>,
-        written: u64,
-        inside: bool,
+        loss: Loss,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Verdict {
@@ -217,44 +234,39 @@ impl Machine {
             return Verdict::Forward;
         }
         out.push(Action::CloseGateway);
-        let torn = if inside { Torn::Message } else { Torn::No };
-        self.gateway_lost(Reason::Closed, written, torn, now, out);
+        self.gateway_lost(loss, now, out);
         Verdict::Drop
     }
 
-    pub(super) fn gateway_lost(
-        &mut self,
-        reason: Reason,
-        written: u64,
-        torn: Torn,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn gateway_lost(&mut self, loss: Loss, now: Instant, out: &mut Vec<Action>) {
         if matches!(self.state, State::Closing) {
             return;
         }
         if let Some(code) = self.client_closes {
             return self.close(echo(code), out);
         }
-        out.push(Action::Report(Evidence::Lost(reason)));
+        if let State::Away(_) = self.state {
+            // A connection that was never in use says little about the gateway; the next dial
+            // will say more.
+            return self.away_lost(now);
+        }
+        out.push(Action::Report(Evidence::Lost(loss.reason)));
         self.hung = None;
-        match (torn, &self.state) {
-            (_, State::Away(_)) => return self.away_lost(now),
+        match (loss.torn, &self.state) {
             (Torn::Frame, _) => {
                 out.push(Action::Count(Counted::Torn));
                 self.state = State::Closing;
-                return out.push(Action::Abort);
+                out.push(Action::Abort);
             }
             // Only control frames may stand inside a message; a close is one.
             (Torn::Message, _) => {
                 out.push(Action::Count(Counted::Torn));
-                return self.close_to_return(now, out);
+                self.close_to_return(now, out);
             }
-            (Torn::No, _) => {}
-        }
-        match self.state {
-            State::Opening { .. } => self.greet(true, written, now, out),
-            _ => self.hold(written, now, out),
+            // Its `connect` has been answered, and only the close behind that is missing.
+            (Torn::No, State::Opening { answered: true }) => self.close_as_starting(now, out),
+            (Torn::No, State::Opening { .. }) => self.greet(true, loss.written, now, out),
+            (Torn::No, _) => self.hold(loss, now, out),
         }
     }
 }

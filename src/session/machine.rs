@@ -16,14 +16,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::away::Away;
-use super::event::{Action, Counted, Event, Verdict};
+use super::event::{Action, Counted, Event, Torn, Verdict};
 use super::journal::{Journal, Pending, Place};
 use super::policy::Policy;
-use crate::gateway::{Phase, View};
+use crate::gateway::{Phase, Reason, View};
 use crate::protocol::methods::Nature;
 use crate::protocol::openclaw::{Connect, Hello, Request};
 use crate::protocol::rescue::{Cause, Close, Execution};
 use crate::protocol::speech::{self, Resumed, Unavailable};
+use crate::ws::close::is_sendable;
 
 /// A request of a hung gateway is answered by us before its client gives up at 30 s.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(28);
@@ -53,6 +54,31 @@ pub(super) struct Hung {
     notice_at: Instant,
 }
 
+/// A client's message, see [`Event::ClientMessage`].
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) whole: bool,
+    pub(super) end: Option<u64>,
+    pub(super) kept: Option<u64>,
+}
+
+impl Said<'_> {
+    /// The text, where it could be said again.
+    pub(super) fn repeatable(&self) -> Option<&[u8]> {
+        Some(self.text).filter(|_| self.whole)
+    }
+}
+
+/// A gateway's end, see [`Event::GatewayLost`].
+#[derive(Clone, Copy)]
+pub(super) struct Loss {
+    pub(super) reason: Reason,
+    pub(super) written: u64,
+    pub(super) torn: Torn,
+    pub(super) cut: bool,
+}
+
 /// One session.
 pub(super) struct Machine {
     pub(super) policy: Policy,
@@ -66,6 +92,8 @@ pub(super) struct Machine {
     pub(super) ours: Vec<Box<str>>,
     /// The client has begun the close handshake.
     pub(super) client_closes: Option<Option<u16>>,
+    /// Since when a client that answers the new challenge itself had been held.
+    pub(super) rechallenged: Option<Instant>,
     /// When the session last came back, and how many times in a row it was lost soon after.
     pub(super) back: Option<Instant>,
     pub(super) lost_again: u32,
@@ -93,6 +121,7 @@ impl Machine {
             last_seq: None,
             ours: Vec::new(),
             client_closes: None,
+            rechallenged: None,
             back: None,
             lost_again: 0,
             shutdown: None,
@@ -142,8 +171,19 @@ impl Machine {
     /// Takes an event.
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<Action>) -> Verdict {
         match event {
-            Event::ClientMessage { text, end, kept } => {
-                return self.client_message(text, end, kept, now, out);
+            Event::ClientMessage {
+                text,
+                whole,
+                end,
+                kept,
+            } => {
+                let said = Said {
+                    text,
+                    whole,
+                    end,
+                    kept,
+                };
+                return self.client_message(said, now, out);
             }
             Event::ClientMessageEnds(end) => self.journal.finish(Place::Sent(end)),
             Event::ClientClose { code } => return self.client_close(code, out),
@@ -152,15 +192,30 @@ impl Machine {
                 code,
                 written,
                 inside,
+                cut,
             } => {
-                return self.gateway_close(code, written, inside, now, out);
+                let torn = if inside { Torn::Message } else { Torn::No };
+                let loss = Loss {
+                    reason: Reason::Closed,
+                    written,
+                    torn,
+                    cut,
+                };
+                return self.gateway_close(code, loss, now, out);
             }
             Event::GatewayLost {
                 reason,
                 written,
                 torn,
+                cut,
             } => {
-                self.gateway_lost(reason, written, torn, now, out);
+                let loss = Loss {
+                    reason,
+                    written,
+                    torn,
+                    cut,
+                };
+                self.gateway_lost(loss, now, out);
             }
             Event::View(view) => {
                 self.view = view;
@@ -251,9 +306,12 @@ impl Machine {
     /// Requests that a hung gateway has had for so long that their clients are about to give up.
     fn answer_impatient(&mut self, now: Instant, out: &mut Vec<Action>) {
         let ahead = self.policy.notice_every;
+        let since = self.hung.map_or(now, |hung| hung.since);
         self.settle_in_place(now, out, |pending| {
-            (now.saturating_duration_since(pending.asked) + ahead >= CLIENT_PATIENCE)
-                .then_some(Execution::MayHaveExecuted)
+            // Whoever had waited for longer than that before the hang can wait for longer still.
+            let patient = since.saturating_duration_since(pending.asked) > CLIENT_PATIENCE;
+            let impatient = now.saturating_duration_since(pending.asked) + ahead >= CLIENT_PATIENCE;
+            (impatient && !patient).then_some(Execution::MayHaveExecuted)
         });
     }
 
@@ -360,6 +418,6 @@ impl Machine {
 }
 
 pub(super) fn echo(code: Option<u16>) -> Close {
-    // 1005 stands for "no code" and cannot be sent (RFC 6455, 7.4.1).
-    Close::new(code.unwrap_or(1000), "")
+    // Some codes only stand for what was not said, and cannot be said (RFC 6455, 7.4.1).
+    Close::new(code.filter(|code| is_sendable(*code)).unwrap_or(1000), "")
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::event::{Action, Event, Verdict};
+use super::event::{Action, Counted, Event, Torn, Verdict};
 use super::open::redial;
 use super::pump::{LINGER, MAX_DEFERRED, Pump};
 use crate::protocol::rescue::Cause;
@@ -40,7 +40,10 @@ impl Pump {
                     self.finish();
                 }
             }
-            Action::CloseGateway => self.detach(),
+            Action::CloseGateway => {
+                self.cut_off();
+                self.detach();
+            }
             Action::TakeTurn { farewell, since } => {
                 let gateway = &self.line.gateway;
                 let queue = if farewell {
@@ -132,13 +135,44 @@ impl Pump {
         }
     }
 
+    /// What the gateway was saying ends here by our own decision. Nothing can follow half a frame,
+    /// and nothing but the close that is out already can follow half a message.
+    fn cut_off(&mut self) {
+        match self.torn() {
+            Torn::No => {}
+            Torn::Message => self.deferred.clear(),
+            Torn::Frame => {
+                self.report.count(Counted::Torn);
+                self.deferred.clear();
+                self.done = true;
+            }
+        }
+    }
+
+    /// What the client has seen of the gateway's last message.
+    pub(super) fn torn(&self) -> Torn {
+        let Some(gateway) = self.gateway.as_ref() else {
+            return Torn::No;
+        };
+        match self.gateway_message {
+            Verdict::Forward if !gateway.cutter.between_frames() => Torn::Frame,
+            Verdict::Forward if !gateway.cutter.between_messages() => Torn::Message,
+            _ => Torn::No,
+        }
+    }
+
+    /// Whether the client was in the middle of a message to the gateway.
+    pub(super) fn is_client_cut(&self) -> bool {
+        !self.client.cutter.between_messages() && self.client_message == Verdict::Forward
+    }
+
     /// Lets go of the gateway's connection; what the client was sending to it ends here.
     pub(super) fn detach(&mut self) {
         self.gateway = None;
         self.dial = None;
         self.permit = None;
         self.gateway_message = Verdict::Drop;
-        if !self.client.cutter.between_messages() && self.client_message == Verdict::Forward {
+        if self.is_client_cut() {
             self.client_message = Verdict::Drop;
         }
         self.undefer();

@@ -36,6 +36,9 @@ const ROUNDS: u32 = 16;
 const CLIENT_BACKLOG: usize = 256 * 1024;
 /// What is put off until the gateway's current message ends.
 pub(super) const MAX_DEFERRED: usize = 1024;
+/// Pings in a row that a client may leave unanswered: the first may still wait behind data that a
+/// slow line has not taken yet.
+const UNANSWERED: u32 = 2;
 /// After our close frame, how long the client may take to answer it.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// After the client's half-close, how long the gateway may take to finish.
@@ -69,7 +72,7 @@ pub(super) struct Pump {
     pub(super) actions: Vec<Action>,
     pub(super) now: Instant,
     pub(super) report: Report,
-    /// The payload of our unanswered ping.
+    /// The payload of our last ping: its pong is ours, however late.
     pub(super) ping: Option<[u8; 8]>,
     /// What the gateway was asked to prove that its connection still lives, and until when.
     pub(super) gateway_ping: Option<([u8; 8], Instant)>,
@@ -85,6 +88,10 @@ pub(super) struct Pump {
     pub(super) turn: Option<Turn>,
     pub(super) dial: Option<Dial>,
     heard: bool,
+    /// Bytes that the client's connection had taken at the last check, if it took no more then.
+    full_pipe: Option<u64>,
+    /// Pings since it was last heard.
+    unanswered: u32,
     ping_at: Option<Instant>,
     /// The client sends no more.
     half_closed: bool,
@@ -170,6 +177,8 @@ impl Pump {
             turn: None,
             dial: None,
             heard: true,
+            full_pipe: None,
+            unanswered: 0,
             half_closed: false,
             linger: None,
             done: false,
@@ -219,15 +228,7 @@ impl Pump {
     pub(super) fn lost(&mut self, reason: Reason) {
         let Some(gateway) = &self.gateway else { return };
         let written = gateway.written();
-        let forwarded = self.gateway_message == Verdict::Forward;
-        let torn = match (
-            gateway.cutter.between_frames(),
-            gateway.cutter.between_messages(),
-        ) {
-            (false, _) if forwarded => Torn::Frame,
-            (true, false) if forwarded => Torn::Message,
-            _ => Torn::No,
-        };
+        let (torn, cut) = (self.torn(), self.is_client_cut());
         if torn != Torn::No {
             // No message of ours can follow half a message of the gateway's.
             self.deferred.clear();
@@ -241,13 +242,14 @@ impl Pump {
             reason,
             written,
             torn,
+            cut,
         });
     }
 
     /// Ends the client's connection once everything is written.
     pub(super) fn finish(&mut self) {
         self.client.end();
-        self.linger.get_or_insert(self.now + LINGER);
+        self.linger.get_or_insert_with(|| Instant::now() + LINGER);
     }
 
     fn stop_slot(&self) -> Instant {
@@ -305,14 +307,20 @@ impl Pump {
             return;
         }
         self.ping_at = Some(self.now + every);
+        // A full pipe that moves has somebody at its other end; what a pipe with room takes proves
+        // nothing.
+        let pipe = Some(self.client.written()).filter(|_| self.client.backlog() > 0);
+        let before = std::mem::replace(&mut self.full_pipe, pipe);
+        let progress = before.is_some_and(|before| before != self.client.written());
         // Whoever is not listened to cannot be heard; whoever is leaving need not be.
         let excused = self.linger.is_some() || !self.listens_to_client();
-        if std::mem::take(&mut self.heard) || excused {
-            self.ping = None;
-        } else if self.ping.is_some() {
+        if std::mem::take(&mut self.heard) || progress || excused {
+            self.unanswered = 0;
+        } else if self.unanswered >= UNANSWERED {
             self.report.dead();
             self.done = true;
         } else {
+            self.unanswered += 1;
             let payload = random();
             self.ping = Some(payload);
             self.say_to_client(Opcode::Ping, &payload);
@@ -391,6 +399,7 @@ impl Pump {
                 true
             }
             Poll::Ready(Ok(Read::End)) => {
+                self.now = Instant::now();
                 self.client_ended();
                 true
             }

@@ -28,6 +28,16 @@ impl Close {
         }
     }
 
+    /// Whether a payload of this length may say this: no half a code, and none that RFC 6455, 7.4
+    /// reserves.
+    #[must_use]
+    pub fn is_well_formed(&self, length: usize) -> bool {
+        match self.code {
+            None => length == 0,
+            Some(code) => is_sendable(code),
+        }
+    }
+
     /// The payload for `code` and `reason`; the reason is cut at a character to fit.
     #[must_use]
     pub fn payload(code: u16, reason: &str) -> Vec<u8> {
@@ -39,6 +49,12 @@ impl Close {
         payload.extend_from_slice(reason.get(..end).unwrap_or_default().as_bytes());
         payload
     }
+}
+
+/// Whether a code may stand in a close frame (RFC 6455, 7.4.1 and 7.4.2).
+#[must_use]
+pub fn is_sendable(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 /// Whether a gateway's close says that the gateway goes away, rather than something about this
@@ -64,5 +80,15 @@ mod tests {
         assert!(std::str::from_utf8(&long[2..]).is_ok());
         assert_eq!(Close::parse(&[]).code, None);
         assert_eq!(Close::parse(&[3]).code, None);
+        assert!(Close::parse(&[]).is_well_formed(0) && !Close::parse(&[3]).is_well_formed(1));
+        for (code, allowed) in [
+            (1000, true),
+            (1005, false),
+            (1006, false),
+            (4008, true),
+            (999, false),
+        ] {
+            assert_eq!(is_sendable(code), allowed, "{code}");
+        }
     }
 }

@@ -97,6 +97,9 @@ pub enum FrameError {
     /// A new message inside another.
     #[error("new message inside a fragmented one")]
     InterruptedMessage,
+    /// A close frame with half a code or a reserved one.
+    #[error("malformed close frame")]
+    MalformedClose,
     /// Over the configured limit.
     #[error("frame of {payload} bytes is over the limit of {limit}")]
     TooBig {

@@ -194,3 +194,40 @@ async fn a_client_that_does_not_read_makes_the_gateway_wait_and_loses_nothing() 
         assert_eq!(raw.next().await.payload.len(), PIECE, "frame {number}");
     }
 }
+
+/// Nothing comes back here: the client must be listened to again because the gateway is, not
+/// because the gateway spoke.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_read_again_when_a_silent_gateway_reads_again() {
+    let options = Options {
+        receive_buffer: Some(64 * 1024),
+        ..Options::default()
+    };
+    let gateway = ScriptedGateway::with(options).await;
+    let proxy = Proxy::start(&gateway).await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    let conn = gateway.conn(1).await;
+    conn.set_reading(false);
+    let request = |number: usize| {
+        let params = json!({"swallow": true, "pad": "x".repeat(PIECE - 512)});
+        let frame = json!({"type": "req", "id": format!("s{number}"), "method": "sessions.list", "params": params});
+        Frame::text(frame.to_string()).encode_masked([1, 2, 3, 4])
+    };
+    let (mut sent, mut rest) = (0, request(0));
+    while let Ok(written) = tokio::time::timeout(ms(500), raw.write_some(&rest)).await {
+        rest.drain(..written);
+        if rest.is_empty() {
+            sent += 1;
+            rest = request(sent);
+        }
+        assert!(sent < 900, "it never stopped taking");
+    }
+    conn.set_reading(true);
+    within("the rest being taken", raw.send_bytes(&rest)).await;
+    let all = sent + 1;
+    gateway
+        .wait_for("every request", |journal| {
+            journal.requests("sessions.list").len() == all
+        })
+        .await;
+}

@@ -77,12 +77,13 @@ async function throughRoad(name, gateway, directory, report) {
   for (const scenario of all.filter((scenario) => chosen(scenario, name))) {
     report.begin(`${scenario.name}`);
     const began = now();
+    const place = join(directory, `${scenario.name}-${name}`);
     let road;
     try {
       await gateway.ensureReady();
       // A proxy of its own for every scenario: none inherits what another did to it.
-      road = await openRoad(name, join(directory, scenario.name), scenario.road);
-      await scenario.run({ gateway, road, report, directory: join(directory, scenario.name) });
+      road = await openRoad(name, place, scenario.road);
+      await scenario.run({ gateway, road, report, directory: place });
       report.measured();
     } catch (error) {
       report.fail(error.message);

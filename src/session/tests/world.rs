@@ -187,9 +187,11 @@ impl World {
                 reason: Reason::Reset,
                 written: 0,
                 torn: Torn::No,
+                cut: false,
             },
             Step::Ask { .. } => Event::ClientMessage {
                 text: br#"{"type":"req","id":"late","method":"chat.send"}"#,
+                whole: true,
                 end: Some(1),
                 kept: Some(1),
             },
@@ -249,11 +251,13 @@ impl World {
         let end = self.has_gateway.then_some(self.queued + length);
         let kept = (self.kept_bytes + length <= ROOM).then_some(self.kept_bytes + length);
         let id = id_of(text);
-        match self.feed(Event::ClientMessage {
+        let said = Event::ClientMessage {
             text: text.as_bytes(),
+            whole: true,
             end,
             kept,
-        }) {
+        };
+        match self.feed(said) {
             Verdict::Forward => {
                 assert!(self.has_gateway, "forwarded to nobody: {text}");
                 self.queued += length;
@@ -347,6 +351,7 @@ impl World {
             code: Some(code),
             written,
             inside,
+            cut: false,
         };
         if self.feed(event) == Verdict::Forward {
             // Both sides know that it is over.
@@ -364,6 +369,7 @@ impl World {
             reason: Reason::Reset,
             written,
             torn,
+            cut: false,
         });
     }
 

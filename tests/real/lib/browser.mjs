@@ -106,7 +106,8 @@ export class Page {
 
   /** The page's visible text, shadow roots included. */
   text() {
-    return this.#page.evaluate(() => globalThis.visibleText());
+    // A page that is just being replaced has nothing to read.
+    return this.#page.evaluate(() => globalThis.visibleText?.() ?? "").catch(() => "");
   }
 
   async screenshot(name) {

@@ -135,7 +135,7 @@ export class RequestLoop {
     const found = new Map();
     for (const { outcome, error } of this.entries) {
       if (outcome !== "explicit" && outcome !== "silent") continue;
-      const key = outcome === "silent" || !error.gatewayCode ? error.message : `${error.gatewayCode}/${error.details?.reason ?? "-"}/${error.details?.execution ?? "-"}`;
+      const key = outcome === "silent" || !error.gatewayCode ? error.message : `${error.gatewayCode}/${error.details?.reason ?? error.message}/${error.details?.execution ?? "-"}`;
       found.set(key, (found.get(key) ?? 0) + 1);
     }
     return Object.fromEntries(found);

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { connect } from "node:tls";
 
 import { atEnd, killGroup } from "./cleanup.mjs";
+import { openTap } from "./tap.mjs";
 import { adminPort, gatewayPort, holdline, tlsPort } from "./settings.mjs";
 import { until } from "./time.mjs";
 
@@ -27,13 +28,14 @@ function direct() {
   return { pageUrl: url, wsUrl: `ws://127.0.0.1:${gatewayPort}`, fingerprint: undefined, close: async () => {} };
 }
 
-async function throughHoldline(directory, { hold = {} }) {
+async function throughHoldline(directory, { hold = {}, tapped = false }) {
   try {
     accessSync(holdline, constants.X_OK);
   } catch {
     throw new Error(`${holdline} is not there: build it (cargo build --release) or set HOLDLINE_BIN`);
   }
   mkdirSync(directory, { recursive: true });
+  const tap = tapped ? await openTap() : undefined;
   const config = join(directory, "holdline.toml");
   const holdLines = Object.entries(hold).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   writeFileSync(
@@ -42,7 +44,7 @@ async function throughHoldline(directory, { hold = {} }) {
       "[listen]",
       `https = ["127.0.0.1:${tlsPort}"]`,
       "[gateway]",
-      `url = "http://127.0.0.1:${gatewayPort}"`,
+      `url = "http://127.0.0.1:${tap?.port ?? gatewayPort}"`,
       "[hold]",
       ...holdLines,
       "[admin]",
@@ -55,7 +57,7 @@ async function throughHoldline(directory, { hold = {} }) {
   // The development certificate is made in certs-dev/ of the working directory.
   const close = launch(directory, holdline, ["run", "--config", config]);
   await until("holdline to be ready", () => httpOk(adminPort, "/readyz"), { within: 15_000, every: 25 });
-  return tlsRoad(close);
+  return { ...(await tlsRoad(() => close().then(tap?.close))), tap };
 }
 
 function throughCaddy(directory) {

@@ -1,13 +1,16 @@
-// A gateway that dies again and again while it starts, five times in a row.
+// A gateway that dies again and again a second into its start, five times in a
+// row: what a broken configuration or too little memory looks like.
 // Proves: to its clients it is one restart, and they are told that it is a
 // crash loop and not just a restart.
 
 import { Client, RequestLoop } from "../lib/client.mjs";
 import { watchOutage } from "../lib/gateway.mjs";
 import { figures } from "../lib/outage.mjs";
-import { pause, until } from "../lib/time.mjs";
+import { now, pause, until } from "../lib/time.mjs";
 
 const KILLS = 5;
+/** How long a start lives after its port is open. */
+const LIFE = 1000;
 
 export const scenarios = [{ name: "crash-loop", quick: true, compare: true, run }];
 
@@ -23,6 +26,7 @@ async function run({ gateway, road, report }) {
     const attempt = watchOutage();
     gateway.start();
     await until("the next start", () => attempt.starting, { within: 150_000 });
+    await until("it to come further", () => attempt.ready || now() - attempt.starting > LIFE, { within: 5_000 });
     await gateway.end("SIGKILL");
     attempt.abandon();
   }
@@ -39,6 +43,8 @@ async function run({ gateway, road, report }) {
     const downs = client.eventsNamed("gateway.down");
     const told = downs.some(({ payload }) => payload.crashLoop === true);
     report.row(road.name, { ...row, remarks: `${who}; ${downs.length} gateway.down, ${told ? "crash loop said" : "no crash loop said"}` });
+    report.note(`refusals: ${JSON.stringify(loop.reasons())}`);
+    report.note(`last gateway.down: ${JSON.stringify(downs.at(-1)?.payload)}`);
     const allowed = client === person ? 1 : 0;
     report.check(`${who}: ${allowed} disconnect`, row.disconnects <= allowed, `${row.disconnects}`);
     report.check(`${who}: no failed attempt`, row.failed === 0, client.failures.map(({ reason }) => reason).join("; "));

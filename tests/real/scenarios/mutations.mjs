@@ -15,6 +15,7 @@ import { now, until } from "../lib/time.mjs";
 export const scenarios = [
   { name: "mutations-official", quick: true, compare: true, run: (stage) => mutations(stage, { device: true }) },
   { name: "mutations-backend", quick: true, compare: true, run: (stage) => mutations(stage, { device: false }) },
+  { name: "mutations-unanswered", quick: true, road: { tapped: true }, run: unanswered },
 ];
 
 /** When the third of ten is answered, some have happened, some are under way, some are unread. */
@@ -68,6 +69,37 @@ async function mutations({ gateway, road, report, directory }, { device }) {
     const away = sent.filter(({ label }) => label.includes("away"));
     report.check("changes sent during the outage waited, and were made", away.every(({ outcome }) => outcome === "ok"), away.map(({ told: word }) => word).join());
   }
+  await client.stop();
+}
+
+/**
+ * The hardest case: all ten happen, the answers are lost, the gateway dies. The
+ * client is one whose session is resumed on its own socket, so that whoever is
+ * careless here would send all ten again.
+ */
+async function unanswered({ gateway, road, report, directory }) {
+  const client = await new Client(road, { device: false }).connected();
+  const run = randomUUID().slice(0, 8);
+  road.tap.goDeaf();
+  const sent = Array.from({ length: 10 }, (_, number) => change(client, `${run}-unanswered-${number}`, number));
+  let happened;
+  const done = async () => (happened = await count(directory, sent)) && sent.every(({ label }) => happened.get(label) > 0);
+  await until("all ten to have happened", done, { within: 20_000, every: 200 });
+  const outage = watchOutage();
+  await gateway.end("SIGKILL");
+  road.tap.hear();
+  gateway.start();
+  await outage.over;
+  await until("every sender to be told", () => sent.every(({ outcome }) => outcome), { within: 40_000 });
+  await until("the session to be live again", () => client.request("sessions.list", { limit: 1 }).then(() => true, () => false), { within: 20_000, every: 100 });
+
+  happened = await count(directory, sent);
+  const told = sent.map(whatWasTold);
+  report.row(road.name, { disconnects: client.disconnects.length, failed: client.failedAttempts, remarks: `told: ${[...new Set(told)].join(", ")}` });
+  const twice = sent.filter(({ label }) => happened.get(label) !== 1).map(({ label }) => `${label}: ${happened.get(label)} times`);
+  report.check("each of the ten happened once", twice.length === 0, twice.join("; "));
+  report.check("each sender was told that it may have happened", told.every((word) => word === "may_have_executed"), told.join());
+  report.check("no disconnect", client.disconnects.length === 0);
   await client.stop();
 }
 
