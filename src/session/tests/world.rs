@@ -466,6 +466,13 @@ impl World {
                     self.kept.clear();
                     self.kept_bytes = 0;
                 }
+                Action::DropKeptUntil(end) => {
+                    self.kept.retain(|(at, _)| *at > end);
+                    for (at, _) in &mut self.kept {
+                        *at -= end;
+                    }
+                    self.kept_bytes -= end;
+                }
                 Action::CloseClient(close) => {
                     assert!(close.code != 1008, "down is never final");
                     self.closed = true;
