@@ -532,6 +532,16 @@ impl World {
         }
     }
 
+    /// What we told the sender of a request in the gateway's place.
+    pub(super) fn told(&self, id: &str) -> Option<&str> {
+        self.ledger.get(id)?.told.as_deref()
+    }
+
+    /// How often a request went to a gateway.
+    pub(super) fn delivered(&self, id: &str) -> u32 {
+        self.ledger.get(id).map_or(0, |asked| asked.delivered)
+    }
+
     // === promises ===
 
     pub(super) fn check(&self) {
