@@ -9,7 +9,7 @@ use holdline::config::{Config, Loaded};
 use holdline::observe::log;
 
 use cli::signals::Signals;
-use cli::{Command, RunArgs};
+use cli::{Command, Settings};
 
 fn main() -> ExitCode {
     let cli = match cli::parse() {
@@ -17,18 +17,17 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     match cli.command {
-        Some(Command::Check(args)) => cli::check::run(&args),
-        Some(Command::Run(args)) => run(&args),
-        None => run(&cli.run),
+        Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Run) | None => run(&cli.settings),
     }
 }
 
-fn run(args: &RunArgs) -> ExitCode {
+fn run(settings: &Settings) -> ExitCode {
     let Loaded {
         config,
         warnings,
         source,
-    } = match args.load() {
+    } = match settings.load() {
         Ok(loaded) => loaded,
         Err(refused) => return refused,
     };
@@ -72,9 +71,11 @@ async fn serve(config: Config) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    tracing::info!("running");
     tokio::select! {
-        () = proxy.wait_for_shutdown() => return ExitCode::SUCCESS,
+        () = proxy.wait_for_shutdown() => {
+            tracing::info!("stopped");
+            return ExitCode::SUCCESS;
+        }
         signal = signals.stop() => tracing::info!(signal, "draining; a second signal stops at once"),
     }
     tokio::select! {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Route, Upstream};
+use crate::config::{Config, ProtocolKind, Route, Upstream};
 use crate::gateway::Gateway;
 use crate::http::forward::Forwarder;
 use crate::http::upgrade::Switchboard;
@@ -81,7 +81,8 @@ impl Holdline {
             .map_err(|_| StartError::Interrupted)??;
         let listeners = Listeners::bind(&config.listen)?;
         let admin = config.admin.listen.map(Listener::bind).transpose()?;
-        let addresses = |bound: &[Listener]| bound.iter().map(Listener::address).collect();
+        let addresses =
+            |bound: &[Listener]| bound.iter().map(Listener::address).collect::<Vec<_>>();
         let (https, http) = (addresses(&listeners.https), addresses(&listeners.http));
         let admin_address = admin.as_ref().map(Listener::address);
         let config = Arc::new(config);
@@ -92,7 +93,13 @@ impl Holdline {
         if let Some(listener) = admin {
             serve_admin(&shared, listener);
         }
-        tracing::info!(?https, ?http, admin = ?admin_address, "running");
+        tracing::info!(
+            https = listed(&https),
+            http = listed(&http),
+            admin = listed(admin_address.as_slice()),
+            routes = listed(&shared.config.routes.iter().map(told).collect::<Vec<_>>()),
+            "running"
+        );
         Ok(Self {
             https,
             http,
@@ -150,7 +157,7 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
     let (stopping, session_tasks) = (CancellationToken::new(), TaskTracker::new());
-    let gateways = gateways(config);
+    let gateways = gateways(config, &metrics);
     let line = |(route, gateway): (&Route, &(String, Arc<Gateway>))| {
         Arc::new(Line {
             route: route.name.clone(),
@@ -169,7 +176,12 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     let table = Table::new(Arc::clone(config), forwarders.collect());
     let switchboard = Box::new(Switchboard::new(lines, Arc::clone(&sessions)));
     let table = Arc::new(ArcSwap::from_pointee(table));
-    let app = Arc::new(App::new(table, switchboard, stopping.clone()));
+    let app = Arc::new(App::new(
+        table,
+        switchboard,
+        Arc::clone(&metrics),
+        stopping.clone(),
+    ));
     let edge = Edge {
         config: Arc::new(ArcSwap::new(Arc::clone(config))),
         tls,
@@ -192,13 +204,31 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     (Arc::new(shared), app)
 }
 
+fn listed(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    match items.is_empty() {
+        true => "none".to_owned(),
+        false => items.join(", "),
+    }
+}
+
+/// A route for the log.
+fn told(route: &Route) -> String {
+    let protocol = match route.upstream.protocol {
+        ProtocolKind::Openclaw => "openclaw",
+        ProtocolKind::Generic => "generic",
+    };
+    let gateway = route.upstream.authority();
+    format!("{} to http://{gateway} ({protocol})", route.name)
+}
+
 /// One gateway per route; routes that name the same one share its state.
-fn gateways(config: &Config) -> Vec<(String, Arc<Gateway>)> {
+fn gateways(config: &Config, metrics: &Arc<Metrics>) -> Vec<(String, Arc<Gateway>)> {
     let mut known: Vec<(Upstream, Arc<Gateway>)> = Vec::new();
     let mut gateway = |upstream: &Upstream| match known.iter().find(|(same, _)| same == upstream) {
         Some((_, gateway)) => Arc::clone(gateway),
         None => {
-            let gateway = Gateway::start(upstream.clone(), &config.hold);
+            let gateway = Gateway::start(upstream.clone(), &config.hold, metrics);
             known.push((upstream.clone(), Arc::clone(&gateway)));
             gateway
         }
@@ -247,7 +277,8 @@ impl Shared {
     async fn drain(&self) {
         if !self.stopping.is_cancelled() {
             let sessions = self.sessions.count();
-            tracing::info!(sessions, budget = ?self.config.limits.drain, "draining");
+            let budget_ms = millis(self.config.limits.drain);
+            tracing::info!(sessions, budget_ms, "draining");
         }
         self.stopping.cancel();
         self.edge.drain.cancel();
@@ -299,6 +330,11 @@ impl StatusSource for Shared {
             "gateways": gateways,
             "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
         })
+    }
+
+    fn measure(&self, metrics: &Metrics) {
+        let kept = i64::try_from(self.sessions.kept()).unwrap_or(i64::MAX);
+        metrics.buffered_bytes.set(kept);
     }
 
     fn ready(&self) -> Result<(), String> {

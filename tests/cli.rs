@@ -97,8 +97,8 @@ async fn a_wrong_call_exits_64_and_says_what_would_be_right() {
         (&["chekc"], "'check'"),
         (&["--listen", ":443"], "write \"0.0.0.0:443\""),
         (&["--admin", "localhost:1"], "write \"127.0.0.1:1\""),
+        (&["--admin", "9180"], "write \"127.0.0.1:9180\", or \"off\""),
         (&["--gateway", "https://gw"], "write \"http://gw\""),
-        (&["check", "--listen", "127.0.0.1:1"], "--listen"),
     ] {
         let ended = run(args).await;
         assert_eq!((ended.code, ended.out.as_str()), (Some(64), ""), "{args:?}");
@@ -122,6 +122,29 @@ async fn check_approves_the_defaults_and_a_good_file() {
         (file.code, file.out.as_str()),
         (Some(0), "holdline.toml: ok\n")
     );
+}
+
+#[tokio::test]
+async fn check_takes_the_settings_of_run_in_any_place() {
+    let folder = folder("[hold]\nmax = \"5m\"");
+    let config = ["--config", "holdline.toml"];
+    let (one, two) = ("127.0.0.1:1", "127.0.0.1:2");
+    for args in [
+        [&config[..], &["check"]].concat(),
+        [
+            &["check", "--admin", "off", "--listen", one, "--listen", two],
+            &config[..],
+        ]
+        .concat(),
+    ] {
+        let ended = ended(&folder, &args).await;
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{args:?}");
+        assert_eq!(ended.out, "holdline.toml: ok\n");
+    }
+    let twice = ["check", "--listen", one, "--listen", one];
+    let ended = ended(&folder, &twice).await;
+    assert_eq!(ended.code, Some(78));
+    assert!(ended.err.contains("the address is taken"), "{}", ended.err);
 }
 
 #[tokio::test]

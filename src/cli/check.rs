@@ -3,14 +3,14 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use holdline::config::{self, Loaded, Overrides};
+use holdline::config::Loaded;
 
-use super::{CheckArgs, colors, refuse, say};
+use super::{Settings, colors, say};
 
-pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    match config::load(args.config.as_deref(), &Overrides::default()) {
+pub(crate) fn run(settings: &Settings) -> ExitCode {
+    match settings.load() {
         Ok(loaded) => approve(&loaded),
-        Err(errors) => refuse(&errors),
+        Err(refused) => refused,
     }
 }
 

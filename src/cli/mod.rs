@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use holdline::config::{self, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
 
 /// It was called in a way that it does not know (`EX_USAGE`).
@@ -24,12 +24,12 @@ const BAD_CONFIG: u8 = 78;
 
 /// Holds the line in front of an OpenClaw gateway: clients stay connected while it restarts.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     #[command(flatten)]
-    pub(crate) run: RunArgs,
+    pub(crate) settings: Settings,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failure while running, 64 usage, 78 bad config";
@@ -37,32 +37,26 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failure while running, 64 usage,
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the proxy; what happens without a command
-    Run(RunArgs),
+    Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
-    Check(CheckArgs),
+    Check,
 }
 
+/// May stand before and after the command.
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
+pub(crate) struct Settings {
     /// TOML file; without it the built-in defaults
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Serve TLS here instead of on listen.https
-    #[arg(long, value_name = "ADDR", value_parser = config::listen_address)]
-    listen: Option<SocketAddr>,
+    /// Serve TLS here instead of on listen.https; may be repeated
+    #[arg(long, value_name = "ADDR", global = true, value_parser = config::listen_address)]
+    listen: Vec<SocketAddr>,
     /// Where the gateway is, instead of gateway.url
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", global = true)]
     gateway: Option<GatewayUrl>,
-    /// Status and control here instead of on admin.listen
-    #[arg(long, value_name = "ADDR", value_parser = config::listen_address)]
-    admin: Option<SocketAddr>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
-    /// TOML file; without it the built-in defaults
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// Status and control here instead of on admin.listen; "off" for none
+    #[arg(long, value_name = "ADDR", global = true)]
+    admin: Option<AdminAddress>,
 }
 
 /// The arguments, or the exit code after help, version or a usage error was printed.
@@ -78,11 +72,11 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
     })
 }
 
-impl RunArgs {
+impl Settings {
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
         let overrides = Overrides {
-            listen: self.listen,
+            listen: self.listen.clone(),
             gateway: self.gateway.clone(),
             admin: self.admin,
         };

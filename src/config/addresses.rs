@@ -156,6 +156,11 @@ pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
     if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(HostPattern::Exact(ip.to_string()));
     }
+    let host = match host.split_once("://") {
+        // A URL's remedy is its host.
+        Some((_, rest)) => format!("{}/", rest.trim_end_matches('/')),
+        None => host,
+    };
     let (name, under) = match host.strip_prefix("*.") {
         Some(suffix) => (suffix, true),
         None => (host.as_str(), false),
@@ -165,8 +170,8 @@ pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
         .filter(|(name, _)| is_host(name))
     {
         let star = if under { "*." } else { "" };
-        let remedy = format!("write \"{star}{name}\", and a path under its own key");
-        return Err(Wrong::new("a host has no port and no path", remedy));
+        let remedy = format!("write \"{star}{name}\"; a path has its own key");
+        return Err(Wrong::new("a host has no port, scheme or path", remedy));
     }
     if !is_host(name) {
         let remedy =
@@ -207,6 +212,14 @@ pub(super) fn path_prefix(text: &str) -> Result<Option<String>, Wrong> {
         return Err(Wrong::new("this can never match", remedy));
     }
     let trimmed = path.trim_end_matches('/');
+    if let Some(prefix) = trimmed.strip_suffix("/*") {
+        let remedy = match prefix {
+            "" => "leave path out".to_owned(),
+            prefix => format!("write \"{prefix}\""),
+        };
+        let what = "a path is a prefix: everything below it is meant without *";
+        return Err(Wrong::new(what, remedy));
+    }
     Ok((!trimmed.is_empty()).then(|| trimmed.to_owned()))
 }
 

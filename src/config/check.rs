@@ -27,7 +27,7 @@ pub(super) fn config<'t>(
     overrides: &Overrides,
 ) -> Config {
     let mut top = Section::top(checker, table);
-    let listen = top.section("listen", |section| listen::read(section, overrides.listen));
+    let listen = top.section("listen", |section| listen::read(section, &overrides.listen));
     let tls = top.section("tls", tls::read);
     let gateway = top.section("gateway", |section| gateway::read(section, overrides));
     let (hold, resume) = top.section("hold", hold::read);

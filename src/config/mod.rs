@@ -8,6 +8,7 @@
 //! development certificate is kept. Without a file they start at the current directory.
 
 mod addresses;
+mod admin_address;
 mod check;
 mod checker;
 mod env;
@@ -27,6 +28,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use addresses::{GatewayUrl, listen_address};
+pub use admin_address::AdminAddress;
 pub use model::*;
 pub use problem::{Place, Problem, Severity, Spot};
 pub use units::Wrong;
@@ -43,12 +45,12 @@ const LARGEST_FILE: u64 = 1 << 20;
 /// Flags of the command line that override the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// `--listen`: instead of `listen.https`.
-    pub listen: Option<SocketAddr>,
+    /// `--listen`: instead of `listen.https`, if there is any.
+    pub listen: Vec<SocketAddr>,
     /// `--gateway`: instead of `gateway.url`.
     pub gateway: Option<GatewayUrl>,
     /// `--admin`: instead of `admin.listen`.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<AdminAddress>,
 }
 
 /// A config without errors.

@@ -266,7 +266,7 @@ fn the_most_specific_route_comes_first_whatever_the_order_in_the_file() {
 #[test]
 fn flags_win_over_the_file() {
     let overrides = Overrides {
-        listen: Some("127.0.0.1:1".parse().unwrap()),
+        listen: vec!["127.0.0.1:1".parse().unwrap()],
         gateway: Some("http://gw:2".parse().unwrap()),
         admin: Some("127.0.0.1:3".parse().unwrap()),
     };
@@ -286,7 +286,7 @@ fn flags_win_over_the_file() {
 #[test]
 fn a_contradiction_made_by_a_flag_points_at_the_flag() {
     let overrides = Overrides {
-        listen: "127.0.0.1:9180".parse().ok(),
+        listen: vec!["127.0.0.1:9180".parse().unwrap()],
         ..Overrides::default()
     };
     let errors = check("[admin]\nlisten = \"127.0.0.1:9180\"", &overrides)

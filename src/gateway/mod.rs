@@ -6,10 +6,12 @@
 mod admission;
 mod dial;
 mod machine;
+mod news;
 mod pace;
 mod probe;
 mod resolve;
 mod state;
+mod tally;
 mod upgrade;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +29,10 @@ pub use state::{CrashLoop, Phase, Reason, View};
 pub use upgrade::{UpgradeError, UpstreamSocket, hyper_reason, upgrade};
 
 use crate::config::{Hold, Upstream};
+use crate::observe::Metrics;
 use dial::Dialler;
+use news::Stranger;
+use tally::Tally;
 
 /// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.
 #[derive(Debug)]
@@ -47,21 +52,31 @@ pub struct Gateway {
 struct Core {
     upstream: Upstream,
     dialler: Dialler,
-    machine: Mutex<Machine>,
+    watched: Mutex<Watched>,
+    metrics: Arc<Metrics>,
     published: watch::Sender<View>,
     look_again: Notify,
+}
+
+/// What moves with every event.
+#[derive(Debug)]
+struct Watched {
+    machine: Machine,
+    tally: Tally,
 }
 
 impl Gateway {
     /// Starts to watch a gateway. Needs a tokio runtime.
     #[must_use]
-    pub fn start(upstream: Upstream, hold: &Hold) -> Arc<Self> {
+    pub fn start(upstream: Upstream, hold: &Hold, metrics: &Arc<Metrics>) -> Arc<Self> {
         let machine = Machine::new(Instant::now());
         let (published, _) = watch::channel(machine.view());
+        let tally = Tally::new(Arc::clone(metrics), machine.view().phase);
         let core = Arc::new(Core {
             dialler: Dialler::new(&upstream),
             upstream,
-            machine: Mutex::new(machine),
+            watched: Mutex::new(Watched { machine, tally }),
+            metrics: Arc::clone(metrics),
             published,
             look_again: Notify::new(),
         });
@@ -101,7 +116,10 @@ impl Gateway {
     /// Takes what a session or request saw; the state moves before this returns, and a probe
     /// follows at once.
     pub fn report(&self, evidence: Evidence) {
-        if self.core.change(|machine, now| machine.note(evidence, now)) {
+        if self
+            .core
+            .change(|watched, now| watched.machine.note(evidence, now))
+        {
             self.core.look_again.notify_one();
         }
     }
@@ -111,7 +129,9 @@ impl Gateway {
     /// # Errors
     /// See [`DialError`]; nothing was sent.
     pub async fn dial(&self) -> Result<TcpStream, DialError> {
-        self.core.dialler.dial().await
+        let dialled = self.core.dialler.dial().await;
+        tally::dialled(&self.core.metrics, &dialled);
+        dialled
     }
 
     /// Waits until the state is as wanted.
@@ -129,19 +149,20 @@ impl Gateway {
 
 impl Core {
     /// Steps the machine and publishes; whether anything changed.
-    fn change(&self, step: impl FnOnce(&mut Machine, Instant)) -> bool {
-        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = machine.view();
-        step(&mut machine, Instant::now());
-        let after = machine.view();
+    fn change(&self, step: impl FnOnce(&mut Watched, Instant)) -> bool {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = watched.machine.view();
+        step(&mut watched, Instant::now());
+        let after = watched.machine.view();
+        watched.tally.moved(&after);
         // Published under the lock, so that the order of changes is the order of news.
         let changed = self.published.send_if_modified(|view| {
             let changed = *view != after;
             *view = after;
             changed
         });
-        drop(machine);
-        log_change(&self.upstream, &before, &after);
+        drop(watched);
+        news::changed(&self.upstream, &before, &after);
         changed
     }
 
@@ -151,58 +172,29 @@ impl Core {
             not_ready: self.upstream.probe_interval,
             ready: self.upstream.probe_interval_ready,
         };
+        let mut stranger = Stranger::default();
         loop {
             // A probe that began before the newest evidence says nothing about now.
             tokio::select! {
                 biased;
                 () = self.look_again.notified() => continue,
-                seen = probe::probe(&self.upstream, &self.dialler) => {
-                    self.change(|machine, now| machine.observe(seen, now));
+                probed = probe::probe(&self.upstream, &self.dialler) => {
+                    let seen = probed.seen;
+                    self.change(|watched, now| {
+                        watched.tally.probed(seen);
+                        watched.machine.observe(seen, now);
+                    });
+                    let view = *self.published.borrow();
+                    if stranger.answered(probed.strangely, &view, Instant::now()) {
+                        Stranger::say(&self.upstream);
+                    }
                 }
             }
             let wait = {
-                let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-                machine.next_probe(Instant::now(), pace)
+                let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+                watched.machine.next_probe(Instant::now(), pace)
             };
             let _ = tokio::time::timeout(wait, self.look_again.notified()).await;
         }
-    }
-}
-
-fn log_change(upstream: &Upstream, before: &View, after: &View) {
-    if before.phase == after.phase {
-        return;
-    }
-    let gateway = upstream.authority();
-    let lasted_ms = after
-        .since
-        .saturating_duration_since(before.since)
-        .as_millis();
-    let (from, to) = (before.phase.as_str(), after.phase.as_str());
-    match (after.reason, after.crash_loop) {
-        (None, _) => tracing::info!(gateway, from, to, lasted_ms, "gateway state"),
-        (Some(reason), None) => {
-            tracing::warn!(
-                gateway,
-                from,
-                to,
-                lasted_ms,
-                reason = reason.as_str(),
-                "gateway state"
-            );
-        }
-        (Some(reason), Some(crash)) => tracing::warn!(
-            gateway,
-            from,
-            to,
-            lasted_ms,
-            reason = reason.as_str(),
-            outages = crash.outages,
-            window_ms = after
-                .since
-                .saturating_duration_since(crash.since)
-                .as_millis(),
-            "gateway state: crash loop"
-        ),
     }
 }

@@ -1,12 +1,14 @@
 //! One probe: is the gateway ready to take a `connect`?
 //!
-//! Asked on a connection of its own, directly and without forwarding headers: with them the
-//! OpenClaw gateway answers 403, and a port that is merely open is seconds too early.
+//! Asked on a connection of its own, directly and without forwarding headers: beside us the
+//! OpenClaw gateway answers 403 with them. On another address, where it knows us as a trusted
+//! proxy, it answers 403 without them; then we ask in the name of nobody. A port that is merely
+//! open is seconds too early.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -22,52 +24,107 @@ use crate::ws::handshake::ClientKey;
 
 /// How long a connected gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// What a gateway that trusts our address wants to hear: on whose behalf. An address that belongs
+/// to nobody (RFC 5737), because an address of its own network could be a trusted proxy, too.
+const NOBODY: HeaderValue = HeaderValue::from_static("192.0.2.1");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// A probe's answer is some hundred bytes; the page that older gateways serve is not read.
 const BODY_LIMIT: usize = 4096;
 
+/// What a probe found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probed {
+    /// As the state wants it.
+    pub(super) seen: Observation,
+    /// Something answered, but not as an OpenClaw gateway does.
+    pub(super) strangely: bool,
+}
+
 /// Asks once, with one connection per question.
-pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Observation {
-    match (&upstream.probe, upstream.protocol) {
+pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Probed {
+    let plain = |seen| Probed {
+        seen,
+        strangely: false,
+    };
+    plain(match (&upstream.probe, upstream.protocol) {
         (Probe::Tcp, _) | (Probe::Auto, ProtocolKind::Generic) => match dialler.dial().await {
             Ok(_) => Observation::Started,
             Err(error) => Observation::Failed(error.reason()),
         },
         (Probe::Path(path), _) => match ask(upstream, dialler, path).await {
-            Ok(answer) if answer.status().is_success() => Observation::Started,
-            Ok(answer) => by_status_word(&answer).unwrap_or(Observation::Starting),
+            Ok((answer, _)) if answer.status().is_success() => Observation::Started,
+            Ok((answer, _)) => by_status_word(&answer).unwrap_or(Observation::Starting),
             Err(observed) => observed,
         },
-        (Probe::Auto, ProtocolKind::Openclaw) => openclaw(upstream, dialler).await,
-    }
+        (Probe::Auto, ProtocolKind::Openclaw) => return openclaw(upstream, dialler).await,
+    })
 }
 
-async fn openclaw(upstream: &Upstream, dialler: &Dialler) -> Observation {
-    let answer = match ask(upstream, dialler, "/startupz").await {
-        Ok(answer) => answer,
-        Err(observed) => return observed,
+async fn openclaw(upstream: &Upstream, dialler: &Dialler) -> Probed {
+    let (known, asker) = match ask(upstream, dialler, "/startupz").await {
+        Ok((answer, asker)) => (by_status_word(&answer), asker),
+        Err(observed) => (Some(observed), Asker::Ourselves),
     };
-    if let Some(observed) = by_status_word(&answer) {
-        return observed;
+    if let Some(seen) = known {
+        return Probed {
+            seen,
+            strangely: false,
+        };
     }
+    let seen = without_startupz(upstream, dialler, asker).await;
+    let strangely = matches!(seen, Observation::Starting | Observation::Silent);
+    Probed { seen, strangely }
+}
+
+async fn without_startupz(upstream: &Upstream, dialler: &Dialler, asker: Asker) -> Observation {
     // A gateway without /startupz: 404, or the page that it serves on every path.
-    let health = match ask(upstream, dialler, "/health").await {
+    let health = match ask_as(upstream, dialler, "/health", asker).await {
         Ok(health) => health,
         Err(observed) => return observed,
     };
     if !health.status().is_success() {
         return Observation::Starting;
     }
-    match tokio::time::timeout(ANSWER_LIMIT, challenge(upstream, dialler)).await {
+    match tokio::time::timeout(ANSWER_LIMIT, challenge(upstream, dialler, asker)).await {
         Ok(observed) => observed,
         Err(_) => Observation::Silent,
     }
 }
 
-/// GETs `path`. `Err` is what a missing answer means.
+/// As whom the gateway lets us ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// As ourselves: no forwarding headers.
+    Ourselves,
+    /// As a proxy: on behalf of [`NOBODY`].
+    Proxy,
+}
+
+/// GETs `path`, as whom the gateway wants it. `Err` is what a missing answer means.
 async fn ask(
     upstream: &Upstream,
     dialler: &Dialler,
     path: &str,
+) -> Result<(Response<Bytes>, Asker), Observation> {
+    let answer = ask_as(upstream, dialler, path, Asker::Ourselves).await?;
+    if !wants_attribution(&answer) {
+        return Ok((answer, Asker::Ourselves));
+    }
+    let answer = ask_as(upstream, dialler, path, Asker::Proxy).await?;
+    Ok((answer, Asker::Proxy))
+}
+
+/// The gateway's word for "you are a trusted proxy, so say for whom you ask".
+fn wants_attribution(answer: &Response<Bytes>) -> bool {
+    const WORD: &[u8] = b"proxy_attribution_required";
+    answer.status() == StatusCode::FORBIDDEN && memchr::memmem::find(answer.body(), WORD).is_some()
+}
+
+async fn ask_as(
+    upstream: &Upstream,
+    dialler: &Dialler,
+    path: &str,
+    asker: Asker,
 ) -> Result<Response<Bytes>, Observation> {
     let stream = dialler
         .dial()
@@ -76,7 +133,7 @@ async fn ask(
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = request(upstream, path).header(header::CONNECTION, "close");
+        let request = request(upstream, path, asker).header(header::CONNECTION, "close");
         let request = request.body(Empty::<Bytes>::new()).unwrap_or_default();
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, BODY_LIMIT).collect().await;
@@ -92,13 +149,17 @@ async fn ask(
     }
 }
 
-fn request(upstream: &Upstream, path: &str) -> http::request::Builder {
-    Request::get(path)
+fn request(upstream: &Upstream, path: &str, asker: Asker) -> http::request::Builder {
+    let request = Request::get(path)
         .header(header::HOST, upstream.authority())
         .header(
             header::USER_AGENT,
             concat!("holdline/", env!("CARGO_PKG_VERSION")),
-        )
+        );
+    match asker {
+        Asker::Ourselves => request,
+        Asker::Proxy => request.header(FORWARDED_FOR, NOBODY),
+    }
 }
 
 /// `{"ok":…,"status":"started" | "starting" | "draining"}`, as `/startupz` says it.
@@ -118,13 +179,13 @@ fn by_status_word(answer: &Response<Bytes>) -> Option<Observation> {
 }
 
 /// Opens a WebSocket and waits for the first bytes, which are the challenge.
-async fn challenge(upstream: &Upstream, dialler: &Dialler) -> Observation {
+async fn challenge(upstream: &Upstream, dialler: &Dialler, asker: Asker) -> Observation {
     let stream = match dialler.dial().await {
         Ok(stream) => stream,
         Err(error) => return Observation::Failed(error.reason()),
     };
     let key = ClientKey::random();
-    let request = request(upstream, "/")
+    let request = request(upstream, "/", asker)
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_VERSION, "13")
@@ -149,7 +210,53 @@ async fn challenge(upstream: &Upstream, dialler: &Dialler) -> Observation {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::config::{LoopbackClients, Resume};
+
+    /// Answers every request as a gateway does that knows its asker as a trusted proxy.
+    async fn gateway_that_trusts_us(listener: TcpListener) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let (status, body) = if String::from_utf8(head).unwrap().contains("x-forwarded-for") {
+                ("200 OK", r#"{"ok":true,"status":"started"}"#)
+            } else {
+                let refusal = r#"{"error":{"type":"proxy_attribution_required"}}"#;
+                ("403 Forbidden", refusal)
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_trusts_us_is_asked_on_behalf_of_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _gateway = AbortOnDropHandle::new(tokio::spawn(gateway_that_trusts_us(listener)));
+        for wanted in [Probe::Auto, Probe::Path("/startupz".to_owned())] {
+            let upstream = Upstream {
+                host: "127.0.0.1".to_owned(),
+                port,
+                protocol: ProtocolKind::Openclaw,
+                probe: wanted,
+                probe_interval: Duration::from_millis(500),
+                probe_interval_ready: Duration::from_secs(5),
+                connect_timeout: Duration::from_secs(2),
+                loopback_clients: LoopbackClients::Local,
+                resume: Resume::Auto,
+            };
+            let dialler = Dialler::new(&upstream);
+            assert_eq!(probe(&upstream, &dialler).await.seen, Observation::Started);
+        }
+    }
 
     fn answer(status: u16, body: &'static str) -> Response<Bytes> {
         Response::builder()
@@ -176,5 +283,13 @@ mod tests {
         assert_eq!(word(200, r#"{"ok":true,"status":"live"}"#), None);
         assert_eq!(word(200, "<!doctype html>"), None);
         assert_eq!(word(404, "Not Found"), None);
+    }
+
+    #[test]
+    fn only_a_refusal_for_want_of_a_client_is_asked_again() {
+        let body = r#"{"error":{"message":"…","type":"proxy_attribution_required"}}"#;
+        assert!(wants_attribution(&answer(403, body)));
+        assert!(!wants_attribution(&answer(200, body)));
+        assert!(!wants_attribution(&answer(403, "Forbidden")));
     }
 }

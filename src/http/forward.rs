@@ -98,7 +98,11 @@ impl Forwarder {
                 }),
             };
             match sent {
-                Ok(response) => return inbound(response),
+                Ok(response) => {
+                    let mut response = inbound(response)?;
+                    hold.mark(response.extensions_mut());
+                    return Ok(response);
+                }
                 Err(SendError::NotSent {
                     request: back,
                     reason,

@@ -58,7 +58,18 @@ pub(super) struct Hold<'a> {
     place: Option<OwnedSemaphorePermit>,
 }
 
+/// Marks a response whose request had to wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waited;
+
 impl<'a> Hold<'a> {
+    /// Says on a response whether its request had to wait.
+    pub(super) fn mark(&self, extensions: &mut http::Extensions) {
+        if self.since.is_some() {
+            extensions.insert(Waited);
+        }
+    }
+
     pub(super) fn new(gateway: &'a Gateway, waits: &'a Waits, patience: Duration) -> Self {
         Self {
             gateway,

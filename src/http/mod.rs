@@ -4,6 +4,7 @@
 //! plain. WebSocket upgrades leave here through [`Upgrades`]; frames are unknown in this room.
 //! Every answer that is not the gateway's is a [`Cause`], rendered by [`refusal`].
 
+mod account;
 pub mod forward;
 pub mod headers;
 mod hold;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, header, request};
+use http::{Request, Response, header, request};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use tokio_util::sync::CancellationToken;
@@ -31,9 +32,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Route};
 use crate::gateway::Gateway;
 use crate::listen::Peer;
-use crate::observe::log::loggable_path;
+use crate::observe::Metrics;
 use crate::protocol::rescue::Cause;
 use crate::ws::handshake;
+use account::{Account, Kind};
 use forward::{Errand, Forwarder};
 use headers::{Presented, Refused};
 use hold::Waits;
@@ -103,6 +105,7 @@ pub trait Upgrades: Send + Sync {
 pub struct App {
     table: Arc<ArcSwap<Table>>,
     upgrades: Box<dyn Upgrades>,
+    metrics: Arc<Metrics>,
     waits: Waits,
 }
 
@@ -120,23 +123,28 @@ impl App {
     pub fn new(
         table: Arc<ArcSwap<Table>>,
         upgrades: Box<dyn Upgrades>,
+        metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             table,
             upgrades,
+            metrics,
             waits: Waits::new(stop),
         }
     }
 
     /// The response to one request. Never fails: what goes wrong is an answer, too.
     pub async fn handle(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        let mut log = Log::of(&request);
+        let mut account = Account::of(&request);
         let (head, body) = request.into_parts();
         let mut asker = Asker::of(&head);
         let request = Request::from_parts(head, body);
-        let answered = self.answer(peer, request, &mut asker, &mut log).await;
-        log.write(&answered);
+        let answered = self.answer(peer, request, &mut asker, &mut account).await;
+        account.write(&answered);
+        if let Some(outcome) = account.outcome(&answered, asker) {
+            self.metrics.http_requests.inc(outcome);
+        }
         answered.unwrap_or_else(|cause| refusal::render(&cause, asker))
     }
 
@@ -145,7 +153,7 @@ impl App {
         peer: Arc<Peer>,
         request: Request<Incoming>,
         asker: &mut Asker,
-        log: &mut Log,
+        account: &mut Account,
     ) -> Result<Response<Body>, Cause> {
         let (head, body) = request.into_parts();
         check(&head)?;
@@ -153,6 +161,7 @@ impl App {
             route::host_of(&head).map_err(|bad| Cause::BadRequest(bad.to_string().into()))?;
         let table = self.table.load_full();
         if own::is_ours(head.uri.path()) {
+            account.is(Kind::Own);
             return own::answer(&table, &host.name, &head);
         }
         let config = table.config();
@@ -161,9 +170,10 @@ impl App {
         let (index, route, forwarder) = chosen.ok_or(Cause::NotFound)?;
         *asker = asker.of_gateway(route.upstream.protocol);
         let presented = present(&peer, &head, config, route)?;
-        log.routed(route, presented);
+        account.routed(route, presented);
         let request = Request::from_parts(head, body);
         if wants_websocket(&request)? {
+            account.is(Kind::Upgrade);
             let config = Arc::clone(config);
             let gateway = Arc::clone(forwarder.gateway());
             let call = Call {
@@ -268,51 +278,4 @@ fn wants_websocket(request: &Request<Incoming>) -> Result<bool, Cause> {
         ));
     }
     Ok(wants)
-}
-
-/// One line per request: at `info` for a refusal of ours, else at `debug`. The loggable path only:
-/// queries, cookies and tokens are nobody's business.
-struct Log {
-    method: Method,
-    path: String,
-    route: Option<String>,
-    client: Option<Presented>,
-    since: tokio::time::Instant,
-}
-
-impl Log {
-    fn of<B>(request: &Request<B>) -> Self {
-        Self {
-            method: request.method().clone(),
-            path: loggable_path(request.uri()).to_string(),
-            route: None,
-            client: None,
-            since: tokio::time::Instant::now(),
-        }
-    }
-
-    fn routed(&mut self, route: &Route, client: Presented) {
-        self.route = Some(route.name.clone());
-        self.client = Some(client);
-    }
-
-    fn write(&self, answered: &Result<Response<Body>, Cause>) {
-        let Self { method, path, .. } = self;
-        let route = self.route.as_deref();
-        let client = self
-            .client
-            .map(|client| tracing::field::display(client.address));
-        let ms = self.since.elapsed().as_millis();
-        match answered {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                tracing::debug!(%method, path, route, client, status, ms, "request");
-            }
-            Err(cause) => {
-                let answer = cause.answer(tokio::time::Instant::now());
-                let (status, kind) = (answer.status.as_u16(), answer.kind);
-                tracing::info!(%method, path, route, client, status, kind, ms, "request refused");
-            }
-        }
-    }
 }

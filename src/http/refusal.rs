@@ -80,14 +80,19 @@ fn weight_of(range: &str, wanted: &str) -> Option<u16> {
     Some((weight.clamp(0.0, 1.0) * 1000.0) as u16)
 }
 
+/// Whether the asker gets the page that waits.
+pub(super) fn waits_with_page(answer: &Answer, asker: Asker) -> bool {
+    asker.navigates
+        && answer.status == StatusCode::SERVICE_UNAVAILABLE
+        && answer.execution != Some(Execution::MayHaveExecuted)
+}
+
 /// The response for `cause`.
 #[must_use]
 pub fn render(cause: &Cause, asker: Asker) -> Response<Body> {
     let now = Instant::now();
     let answer = cause.answer(now);
-    let waits_with_page = asker.navigates
-        && answer.status == StatusCode::SERVICE_UNAVAILABLE
-        && answer.execution != Some(Execution::MayHaveExecuted);
+    let waits_with_page = waits_with_page(&answer, asker);
     let (body, kind) = if waits_with_page {
         (
             waiting::page(cause.view(), asker.protocol, now),

@@ -39,6 +39,9 @@ pub trait StatusSource: Send + Sync {
     /// The status model of `holdline status`.
     fn status(&self) -> Value;
 
+    /// Brings the numbers up to date that are not counted as they change; called for `/metrics`.
+    fn measure(&self, _metrics: &Metrics) {}
+
     /// Why clients cannot be served (yet, or any more); an absent gateway is no reason.
     ///
     /// # Errors
@@ -138,7 +141,10 @@ impl Admin {
         let ours = [bound.to_canonical(), local.to_canonical()];
         let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
             let (head, _) = request.into_parts();
-            Ok::<_, Infallible>(self.answer(&Request::from_parts(head, ()), ours).await)
+            Ok::<_, Infallible>(
+                self.answer(&Request::from_parts(head, ()), ours, from)
+                    .await,
+            )
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -152,7 +158,7 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: &Request<()>, ours: [IpAddr; 2]) -> Answer {
+    async fn answer(&self, request: &Request<()>, ours: [IpAddr; 2], from: SocketAddr) -> Answer {
         let path = request.uri().path();
         let command = match path {
             "/healthz" | "/readyz" | "/metrics" | "/status" => false,
@@ -173,7 +179,7 @@ impl Admin {
             );
         }
         if command {
-            return self.command(request).await;
+            return self.command(request, from).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return not_allowed("GET, HEAD");
@@ -208,11 +214,12 @@ impl Admin {
                 .certificate_until
                 .set(i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
         }
+        self.status.measure(&self.metrics);
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         reply(StatusCode::OK, kind, self.metrics.render())
     }
 
-    async fn command(&self, request: &Request<()>) -> Answer {
+    async fn command(&self, request: &Request<()>, from: SocketAddr) -> Answer {
         if request.method() != Method::POST {
             return not_allowed("POST");
         }
@@ -224,6 +231,7 @@ impl Admin {
         }
         let gone = || say(StatusCode::SERVICE_UNAVAILABLE, "holdline is stopping");
         if request.uri().path() == "/drain" {
+            tracing::info!(peer = %from, "a drain is asked for on the admin listener");
             return match self.commands.send(Command::Drain).await {
                 Ok(()) => json(StatusCode::ACCEPTED, &json!({ "draining": true })),
                 Err(_) => gone(),

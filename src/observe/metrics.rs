@@ -3,9 +3,8 @@
 //! There is no global: [`Metrics`] is made at start and handed around in an `Arc`.
 
 use super::labels::{
-    Direction, GatewayPhase, Handshake, HttpError, HttpOutcome, Notice, Outcome, ProbeResult,
-    Refusal, ResumeResult, ResumeWay, SessionEnd, SessionState, Settled, TlsFailure,
-    UpgradeOutcome,
+    GatewayPhase, Handshake, HttpError, HttpOutcome, ProbeResult, Refusal, ResumeWay, SessionEnd,
+    SessionState, Settled, TlsFailure, UpgradeOutcome,
 };
 use super::process;
 use super::registry::{Counter, Family, Gauge, Gauges, Histogram, render};
@@ -41,10 +40,6 @@ pub struct Metrics {
     pub session_ends: Family<SessionEnd>,
     /// How long sessions were held.
     pub held_seconds: Histogram,
-    /// WebSocket frames forwarded.
-    pub frames: Family<Direction>,
-    /// WebSocket bytes forwarded, frame headers included.
-    pub bytes: Family<Direction>,
     /// Frames cut off by a gateway's death.
     pub frames_torn: Counter,
     /// Client bytes kept for held sessions.
@@ -59,14 +54,14 @@ pub struct Metrics {
     pub outages: Counter,
     /// How long gateways were away.
     pub outage_seconds: Histogram,
-    /// Held sessions on their way back.
-    pub resumptions: Family<(ResumeWay, ResumeResult)>,
+    /// Held sessions that came back.
+    pub resumptions: Family<ResumeWay>,
+    /// Held sessions whose handshake the gateway did not accept again.
+    pub replays_refused: Counter,
     /// Requests that were unanswered when a gateway went away.
     pub settled: Family<Settled>,
-    /// Notices sent to clients.
-    pub notices: Family<Notice>,
-    /// Config reloads.
-    pub reloads: Family<Outcome>,
+    /// `gateway.down` notices sent to clients.
+    pub notices: Counter,
 }
 
 // === impl Metrics ===
@@ -172,18 +167,6 @@ impl Metrics {
         );
         render(
             out,
-            "holdline_frames_total",
-            "WebSocket frames forwarded.",
-            &self.frames,
-        );
-        render(
-            out,
-            "holdline_bytes_total",
-            "WebSocket bytes forwarded, frame headers included.",
-            &self.bytes,
-        );
-        render(
-            out,
             "holdline_frames_torn_total",
             "Frames cut off by a gateway's death.",
             &self.frames_torn,
@@ -230,8 +213,14 @@ impl Metrics {
         render(
             out,
             "holdline_resumptions_total",
-            "Held sessions on their way back.",
+            "Held sessions that came back.",
             &self.resumptions,
+        );
+        render(
+            out,
+            "holdline_replays_refused_total",
+            "Held sessions whose handshake the gateway did not accept again.",
+            &self.replays_refused,
         );
         render(
             out,
@@ -242,14 +231,8 @@ impl Metrics {
         render(
             out,
             "holdline_notices_total",
-            "Notices sent to clients.",
+            "Notices of an absent gateway sent to clients.",
             &self.notices,
-        );
-        render(
-            out,
-            "holdline_config_reloads_total",
-            "Config reloads.",
-            &self.reloads,
         );
     }
 }
@@ -269,9 +252,7 @@ mod tests {
         metrics
             .sessions
             .shift(Some(SessionState::Live), Some(SessionState::Held));
-        metrics
-            .resumptions
-            .inc((ResumeWay::Replay, ResumeResult::Failed));
+        metrics.resumptions.inc(ResumeWay::Replay);
         metrics.outage_seconds.observe(Duration::from_millis(700));
         let text = metrics.render();
         for line in [
@@ -280,7 +261,7 @@ mod tests {
             "holdline_connections_refused_total{reason=\"rate\"} 3",
             "holdline_sessions{state=\"live\"} 0",
             "holdline_sessions{state=\"held\"} 1",
-            "holdline_resumptions_total{way=\"replay\",result=\"failed\"} 1",
+            "holdline_resumptions_total{way=\"replay\"} 1",
             "holdline_gateway_outage_seconds_bucket{le=\"0.5\"} 0",
             "holdline_gateway_outage_seconds_bucket{le=\"1\"} 1",
             "holdline_gateway_outage_seconds_bucket{le=\"+Inf\"} 1",

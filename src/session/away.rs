@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::event::{Action, Counted, Verdict};
 use super::journal::Place;
-use super::machine::{Loss, Machine, Said, State};
+use super::machine::{CLIENT_PATIENCE, Loss, Machine, Said, State};
 use super::policy::Way;
 use crate::config::Resume;
 use crate::gateway::Phase;
@@ -411,6 +411,7 @@ impl Machine {
                 self.notice(since, now, out);
             }
         }
+        self.give_up_waiting(now, out);
         self.away_step_overdue(now, out);
         self.away_leave_if_due(now, out);
         let retry = self
@@ -418,6 +419,29 @@ impl Machine {
             .and_then(|away| away.retry_at.take_if(|at| *at <= now));
         if retry.is_some() {
             self.away_look(now, out);
+        }
+    }
+
+    /// Requests whose senders are about to give up are answered before that, and are not sent
+    /// later: nobody would know of it.
+    fn give_up_waiting(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let ahead = self.policy.notice_every;
+        let mut kept = 0;
+        self.settle_in_place(now, out, |pending| {
+            if now.saturating_duration_since(pending.asked) + ahead < CLIENT_PATIENCE {
+                return None;
+            }
+            if let Place::Kept(end) = pending.place {
+                // They were kept in the order in which they were asked.
+                kept = kept.max(end);
+                return Some(Execution::NotStarted);
+            }
+            Some(Execution::MayHaveExecuted)
+        });
+        self.journal.forget(|pending| pending.answered);
+        if kept > 0 {
+            self.journal.unkeep(kept);
+            out.push(Action::DropKeptUntil(kept));
         }
     }
 

@@ -103,6 +103,8 @@ pub(super) enum Action {
     SendKept,
     /// Nothing of what was kept is wanted any more.
     DropKept,
+    /// The first so many of the kept bytes are not wanted any more.
+    DropKeptUntil(u64),
     /// Close the client's WebSocket.
     CloseClient(Close),
     /// Let go of the gateway's connection.

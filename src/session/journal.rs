@@ -153,6 +153,15 @@ impl Journal {
         }
     }
 
+    /// The first `bytes` of what was kept are gone.
+    pub(super) fn unkeep(&mut self, bytes: u64) {
+        for pending in &mut self.pending {
+            if let Place::Kept(end) = &mut pending.place {
+                *end = end.saturating_sub(bytes);
+            }
+        }
+    }
+
     /// The gateway answers `id`.
     pub(super) fn settle(&mut self, id: &str, ok: bool) -> Settled {
         let Some(at) = self.position(id) else {

@@ -158,6 +158,7 @@ impl Pump {
                     self.client_broke(FrameError::MalformedClose);
                     return Verdict::Drop;
                 }
+                self.report.client_left();
                 let verdict = self.feed(Event::ClientClose { code: close.code });
                 if self.gateway.is_none() {
                     self.finish();

@@ -27,7 +27,7 @@ use crate::protocol::speech::{self, Resumed, Unavailable};
 use crate::ws::close::is_sendable;
 
 /// A request of a hung gateway is answered by us before its client gives up at 30 s.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(28);
+pub(super) const CLIENT_PATIENCE: Duration = Duration::from_secs(28);
 /// After its `shutdown` event a gateway ends its connections within a second; if it does not, it
 /// was not meant.
 const SHUTDOWN_MEANT: Duration = Duration::from_secs(20);

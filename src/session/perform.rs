@@ -31,6 +31,13 @@ impl Pump {
             Action::SayToGateway(text) => self.say_to_gateway(Opcode::Text, &text.0),
             Action::SendKept => self.send_kept(),
             Action::DropKept => self.drop_kept(),
+            Action::DropKeptUntil(end) => {
+                if end > self.kept.len() as u64 && self.client_message == Verdict::Keep {
+                    // The rest of it is still on its way.
+                    self.client_message = Verdict::Drop;
+                }
+                self.kept.forget(end);
+            }
             Action::CloseClient(close) => {
                 let payload = Close::payload(close.code, &close.reason);
                 self.report.closing(close.code);

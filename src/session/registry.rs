@@ -149,6 +149,13 @@ impl Kept {
         fits
     }
 
+    /// Forgets the first bytes.
+    pub(super) fn forget(&mut self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.bytes.drain(..bytes.min(self.bytes.len()));
+        self.release();
+    }
+
     /// Everything, in order.
     pub(super) fn take(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.bytes);

@@ -10,8 +10,8 @@ use super::Line;
 use super::event::Counted;
 use super::machine::State;
 use crate::observe::Metrics;
-use crate::observe::labels::{Notice, ResumeResult, ResumeWay, SessionEnd, SessionState, Settled};
-use crate::protocol::rescue::Execution;
+use crate::observe::labels::{ResumeWay, SessionEnd, SessionState, Settled};
+use crate::protocol::rescue::{Execution, millis};
 use crate::protocol::speech::Resumed;
 
 /// Numbers sessions in the log.
@@ -79,12 +79,12 @@ impl Report {
             }
             Counted::Resumed(resumed, down) => {
                 if let Some(way) = way(resumed) {
-                    metrics.resumptions.inc((way, ResumeResult::Resumed));
+                    metrics.resumptions.inc(way);
                 }
                 if matches!(resumed, Resumed::Reconnect | Resumed::Gap) {
                     self.end.get_or_insert(SessionEnd::Reconnect);
                 }
-                let down_ms = down.as_millis();
+                let down_ms = millis(down);
                 let way = resumed.as_str();
                 tracing::debug!(
                     session = self.id,
@@ -95,9 +95,7 @@ impl Report {
                 );
             }
             Counted::ReplayRefused => {
-                metrics
-                    .resumptions
-                    .inc((ResumeWay::Replay, ResumeResult::Refused));
+                metrics.replays_refused.inc();
                 tracing::info!(session = self.id, route = self.route, "replay not possible");
             }
             Counted::Answered(Execution::NotStarted) => metrics.settled.inc(Settled::NotStarted),
@@ -105,7 +103,7 @@ impl Report {
                 metrics.settled.inc(Settled::MayHaveExecuted);
             }
             Counted::Resent => metrics.settled.inc(Settled::Resent),
-            Counted::Notice => metrics.notices.inc(Notice::Down),
+            Counted::Notice => metrics.notices.inc(),
             Counted::Torn => {
                 metrics.frames_torn.inc();
                 self.end.get_or_insert(SessionEnd::Torn);
@@ -132,9 +130,12 @@ impl Report {
         self.end.get_or_insert(SessionEnd::Dead);
     }
 
-    /// The client ended it.
+    /// The client ended it, or closed or left first; after a close of the other side it is that
+    /// side's end.
     pub(super) fn client_left(&mut self) {
-        self.end.get_or_insert(SessionEnd::Client);
+        if self.shown.is_some() {
+            self.end.get_or_insert(SessionEnd::Client);
+        }
     }
 
     /// The session is over.
@@ -147,7 +148,7 @@ impl Report {
             client = %self.ip,
             end = ?end,
             code = self.code,
-            lasted_ms = self.since.elapsed().as_millis(),
+            lasted_ms = millis(self.since.elapsed()),
             "session over"
         );
     }

@@ -49,3 +49,32 @@ proptest! {
         world.finish();
     }
 }
+
+/// Nobody is told "not started" and then finds it done, and nobody waits longer than they would.
+#[test]
+fn a_kept_request_is_answered_before_its_sender_gives_up_and_is_not_sent_later() {
+    let mut world = World::new(0, 0, false);
+    for step in [Step::Connect, Step::Write, Step::Hello(0), Step::Lose] {
+        world.step(step);
+    }
+    world.step(Step::Ask { id: 0, kind: 0 });
+    world.step(Step::Wait(15_000));
+    assert_eq!(world.told("0-1"), None, "it waits");
+    world.step(Step::Ask { id: 0, kind: 0 });
+    world.step(Step::Wait(13_000));
+    assert_eq!(world.told("0-1"), Some("not_started"));
+    assert_eq!(world.told("0-2"), None, "it came later");
+    for step in [
+        Step::Phase(4),
+        Step::Turn,
+        Step::Dialled(true),
+        Step::Challenge,
+        Step::Write,
+        Step::Hello(0),
+        Step::Write,
+    ] {
+        world.step(step);
+        world.check();
+    }
+    assert_eq!((world.delivered("0-1"), world.delivered("0-2")), (0, 1));
+}

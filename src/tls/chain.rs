@@ -13,6 +13,7 @@ use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::server::provider;
 use super::{Facts, TlsError, Warning};
 
 /// A chain and its key, fit to be served.
@@ -57,6 +58,14 @@ impl Certificate {
             key: Arc::new(key),
             facts: Arc::new(facts),
         })
+    }
+
+    /// Whether a client could be served with this pair now.
+    ///
+    /// # Errors
+    /// As [`Certificate::load`].
+    pub fn check(cert: &Path, key: &Path) -> Result<(), TlsError> {
+        Self::load(cert, key, &provider(), SystemTime::now()).map(drop)
     }
 
     /// What it says about itself.
@@ -121,7 +130,6 @@ fn chain_order(chain: &[CertificateDer<'_>]) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::server::provider;
     use std::time::{Duration, UNIX_EPOCH};
     use x509_parser::time::ASN1Time;
 

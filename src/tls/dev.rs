@@ -45,8 +45,17 @@ pub(super) fn ensure(
         Err(reason) => reason,
     };
     make(dir, now)?;
-    tracing::info!(dir = %dir.display(), because = %reason, "made a development certificate");
+    tracing::info!(dir = %dir.display(), because = %because(&reason), "made a development certificate");
     load(dir, provider, now)
+}
+
+fn because(reason: &TlsError) -> String {
+    match reason {
+        TlsError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            "there was none yet".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 fn load(dir: &Path, provider: &CryptoProvider, now: SystemTime) -> Result<Certificate, TlsError> {

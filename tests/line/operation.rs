@@ -59,14 +59,116 @@ async fn metrics_count_what_happened_to_sessions() {
     let metrics = http::get(&proxy.admin(), "/metrics", &[]).await;
     assert!(metrics.header("content-type").unwrap().contains("text"));
     let text = metrics.text();
-    let value = |name: &str| -> f64 {
-        let lines = text.lines().filter(|line| line.starts_with(name));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+    assert!(value(&text, "holdline_connections_total") >= 1.0, "{text}");
+    assert!(
+        value(&text, "holdline_sessions{state=\"held\"") >= 1.0,
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_session_counts_as_ended_by_whoever_closed_first() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    client.close(1000);
+    proxy.is_empty().await;
+    let text = metrics(&proxy).await;
+    let ended = "holdline_sessions_ended_total";
+    assert_eq!(value(&text, ended), 1.0, "{text}");
+    let by_client = format!("{ended}{{cause=\"client\"}}");
+    assert_eq!(value(&text, &by_client), 1.0, "{text}");
+
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    gateway.conn(1).await.close(1008, "policy");
+    proxy.is_empty().await;
+    drop(client);
+    let text = metrics(&proxy).await;
+    let by_gateway = format!("{ended}{{cause=\"gateway\"}}");
+    assert_eq!(value(&text, &by_gateway), 1.0, "{text}");
+}
+
+/// The sum of all series that begin with `name`.
+fn value(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+async fn metrics(proxy: &Proxy) -> String {
+    http::get(&proxy.admin(), "/metrics", &[]).await.text()
+}
+
+#[tokio::test]
+async fn metrics_count_an_outage_and_what_waited_for_its_end() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    proxy.gateway_is("ready").await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    http::get(&proxy.target(), "/health", &[]).await;
+    http::get(&proxy.target(), "/.holdline/status.json", &[]).await;
+    let text = metrics(&proxy).await;
+    for (series, expected) in [
+        ("holdline_gateways{state=\"ready\"}", 1.0),
+        ("holdline_gateways", 1.0),
+        ("holdline_gateway_outages_total", 0.0),
+        ("holdline_http_requests_total{outcome=\"forwarded\"}", 1.0),
+        ("holdline_http_requests_total{outcome=\"own\"}", 1.0),
+        ("holdline_http_requests_total", 2.0),
+    ] {
+        assert_eq!(value(&text, series), expected, "{series} in {text}");
+    }
+    for moved in ["probes_total{result=\"ok\"}", "dials_total{result=\"ok\"}"] {
+        let series = format!("holdline_gateway_{moved}");
+        assert!(value(&text, &series) >= 1.0, "{series} in {text}");
+    }
+
+    gateway.kill().await;
+    client.event("gateway.down", 1).await;
+    proxy.gateway_is("down").await;
+    client.send_request("config.set", json!({"name": "held"}));
+    let browser = [("Accept", "text/html")];
+    assert_eq!(http::get(&proxy.target(), "/", &browser).await.status, 503);
+    let text = metrics(&proxy).await;
+    for (series, expected) in [
+        ("holdline_gateways{state=\"down\"}", 1.0),
+        ("holdline_gateways", 1.0),
+        ("holdline_gateway_outages_total", 1.0),
+        ("holdline_gateway_outage_seconds_count", 0.0),
+        ("holdline_http_requests_total{outcome=\"page\"}", 1.0),
+    ] {
+        assert_eq!(value(&text, series), expected, "{series} in {text}");
+    }
+    for moved in [
+        "holdline_gateway_probes_total{result=\"refused\"}",
+        "holdline_buffered_bytes",
+        "holdline_notices_total",
+    ] {
+        assert!(value(&text, moved) > 0.0, "{moved} in {text}");
+    }
+
+    let target = proxy.target();
+    let waiting = http::get(&target, "/health", &[]);
+    let back = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        gateway.begin_starting().await;
+        gateway.ready();
     };
-    assert!(value("holdline_connections_total") >= 1.0, "{text}");
-    assert!(value("holdline_sessions{state=\"held\"") >= 1.0, "{text}");
+    let (answer, ()) = tokio::join!(waiting, back);
+    assert_eq!(answer.status, 200);
+    proxy.gateway_is("ready").await;
+    let text = metrics(&proxy).await;
+    for (series, expected) in [
+        ("holdline_gateways{state=\"ready\"}", 1.0),
+        ("holdline_gateways", 1.0),
+        ("holdline_gateway_outages_total", 1.0),
+        ("holdline_gateway_outage_seconds_count", 1.0),
+        ("holdline_http_requests_total{outcome=\"held\"}", 1.0),
+    ] {
+        assert_eq!(value(&text, series), expected, "{series} in {text}");
+    }
+    assert!(value(&text, "holdline_gateway_outage_seconds_sum") > 0.0);
 }
 
 #[tokio::test]

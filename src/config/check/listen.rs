@@ -18,17 +18,16 @@ pub(super) struct Draft {
     trusted_proxies: Vec<Item<IpNet>>,
 }
 
-pub(super) fn read(section: &mut Section<'_, '_>, flag: Option<SocketAddr>) -> Draft {
+pub(super) fn read(section: &mut Section<'_, '_>, flags: &[SocketAddr]) -> Draft {
     let default = vec![SocketAddr::from(([127, 0, 0, 1], 8443))];
     let mut https = section.list("https", default, listen_address);
-    if let Some(address) = flag {
-        let at = At::Flag("--listen", address.to_string());
-        let item = Item {
-            value: address,
-            key: "listen.https".to_owned(),
-            at,
-        };
-        https = item.with(vec![item.clone()]);
+    let mut given = flags.iter().map(|address| Item {
+        value: *address,
+        key: "listen.https".to_owned(),
+        at: At::Flag("--listen", address.to_string()),
+    });
+    if let Some(first) = given.next() {
+        https = first.with([first.clone()].into_iter().chain(given).collect());
     }
     if https.is_sound() && https.value.is_empty() {
         let remedy =

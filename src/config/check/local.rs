@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::addresses::listen_address;
+use crate::config::admin_address::AdminAddress;
 use crate::config::checker::{At, Item, nearest};
 use crate::config::model::{Admin, Log, LogFormat};
 use crate::config::section::Section;
@@ -17,16 +17,16 @@ pub(super) struct AdminDraft {
     pub(super) listen: Item<Option<SocketAddr>>,
 }
 
-pub(super) fn read_admin(section: &mut Section<'_, '_>, flag: Option<SocketAddr>) -> AdminDraft {
+pub(super) fn read_admin(section: &mut Section<'_, '_>, flag: Option<AdminAddress>) -> AdminDraft {
     let default = SocketAddr::from(([127, 0, 0, 1], 9180));
-    let mut listen = section.text("listen", Some(default), |text| match text {
-        "off" => Ok(None),
-        text => listen_address(text).map(Some),
+    let mut listen = section.text("listen", Some(default), |text| {
+        text.parse().map(|AdminAddress(address)| address)
     });
-    if let Some(address) = flag {
-        let at = At::Flag("--admin", address.to_string());
+    if let Some(AdminAddress(value)) = flag {
+        let shown = value.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let at = At::Flag("--admin", shown);
         listen = Item {
-            value: Some(address),
+            value,
             at,
             ..listen
         };

@@ -1,6 +1,6 @@
-//! `[tls]`: which certificate, and whether its files can be read.
+//! `[tls]`: which certificate, and whether its files can be served.
 //!
-//! Whether chain, key, names and dates fit together is the business of the `tls` room.
+//! Whether chain, key and dates fit together is asked of the `tls` room.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,6 +10,7 @@ use crate::config::checker::Item;
 use crate::config::model::{CertificateFiles, CertificateSource, Tls, TlsVersion};
 use crate::config::section::Section;
 use crate::config::units::Wrong;
+use crate::tls::{Certificate, TlsError};
 
 /// Where the development certificate is kept, beside the config file.
 const DEV_DIR: &str = "certs-dev";
@@ -44,7 +45,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
     let min_version = section.choice("min_version", TlsVersion::V1_2, versions);
     let client_ca = section.text("client_ca", String::new(), |text| Ok(text.to_owned()));
     let client_ca = (!client_ca.value.is_empty())
-        .then(|| check_pem(section, &client_ca.map(PathBuf::from), Pem::Certificate));
+        .then(|| check_pem(section, &client_ca.map(PathBuf::from), Pem::Certificate).path);
     check_source(section, &source, count.is_empty());
     let certificate = match source.value {
         Source::Files => CertificateSource::Files(files),
@@ -89,9 +90,35 @@ fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: 
 fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
     let cert = read_path(section, "cert");
     let key = read_path(section, "key");
-    let cert = check_pem(section, &cert?, Pem::Certificate);
-    let key = check_pem(section, &key?, Pem::Key);
-    Some(CertificateFiles { cert, key })
+    let (place, key) = (cert?, key?);
+    let cert = check_pem(section, &place, Pem::Certificate);
+    let key = check_pem(section, &key, Pem::Key);
+    let files = CertificateFiles {
+        cert: cert.path,
+        key: key.path,
+    };
+    if cert.readable
+        && key.readable
+        && let Err(error) = Certificate::check(&files.cert, &files.key)
+    {
+        section.checker().error(&place, unusable(&error));
+    }
+    Some(files)
+}
+
+/// The error's own words; what follows its last semicolon is the remedy.
+fn unusable(error: &TlsError) -> Wrong {
+    let text = error.to_string();
+    let (what, remedy) = text
+        .rsplit_once("; ")
+        .unwrap_or((&text, "name another pair"));
+    Wrong::new(what, remedy)
+}
+
+/// A file that was looked into.
+struct Checked {
+    path: PathBuf,
+    readable: bool,
 }
 
 fn read_path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Item<PathBuf>> {
@@ -114,16 +141,17 @@ fn read_path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Item<Pa
 }
 
 /// Reports a file that cannot be used; returns its path from where we run.
-fn check_pem(section: &mut Section<'_, '_>, item: &Item<PathBuf>, kind: Pem) -> PathBuf {
+fn check_pem(section: &mut Section<'_, '_>, item: &Item<PathBuf>, kind: Pem) -> Checked {
     let path = section.checker().path(&item.value);
     let wrong = match read_some(&path) {
         Ok(text) => wrong_content(&text, kind),
         Err(error) => Some(unreadable(&path, &error)),
     };
+    let readable = wrong.is_none();
     if let Some(wrong) = wrong {
         section.checker().error(item, wrong);
     }
-    path
+    Checked { path, readable }
 }
 
 fn read_some(path: &Path) -> io::Result<String> {

@@ -100,6 +100,8 @@ broken! {
     gateway_with_password: "[gateway]\nurl = \"http://a:b@gw\"" => "2:7", "gateway.url", ["no user or password", "write \"http://gw\""];
     gateway_port_out_of_range: "[gateway]\nurl = \"http://gw:99999\"" => "2:7", "gateway.url", ["1 to 65535"];
     probe_without_slash: "[gateway]\nprobe = \"health\"" => "2:9", "gateway.probe", ["\"/health\""];
+    path_with_a_star: "[[route]]\npath = \"/ws/*\"\nurl = \"http://a\"" => "2:8", "route[0].path", ["write \"/ws\""];
+    host_with_a_scheme: "[[route]]\nhost = \"https://a.example\"\nurl = \"http://a\"" => "2:8", "route[0].host", ["write \"a.example\""];
     path_without_slash: "[[route]]\npath = \"ws\"\nurl = \"http://a\"" => "2:8", "route[0].path", ["starts with /", "write \"/ws\""];
     path_that_never_matches: "[[route]]\npath = \"/a/../b\"\nurl = \"http://a\"" => "2:8", "route[0].path", ["never match"];
     host_with_port: "[[route]]\nhost = \"a.net:443\"\nurl = \"http://a\"" => "2:8", "route[0].host", ["no port", "write \"a.net\""];

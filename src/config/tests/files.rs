@@ -4,16 +4,47 @@ use std::fs;
 
 use super::*;
 
-const CERT: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
 
 fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("cert.pem"), CERT).unwrap();
-    fs::write(dir.path().join("key.pem"), KEY).unwrap();
+    write_pair(dir.path(), &rcgen::CertificateParams::default());
     let file = dir.path().join("holdline.toml");
     fs::write(&file, config).unwrap();
     (dir, file)
+}
+
+fn write_pair(dir: &Path, params: &rcgen::CertificateParams) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
+    fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn a_pair_that_could_not_be_served_is_refused_with_its_place() {
+    let (dir, file) = folder(&format!(
+        "{FILES}[{{ cert = \"cert.pem\", key = \"key.pem\" }}]"
+    ));
+    let refused = || load(Some(&file), &Overrides::default()).unwrap_err();
+    let mut old = rcgen::CertificateParams::default();
+    old.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    old.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    write_pair(dir.path(), &old);
+    let text = refused().to_string();
+    assert!(text.contains("holdline.toml:3:19\n"), "{text}");
+    assert!(
+        text.contains("expired on 2002-01-01") && text.contains("renew it"),
+        "{text}"
+    );
+    write_pair(dir.path(), &rcgen::CertificateParams::default());
+    let other = rcgen::KeyPair::generate().unwrap();
+    fs::write(dir.path().join("key.pem"), other.serialize_pem()).unwrap();
+    let text = refused().to_string();
+    assert!(
+        text.contains("does not belong to the first certificate"),
+        "{text}"
+    );
 }
 
 fn load_text(config: &str) -> Result<Loaded, ConfigErrors> {

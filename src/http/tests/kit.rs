@@ -19,6 +19,7 @@ use crate::http::forward::Forwarder;
 use crate::http::hold::Waits;
 use crate::http::{App, Call, Doorway, Table, Upgraded, Upgrades};
 use crate::listen::Peer;
+use crate::observe::Metrics;
 use crate::protocol::rescue::Cause;
 
 /// Longer than anything here takes, even on a loaded machine.
@@ -71,13 +72,15 @@ impl Setup {
 
     pub(super) async fn start(self) -> Proxy {
         let config = Arc::new(self.config());
-        let gateway = Gateway::start(self.upstream.clone(), &config.hold);
+        let metrics = Arc::new(Metrics::default());
+        let gateway = Gateway::start(self.upstream.clone(), &config.hold, &metrics);
         let forwarder = Forwarder::new(Arc::clone(&gateway));
         let table = Table::new(config, vec![forwarder.clone()]);
         let stop = CancellationToken::new();
         let mut app = App::new(
             Arc::new(ArcSwap::from_pointee(table)),
             Box::new(NoUpgrades),
+            metrics,
             stop.clone(),
         );
         app.waits = Waits::with_places(self.places, stop.clone());

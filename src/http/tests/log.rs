@@ -2,11 +2,11 @@
 
 use http::Request;
 
-use super::super::Log;
+use super::super::account::Account;
 
 #[test]
 fn a_request_is_logged_without_its_secrets_and_not_at_length() {
-    let logged = |uri: &str| Log::of(&Request::get(uri).body(()).unwrap()).path;
+    let logged = |uri: &str| Account::of(&Request::get(uri).body(()).unwrap()).path();
     assert_eq!(
         logged("/__openclaw__/cap/s3cret/a?token=s3cret"),
         "/__openclaw__/cap/[redacted]/a"

@@ -77,15 +77,6 @@ pub enum HttpOutcome {
     Failed,
 }
 
-/// Whether something was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was.
-    Ok,
-    /// It was not.
-    Failed,
-}
-
 // === impl Label ===
 
 impl Label for Refusal {
@@ -144,15 +135,6 @@ impl Label for HttpOutcome {
     }
 }
 
-impl Label for Outcome {
-    const KEY: &'static str = "result";
-    const NAMES: &'static [&'static str] = &["ok", "failed"];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +147,5 @@ mod tests {
         ends_with(TlsFailure::Rejected);
         ends_with(HttpError::Other);
         ends_with(HttpOutcome::Failed);
-        ends_with(Outcome::Failed);
     }
 }

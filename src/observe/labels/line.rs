@@ -55,15 +55,6 @@ pub enum SessionEnd {
     Drain,
 }
 
-/// Which way bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From a client to its gateway.
-    Up,
-    /// From a gateway to its client.
-    Down,
-}
-
 /// What a gateway is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GatewayPhase {
@@ -109,17 +100,6 @@ pub enum ResumeWay {
     Splice,
 }
 
-/// Whether a session came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResumeResult {
-    /// It did.
-    Resumed,
-    /// The gateway refused it, or granted less.
-    Refused,
-    /// The gateway went away again.
-    Failed,
-}
-
 /// How a request that was unanswered at a loss was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -129,19 +109,6 @@ pub enum Settled {
     NotStarted,
     /// Answered: it may have been executed.
     MayHaveExecuted,
-}
-
-/// What clients are told about their gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
-    /// It is away.
-    Down,
-    /// It is back.
-    Up,
-    /// A `shutdown` event.
-    Shutdown,
-    /// A `gateway.suspension` event.
-    Suspension,
 }
 
 // === impl Label ===
@@ -189,15 +156,6 @@ impl Label for SessionEnd {
     }
 }
 
-impl Label for Direction {
-    const KEY: &'static str = "direction";
-    const NAMES: &'static [&'static str] = &["up", "down"];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-}
-
 impl Label for GatewayPhase {
     const KEY: &'static str = "state";
     const NAMES: &'static [&'static str] = &["ready", "starting", "draining", "down", "hung"];
@@ -225,27 +183,9 @@ impl Label for ResumeWay {
     }
 }
 
-impl Label for ResumeResult {
-    const KEY: &'static str = "result";
-    const NAMES: &'static [&'static str] = &["resumed", "refused", "failed"];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-}
-
 impl Label for Settled {
     const KEY: &'static str = "kind";
     const NAMES: &'static [&'static str] = &["resent", "not_started", "may_have_executed"];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl Label for Notice {
-    const KEY: &'static str = "kind";
-    const NAMES: &'static [&'static str] = &["down", "up", "shutdown", "suspension"];
 
     fn index(self) -> usize {
         self as usize
@@ -262,12 +202,9 @@ mod tests {
         ends_with(UpgradeOutcome::Refused);
         ends_with(SessionState::Resuming);
         ends_with(SessionEnd::Drain);
-        ends_with(Direction::Down);
         ends_with(GatewayPhase::Hung);
         ends_with(ProbeResult::Error);
         ends_with(ResumeWay::Splice);
-        ends_with(ResumeResult::Failed);
         ends_with(Settled::MayHaveExecuted);
-        ends_with(Notice::Suspension);
     }
 }

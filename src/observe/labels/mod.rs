@@ -5,10 +5,9 @@
 mod edge;
 mod line;
 
-pub use edge::{Handshake, HttpError, HttpOutcome, Outcome, Refusal, TlsFailure};
+pub use edge::{Handshake, HttpError, HttpOutcome, Refusal, TlsFailure};
 pub use line::{
-    Direction, GatewayPhase, Notice, ProbeResult, ResumeResult, ResumeWay, SessionEnd,
-    SessionState, Settled, UpgradeOutcome,
+    GatewayPhase, ProbeResult, ResumeWay, SessionEnd, SessionState, Settled, UpgradeOutcome,
 };
 
 #[cfg(test)]

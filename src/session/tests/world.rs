@@ -466,6 +466,13 @@ impl World {
                     self.kept.clear();
                     self.kept_bytes = 0;
                 }
+                Action::DropKeptUntil(end) => {
+                    self.kept.retain(|(at, _)| *at > end);
+                    for (at, _) in &mut self.kept {
+                        *at -= end;
+                    }
+                    self.kept_bytes -= end;
+                }
                 Action::CloseClient(close) => {
                     assert!(close.code != 1008, "down is never final");
                     self.closed = true;
@@ -523,6 +530,16 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// What we told the sender of a request in the gateway's place.
+    pub(super) fn told(&self, id: &str) -> Option<&str> {
+        self.ledger.get(id)?.told.as_deref()
+    }
+
+    /// How often a request went to a gateway.
+    pub(super) fn delivered(&self, id: &str) -> u32 {
+        self.ledger.get(id).map_or(0, |asked| asked.delivered)
     }
 
     // === promises ===
