@@ -42,13 +42,19 @@ impl Close {
     #[must_use]
     pub fn payload(code: u16, reason: &str) -> Vec<u8> {
         let mut payload = code.to_be_bytes().to_vec();
-        let mut end = reason.len().min(REASON_LIMIT);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        payload.extend_from_slice(reason.get(..end).unwrap_or_default().as_bytes());
+        payload.extend_from_slice(fitting(reason).as_bytes());
         payload
     }
+}
+
+/// The beginning of a reason that fits a close frame, cut at a character.
+#[must_use]
+pub fn fitting(reason: &str) -> &str {
+    let mut end = reason.len().min(REASON_LIMIT);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.get(..end).unwrap_or_default()
 }
 
 /// Whether a code may stand in a close frame (RFC 6455, 7.4.1 and 7.4.2).

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::gateway::{Phase, Reason, View};
+use crate::ws::close::{REASON_LIMIT, fitting};
 
 /// Longest close reason a WebSocket close frame can carry (RFC 6455, 5.5: 125 less the code).
-pub const MAX_CLOSE_REASON: usize = 123;
+pub const MAX_CLOSE_REASON: usize = REASON_LIMIT;
 
 /// Close codes we say (RFC 6455, 7.4.1, and the IANA registry).
 pub mod close_code {
@@ -60,11 +61,9 @@ impl Close {
     #[must_use]
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();
-        if reason.len() > MAX_CLOSE_REASON {
-            let end = (0..=MAX_CLOSE_REASON)
-                .rev()
-                .find(|&at| reason.is_char_boundary(at));
-            reason.to_mut().truncate(end.unwrap_or_default());
+        let fits = fitting(&reason).len();
+        if fits < reason.len() {
+            reason.to_mut().truncate(fits);
         }
         Self { code, reason }
     }
