@@ -395,7 +395,7 @@ impl Machine {
     pub(super) fn away_tick(&mut self, now: Instant, out: &mut Vec<Action>) {
         let openclaw = self.policy.is_openclaw();
         let notice_every = self.policy.notice_every;
-        let expected = speech::remaining(&self.view, now);
+        let view = self.view;
         let Some(away) = self.away() else { return };
         let since = away.since;
         if away.until <= now {
@@ -403,6 +403,7 @@ impl Machine {
         }
         if away.shutdown_at.is_some_and(|at| at <= now) {
             away.shutdown_at = Some(now + SHUTDOWN_AGAIN);
+            let expected = speech::remaining(&view, now);
             out.push(Action::SayToClient(speech::shutdown(expected, None)));
         }
         if away.notice_at <= now {
