@@ -148,13 +148,14 @@ impl Machine {
     #[must_use]
     pub fn next_probe(&self, now: Instant, limits: ProbePace) -> Duration {
         const SOON: Duration = Duration::from_millis(25);
+        const AT_ONCE: Duration = Duration::from_millis(12);
         let elapsed = now.saturating_duration_since(self.view.since);
         match self.view.phase {
             Phase::Ready if self.misses > 0 => limits.not_ready,
             Phase::Ready => limits.ready,
             Phase::Down | Phase::Draining => (elapsed / 20).clamp(SOON, limits.not_ready.max(SOON)),
             // The moment of readiness is what everybody waits for.
-            Phase::Starting => (elapsed / 60).clamp(SOON, limits.not_ready.max(SOON)),
+            Phase::Starting => (elapsed / 200).clamp(AT_ONCE, limits.not_ready.max(AT_ONCE)),
             Phase::Hung => limits
                 .not_ready
                 .max(Duration::from_secs(1))
