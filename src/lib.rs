@@ -16,6 +16,7 @@
 //! | [`listen`] | bind, accept, PROXY protocol, admission, the HTTP server connection | know routes |
 //! | [`tls`] | terms, certificates behind one resolver | know HTTP |
 //! | [`http`] | routing, header hygiene, plain requests, refusals, upgrades | know frames |
+//! | [`auth`] | who may come in, where that is decided here | know routes, sessions or frames |
 //! | [`ws`] | pure: handshake, frame headers, boundaries, close codes | know gateways |
 //! | [`gateway`] | the one owner of a gateway's state: prober, dialling, paced return | know clients |
 //! | [`session`] | the heart: pure machine, journal, and the pump that does its I/O | parse JSON |
@@ -24,6 +25,7 @@
 //!
 //! [`Holdline::start`] runs the whole proxy inside any tokio program.
 
+pub mod auth;
 pub mod config;
 pub mod gateway;
 pub mod http;

@@ -4,6 +4,7 @@
 //! [`Checker`] and go on, so that one run finds everything.
 
 mod across;
+mod auth;
 mod gateway;
 mod hold;
 mod limits;
@@ -37,6 +38,7 @@ pub(super) fn config<'t>(
     });
     let http = top.section("http", hold::read_http);
     let limits = top.section("limits", limits::read);
+    let auth = top.section("auth", auth::read);
     let admin = top.section("admin", |section| {
         local::read_admin(section, overrides.admin)
     });
@@ -47,6 +49,7 @@ pub(super) fn config<'t>(
     across::listeners(checker, &listen, &admin);
     across::certificate(checker, &listen, &tls);
     across::gateway_is_not_us(checker, &listen, &admin, &default, &routes);
+    across::client_certificates(checker, &auth, &tls);
     across::routes(checker, &default, &routes);
     Config {
         listen: listen.into_model(),
@@ -55,6 +58,7 @@ pub(super) fn config<'t>(
         hold,
         http,
         limits,
+        auth,
         admin: admin.into_model(),
         log,
     }
@@ -65,10 +69,5 @@ fn refuse_later_sections(top: &mut Section<'_, '_>) {
         "certificates by ACME are not in this version yet",
         "remove the section, and set [tls] certificate = \"files\" or \"dev\"",
     );
-    let auth = Wrong::new(
-        "sign-in at the edge is not in this version yet",
-        "remove the section: the gateway decides who may come in",
-    );
     top.not_yet("acme", acme);
-    top.not_yet("auth", auth);
 }

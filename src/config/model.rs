@@ -3,11 +3,14 @@
 //! Immutable and cheap to share in an `Arc`. Every value here has been parsed, range-checked and
 //! cross-checked by [`super::check`]; nothing here knows about files, TOML or defaults' origins.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
+
+use crate::auth::{PasswordHash, TokenHash};
 
 /// The whole effective config.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct Config {
     pub http: Http,
     /// Bounds on what clients may do.
     pub limits: Limits,
+    /// Who may come in, decided here.
+    pub auth: Auth,
     /// The local admin listener.
     pub admin: Admin,
     /// The log.
@@ -253,6 +258,96 @@ pub struct Limits {
     pub origins: Vec<String>,
     /// How long live sessions may go on after SIGTERM.
     pub drain: Duration,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Whether people sign in with a password.
+    pub password: bool,
+    /// Whether `Authorization: Bearer` is taken.
+    pub token: bool,
+    /// Whether a client certificate is taken, and what of it is the name.
+    pub certificate: Option<CertificateName>,
+    /// The service that is asked about everybody else.
+    pub forward: Option<ForwardAuth>,
+    /// Who has a password.
+    pub users: Vec<User>,
+    /// Access tokens, for programs.
+    pub tokens: Vec<AccessToken>,
+    /// Path prefixes, on segment boundaries, that need no sign-in.
+    pub public: Vec<String>,
+    /// Where the gateway reads who it is.
+    pub user_header: HeaderName,
+    /// The address under which a client on loopback is presented once it has signed in: a gateway
+    /// believes no identity of a loopback one.
+    pub loopback_as: IpAddr,
+    /// A sign-in that is not used ends after this.
+    pub session_idle: Duration,
+    /// A sign-in ends after this, used or not.
+    pub session_max: Duration,
+    /// Where the key of the cookies is kept, and which sign-ins were ended.
+    pub state_dir: PathBuf,
+}
+
+impl Auth {
+    /// Whether it is decided here who comes in.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.password || self.token || self.certificate.is_some() || self.forward.is_some()
+    }
+}
+
+/// `[auth] users`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The name, which the gateway is told.
+    pub name: String,
+    /// Of the password.
+    pub hash: PasswordHash,
+}
+
+/// `[auth] tokens`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessToken {
+    /// What it is for, in logs.
+    pub name: String,
+    /// As whom it comes in.
+    pub user: String,
+    /// Of the token.
+    pub hash: TokenHash,
+}
+
+/// `[auth] certificate_name`: what of a client certificate is the user's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateName {
+    /// The subject's common name.
+    SubjectCn,
+    /// The first e-mail address among the alternative names.
+    SanEmail,
+    /// The first DNS name among them.
+    SanDns,
+    /// The first URI among them.
+    SanUri,
+}
+
+/// `[auth.forward]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuth {
+    /// Host name or IP address literal (without brackets).
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path, and query if there is one.
+    pub path: String,
+    /// The header of its answer that names the user.
+    pub user: HeaderName,
+    /// Further headers of its answer that the gateway gets.
+    pub copy: Vec<HeaderName>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How long its yes is believed without asking again; zero: never.
+    pub cache: Duration,
 }
 
 /// `[admin]`

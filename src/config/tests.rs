@@ -52,7 +52,10 @@ fn the_embedded_file_says_exactly_what_an_empty_one_means() {
 fn the_embedded_file_has_no_warnings_and_names_every_key() {
     let text = EMBEDDED
         .replace("# [[route]]", "[[route]]")
-        .replace("files = []", "files = [{}]");
+        .replace("# [auth.forward]", "[auth.forward]")
+        .replace("files = []", "files = [{}]")
+        .replace("users = []", "users = [{}]")
+        .replace("tokens = []", "tokens = [{}]");
     let uncommented = text
         .replace("\n# host", "\nhost")
         .replace("\n# path", "\npath");
@@ -66,6 +69,8 @@ fn the_embedded_file_has_no_warnings_and_names_every_key() {
         let header = match section.as_str() {
             "route" => "[[route]]".to_owned(),
             "tls.files" => "[tls]".to_owned(),
+            "auth.users" | "auth.tokens" => "\n[auth]".to_owned(),
+            "auth.forward" => "# [auth.forward]".to_owned(),
             section => format!("\n[{section}]"),
         };
         let (_, body) = EMBEDDED
@@ -73,7 +78,7 @@ fn the_embedded_file_has_no_warnings_and_names_every_key() {
             .unwrap_or_else(|| panic!("no {header}"));
         let body = body.split("\n[").next().unwrap();
         assert!(
-            body.contains(&format!("{key} = ")),
+            body.contains(&format!("{key} = ")) || body.contains(&format!("[{section}.{key}]")),
             "[{section}] {key} is missing"
         );
     }

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::checker::{Checker, Item};
-use crate::config::model::{CertificateSource, ProtocolKind, Resume, Tls};
+use crate::config::checker::{At, Checker, Item};
+use crate::config::model::{Auth, CertificateSource, ProtocolKind, Resume, Tls};
 use crate::config::units::Wrong;
 
 use super::local::AdminDraft;
@@ -45,6 +45,22 @@ pub(super) fn certificate(checker: &mut Checker<'_>, listen: &listen::Draft, tls
         let what = "reachable from other machines, where nobody trusts the development certificate";
         let remedy = "set [tls] certificate = \"files\" and name a certificate in files";
         checker.warn(public, Wrong::new(what, remedy));
+    }
+}
+
+/// Certificates that nobody is asked for.
+pub(super) fn client_certificates(checker: &mut Checker<'_>, auth: &Auth, tls: &Tls) {
+    if auth.certificate.is_some() && tls.client_ca.is_none() {
+        let modes = Item {
+            value: (),
+            key: "auth.modes".to_owned(),
+            at: At::Default,
+        };
+        let wrong = Wrong::new(
+            "\"mtls\" takes client certificates, but none are asked for",
+            "set [tls] client_ca to the CA of your clients' certificates",
+        );
+        checker.error(&modes, wrong);
     }
 }
 

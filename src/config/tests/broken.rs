@@ -59,7 +59,10 @@ broken! {
     value_for_a_section: "hold = \"10m\"" => "1:8", "hold", ["write [hold]"];
     one_bracket_for_a_route: "[route]\nurl = \"http://a\"" => "1:1", "route", ["[[route]]"];
     acme_is_not_there_yet: "[acme]\ndomains = [\"a.example.net\"]" => "1:1", "acme", ["not in this version yet", "certificate = \"files\""];
-    auth_is_not_there_yet: "[auth]\nmodes = []" => "1:1", "auth", ["not in this version yet", "the gateway decides"];
+    auth_of_nobody: "[auth]
+modes = [\"password\"]" => "2:10", "auth.modes[0]", ["users is empty", "holdline user add"];
+    auth_mode: "[auth]
+modes = [\"basic\"]" => "2:10", "auth.modes[0]", ["not a way to sign in", "\"password\""];
     acme_certificate: "[tls]\ncertificate = \"acme\"" => "2:15", "tls.certificate", ["ACME are not in this version yet"];
 }
 
@@ -173,7 +176,7 @@ upgrade = \"20s\"
 resume = \"repaly\"
 [[route]]
 path = \"ws\"
-[auth]
+[acme]
 ";
     let places: Vec<String> = errors(text)
         .iter()
@@ -188,7 +191,7 @@ path = \"ws\"
         "9:10 hold.resume",
         "10:1 route[0]",
         "11:8 route[0].path",
-        "12:1 auth",
+        "12:1 acme",
     ];
     assert_eq!(places, expected);
 }

@@ -30,6 +30,7 @@ impl Setup {
             hold: hold(),
             http: self.http.clone(),
             limits: limits(),
+            auth: parse("", "test").unwrap().config.auth,
             admin: Admin { listen: None },
             log: Log {
                 level: "off".into(),
