@@ -5,7 +5,11 @@
 //! sessions or frames, and nothing in it prints a secret.
 
 mod credential;
+mod grants;
 mod identity;
 
 pub use credential::{PasswordHash, TokenHash};
+pub use grants::{Grant, Grants};
 pub use identity::{Credential, Identity, SignIn};
+mod stub;
+pub use stub::*;

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::auth::{PasswordHash, TokenHash};
 
 /// The whole effective config.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Public listeners.
     pub listen: Listen,
@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 /// `[listen]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// TLS listeners.
     pub https: Vec<SocketAddr>,
@@ -49,7 +49,7 @@ pub struct Listen {
 }
 
 /// `[tls]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Where the certificates come from.
     pub certificate: CertificateSource,
@@ -90,7 +90,7 @@ pub enum TlsVersion {
 }
 
 /// A `[[route]]`, or the default one made of `[gateway]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// For logs and status: `host/path` as written, or `default`.
     pub name: String,
@@ -191,7 +191,7 @@ pub enum Resume {
 }
 
 /// `[hold]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Longest wait of an open session.
     pub max: Duration,
@@ -227,7 +227,7 @@ pub enum ReplayRequests {
 }
 
 /// `[http]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// How long a plain request may wait for the gateway.
     pub hold: Duration,
@@ -236,7 +236,7 @@ pub struct Http {
 }
 
 /// `[limits]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Open WebSocket sessions, held ones included.
     pub sessions: usize,
@@ -261,7 +261,7 @@ pub struct Limits {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Whether people sign in with a password.
     pub password: bool,
@@ -351,14 +351,14 @@ pub struct ForwardAuth {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where; `None` turns it off.
     pub listen: Option<SocketAddr>,
 }
 
 /// `[log]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// A `tracing` filter, e.g. `info`.
     pub level: String,

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::methods::{self, Nature};
 use super::scan::{self, Go};
@@ -42,8 +43,10 @@ pub struct Connect {
     pub id: Box<str>,
     /// `params.client.id`.
     pub client: Box<str>,
-    /// Signed the challenge, so that only it can connect again.
+    /// Signed the challenge.
     pub has_device: bool,
+    /// Connects as a node: its signature is all that it is known by.
+    pub is_node: bool,
     /// Runs the handshake again on the same socket when it sees another challenge.
     pub answers_challenges: bool,
 }
@@ -130,6 +133,7 @@ fn connect_facts(text: &[u8]) -> Connect {
     #[serde(rename_all = "camelCase")]
     struct Params {
         client: Option<Client>,
+        role: Option<Box<str>>,
         device: Option<serde::de::IgnoredAny>,
         user_agent: Option<String>,
     }
@@ -145,6 +149,7 @@ fn connect_facts(text: &[u8]) -> Connect {
                 .and_then(|client| client.id)
                 .unwrap_or_default(),
             has_device: params.device.is_some(),
+            is_node: params.role.is_some_and(|role| &*role != "operator"),
             answers_challenges: params
                 .user_agent
                 .is_some_and(|ua| ua.starts_with("openclaw-node/")),
@@ -155,6 +160,14 @@ fn connect_facts(text: &[u8]) -> Connect {
             ..Connect::default()
         },
     }
+}
+
+/// A `connect` without its signature, which is of no use a second time; `None`: it is not JSON.
+#[must_use]
+pub fn without_device(text: &[u8]) -> Option<Zeroizing<String>> {
+    let mut frame: serde_json::Value = serde_json::from_slice(text).ok()?;
+    frame.get_mut("params")?.as_object_mut()?.remove("device");
+    Some(Zeroizing::new(frame.to_string()))
 }
 
 /// Reads a gateway's message; `text` may be the beginning of a longer one.
@@ -278,6 +291,17 @@ impl Hello {
             tick_interval_ms: payload.policy.tick_interval_ms,
             version: payload.server.version,
         })
+    }
+
+    /// Whether the gateway took a proxy's word for who it is, so that a signature is not needed.
+    #[must_use]
+    pub fn is_by_proxy(&self) -> bool {
+        self.method == "trusted-proxy"
+    }
+
+    /// From here on a device token is the client's own affair: its session does not hang on it.
+    pub fn disregard_device_token(&mut self) {
+        self.has_device_token = false;
     }
 
     /// Whether `again` grants at least what this one did.

@@ -329,6 +329,13 @@ impl Machine {
         self.away_look(now, out);
     }
 
+    /// Whether a greeted client's first `connect` is said for it. Not a signed one: without its
+    /// signature it would get less than it asked for.
+    pub(super) fn is_said_for(&self) -> bool {
+        let signed = self.client.as_ref().is_some_and(|client| client.has_device);
+        self.journal.connect().is_some() && !signed
+    }
+
     pub(super) fn down(&mut self, now: Instant) -> Duration {
         let since = self.away().map_or(now, |away| away.since);
         now.saturating_duration_since(since)
@@ -340,7 +347,7 @@ impl Machine {
         let view = self.view;
         let openclaw = self.policy.is_openclaw();
         let connected = self.client.is_some();
-        let replayable = self.journal.connect().is_some();
+        let replayable = self.is_said_for();
         let Some(away) = self.away() else { return };
         if away.step != Step::Waiting {
             return;

@@ -23,7 +23,7 @@ const MAX_ATTEMPTS: u32 = 5;
 impl Machine {
     pub(super) fn away_turn(&mut self, now: Instant, out: &mut Vec<Action>) {
         let view = self.view;
-        let replayable = self.journal.connect().is_some();
+        let replayable = self.is_said_for();
         let openclaw = self.policy.is_openclaw();
         let down = self.down(now);
         let Some(away) = self.away() else { return };
@@ -195,7 +195,9 @@ impl Machine {
         let again = Hello::parse(text);
         if self.away().is_some_and(|away| away.way == Way::Greet) {
             // Its very first handshake, only later: the answer is the client's.
-            self.hello = again.map(Box::new);
+            if again.is_some() {
+                self.greeted_by(text);
+            }
             self.state = if ok {
                 State::Live
             } else {

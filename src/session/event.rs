@@ -63,6 +63,8 @@ pub(super) enum Event<'a> {
     Dialled(Result<(), Reason>),
     /// Nothing but time has passed.
     Tick,
+    /// Whoever it is may not be here any more.
+    Revoked,
     /// holdline stops; the session may go on until then.
     Stop {
         /// When it has to end.
@@ -157,4 +159,6 @@ pub(super) enum Counted {
     Expired,
     /// holdline stops.
     Drained,
+    /// Its client was let in no longer.
+    Revoked,
 }

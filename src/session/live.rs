@@ -57,9 +57,14 @@ impl Machine {
 
     /// Takes note of who connects, and of how, if that can be said again.
     pub(super) fn take_connect(&mut self, connect: Connect, said: Said<'_>) {
-        match said.repeatable() {
-            Some(text) if self.policy.replays(&connect) => self.journal.record_connect(text),
-            _ => self.journal.stop_recording(),
+        let text = said.repeatable().filter(|_| self.policy.replays(&connect));
+        match text {
+            Some(text) if !connect.has_device => self.journal.record_connect(text),
+            Some(text) => match openclaw::without_device(text) {
+                Some(unsigned) => self.journal.record_connect(unsigned.as_bytes()),
+                None => self.journal.stop_recording(),
+            },
+            None => self.journal.stop_recording(),
         }
         self.client = Some(Box::new(connect));
     }
@@ -179,7 +184,7 @@ impl Machine {
         {
             *answered = true;
             if ok {
-                self.hello = Hello::parse(text).map(Box::new);
+                self.greeted_by(text);
                 self.state = State::Live;
                 self.welcome_back(now, out);
             } else if openclaw::is_starting_refusal(text) {
@@ -198,6 +203,17 @@ impl Machine {
         match self.journal.settle(id, ok) {
             Settled::Awaited | Settled::Unknown => Verdict::Forward,
             Settled::Already => Verdict::Drop,
+        }
+    }
+
+    /// Keeps what the gateway granted, and whether it can be had again without a signature.
+    pub(super) fn greeted_by(&mut self, text: &[u8]) {
+        self.hello = Hello::parse(text).map(Box::new);
+        let signed = self.client.as_ref().is_some_and(|client| client.has_device);
+        match &mut self.hello {
+            Some(hello) if signed && hello.is_by_proxy() => hello.disregard_device_token(),
+            Some(_) if !signed => {}
+            _ => self.journal.stop_recording(),
         }
     }
 

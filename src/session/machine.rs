@@ -224,6 +224,7 @@ impl Machine {
             Event::Turn => self.away_turn(now, out),
             Event::Dialled(result) => self.away_dialled(result, now, out),
             Event::Tick => self.tick(now, out),
+            Event::Revoked => self.revoked(now, out),
             Event::Stop { at } => self.stop(at, now, out),
         }
         Verdict::Drop
@@ -398,6 +399,16 @@ impl Machine {
                 Place::Kept(_) | Place::Unfinished => Execution::NotStarted,
             })
         });
+    }
+
+    /// The sign-in or token that it hangs on is gone: neither held nor put back.
+    fn revoked(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
+        out.push(Action::Count(Counted::Revoked));
+        self.settle_all(now, out);
+        self.close(Cause::SignedOut.answer(now).close, out);
     }
 
     // === holdline stops ===

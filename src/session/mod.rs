@@ -31,6 +31,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Grant;
 use crate::config::{Hold, Limits, ProtocolKind};
 use crate::gateway::Gateway;
 use crate::observe::Metrics;
@@ -68,6 +69,8 @@ pub(crate) struct Opening {
     pub(crate) admitted: Admitted,
     /// The request, to be said again.
     pub(crate) ticket: Ticket,
+    /// As whom it came in, where that is decided here.
+    pub(crate) grant: Option<Arc<Grant>>,
     /// The gateway's side; `None`: we speak for it.
     pub(crate) upstream: Option<Box<open::Upstream>>,
 }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -106,7 +106,15 @@ pub(super) struct Pump {
 pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
     let mut state = line.gateway.subscribe();
     let stopping = line.stopping.clone();
-    let mut stopped = false;
+    let (mut stopped, mut revoked) = (false, false);
+    let grant = opening.grant.clone();
+    let end_of_grant = async {
+        match &grant {
+            Some(grant) => grant.revoked().await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(end_of_grant);
     let mut pump = Pump::new(line, opening, upgraded);
     let view = *state.borrow_and_update();
     pump.look(view);
@@ -130,6 +138,10 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
                 let at = pump.stop_slot();
                 pump.feed(Event::Stop { at });
             }
+            () = &mut end_of_grant, if !revoked => {
+                revoked = true;
+                pump.feed(Event::Revoked);
+            }
             () = sleep_until(due) => pump.tick(),
         }
     }
@@ -139,7 +151,7 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
 impl Pump {
     fn new(line: Arc<Line>, opening: Opening, upgraded: Upgraded) -> Self {
         let now = Instant::now();
-        let policy = Policy::new(line.gateway.upstream(), &line.hold);
+        let policy = Policy::new(line.gateway.upstream(), &line.hold, opening.grant.is_some());
         let view = line.gateway.view();
         let mut actions = Vec::new();
         let (machine, upstream) = match opening.upstream {

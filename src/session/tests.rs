@@ -28,6 +28,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Connect),
         3 => (0u32..8000).prop_map(Step::Wait),
         1 => Just(Step::Stop),
+        1 => Just(Step::Revoked),
     ]
 }
 
@@ -36,7 +37,7 @@ proptest! {
 
     #[test]
     fn no_life_breaks_a_promise(
-        client in 0u8..5,
+        client in 0u8..7,
         resume in 0u8..5,
         greeted in any::<bool>(),
         steps in prop::collection::vec(any_step(), 1..120),

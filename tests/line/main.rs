@@ -22,6 +22,7 @@ mod faults;
 mod frames;
 mod generic;
 mod http2;
+mod identity;
 mod newcomers;
 mod open_sessions;
 mod operation;

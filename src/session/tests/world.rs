@@ -32,6 +32,7 @@ pub(super) enum Step {
     Connect,
     Wait(u32),
     Stop,
+    Revoked,
 }
 
 /// A request in the ledger.
@@ -73,9 +74,9 @@ pub(super) struct World {
 
 const ROOM: u64 = 2000;
 
-fn hello(scopes: &str) -> String {
+fn hello(scopes: &str, method: &str) -> String {
     format!(
-        r#"{{"type":"res","id":"c","ok":true,"payload":{{"type":"hello-ok","protocol":4,"auth":{{"role":"operator","scopes":[{scopes}]}}}}}}"#
+        r#"{{"type":"res","id":"c","ok":true,"payload":{{"type":"hello-ok","protocol":4,"auth":{{"role":"operator","method":"{method}","scopes":[{scopes}]}}}}}}"#
     )
 }
 
@@ -98,6 +99,7 @@ impl World {
             notice_after: second / 2,
             notice_every: 5 * second,
             repeat_requests: true,
+            identified: client >= 5,
         };
         let view = view_at(now, if greeted { Phase::Down } else { Phase::Ready }, 1);
         let mut actions = Vec::new();
@@ -174,6 +176,9 @@ impl World {
                 let at = self.now + Duration::from_secs(3);
                 self.feed(Event::Stop { at });
             }
+            Step::Revoked => {
+                self.feed(Event::Revoked);
+            }
             Step::Turn | Step::Dialled(_) => {}
         }
     }
@@ -217,7 +222,8 @@ impl World {
         let params = match self.client_kind {
             0 => r#"{"client":{"id":"gateway-client"}}"#,
             1 => r#"{"client":{"id":"gateway-client"},"device":{"id":"d"}}"#,
-            2 => r#"{"client":{"id":"openclaw-control-ui"},"device":{"id":"d"}}"#,
+            2 | 5 => r#"{"client":{"id":"openclaw-control-ui"},"device":{"id":"d"}}"#,
+            6 => r#"{"client":{"id":"gateway-client"},"device":{"id":"d"}}"#,
             3 => r#"{"client":{"id":"x"},"device":{"id":"d"},"userAgent":"openclaw-node/1"}"#,
             _ => r#"{"client":{"id":"openclaw-control-ui"}}"#,
         };
@@ -315,9 +321,13 @@ impl World {
             return;
         };
         self.at_gateway.swap_remove(at);
+        let method = match self.client_kind {
+            5.. => "trusted-proxy",
+            _ => "token",
+        };
         match kind {
-            0 | 1 => self.gateway(&hello(r#""a","b""#)),
-            2 => self.gateway(&hello(r#""a""#)),
+            0 | 1 => self.gateway(&hello(r#""a","b""#, method)),
+            2 => self.gateway(&hello(r#""a""#, method)),
             _ => self.gateway(
                 r#"{"type":"res","id":"c","ok":false,"error":{"code":"UNAVAILABLE","retryable":true}}"#,
             ),
@@ -474,7 +484,8 @@ impl World {
                     self.kept_bytes -= end;
                 }
                 Action::CloseClient(close) => {
-                    assert!(close.code != 1008, "down is never final");
+                    let signed_out = close.reason == "signed out";
+                    assert!(signed_out || close.code != 1008, "down is never final");
                     self.closed = true;
                 }
                 Action::Abort => self.closed = true,
