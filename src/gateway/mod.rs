@@ -5,6 +5,7 @@
 
 mod admission;
 mod dial;
+mod flush;
 mod machine;
 mod news;
 mod pace;
@@ -23,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use admission::{HandshakeGate, HandshakePermit};
 pub use dial::{DialError, reason_of};
+pub use flush::{FlushGate, Places};
 pub use machine::{Evidence, Machine, Observation, ProbePace};
 pub use pace::{Pacer, Turn};
 pub use state::{CrashLoop, Phase, Reason, View};
@@ -44,6 +46,8 @@ pub struct Gateway {
     pub farewells: Pacer,
     /// Unfinished handshakes.
     pub handshakes: HandshakeGate,
+    /// Requests that were kept for it and that it has not answered yet.
+    pub flushes: FlushGate,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
@@ -91,6 +95,7 @@ impl Gateway {
             returns,
             farewells,
             handshakes: HandshakeGate::new(hold.unfinished_handshakes, hold.unfinished_per_ip),
+            flushes: FlushGate::default(),
             _tasks: tasks.map(AbortOnDropHandle::new),
         })
     }

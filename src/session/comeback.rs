@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::away::{GAP_WAIT, RECHALLENGE_WAIT, STEP_LIMIT, Step};
 use super::event::{Action, Counted, Secret, Verdict};
-use super::journal::Place;
 use super::machine::{Machine, State};
 use super::policy::Way;
 use crate::gateway::{Evidence, Phase, Reason};
@@ -249,25 +248,7 @@ impl Machine {
         if unsaid {
             return self.send_back(now, out);
         }
-        for pending in self.journal.unanswered() {
-            if let (Place::Sent(_) | Place::Unfinished, Some(text)) =
-                (pending.place, pending.repeatable())
-            {
-                out.push(Action::SayToGateway(Secret(text.to_vec())));
-                out.push(Action::Count(Counted::Resent));
-                // Counts as delivered from here on: the offset of the new stream is not known yet.
-                pending.place = Place::Sent(0);
-            }
-        }
-        out.push(Action::SendKept);
-    }
-
-    /// [`Action::SendKept`] was done; the bytes begin at this offset of the stream.
-    pub(super) fn kept_sent_at(&mut self, base: u64) {
-        for pending in self.journal.unanswered() {
-            if let Place::Kept(end) = pending.place {
-                pending.place = Place::Sent(base + end);
-            }
-        }
+        self.journal.repeat();
+        self.begin_flush(now, out);
     }
 }

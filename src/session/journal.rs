@@ -27,6 +27,8 @@ pub(super) enum Place {
     Sent(u64),
     /// Among the bytes kept for the next connection, ending before this offset of them.
     Kept(u64),
+    /// Sent to a gateway that is lost, and to be said again to this one.
+    Again,
     /// Its message has not ended yet.
     Unfinished,
 }
@@ -40,6 +42,8 @@ pub(super) struct Pending {
     text: Option<Secret>,
     /// We have answered in the gateway's place: its own answer must not follow.
     pub(super) answered: bool,
+    /// The window of a flush in which it was sent.
+    flushed: Option<u32>,
 }
 
 /// A request that set something which died with the connection.
@@ -47,6 +51,14 @@ struct Recorded {
     method: Box<str>,
     key: Option<Box<str>>,
     text: Secret,
+}
+
+/// What the gateway's answer for a request means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) settled: Settled,
+    /// The window of a flush in which the request was sent.
+    pub(super) flushed: Option<u32>,
 }
 
 /// What happened to the gateway's answer for a request.
@@ -63,7 +75,8 @@ pub(super) enum Settled {
 /// One session's record.
 #[derive(Default)]
 pub(super) struct Journal {
-    /// In no order. A client has a handful of these at a time; a search is cheaper than a map.
+    /// In the order of asking. A client has a handful of these at a time; a search is cheaper than
+    /// a map.
     pending: Vec<Pending>,
     standing: Vec<Recorded>,
     connect: Option<Secret>,
@@ -141,6 +154,7 @@ impl Journal {
             asked,
             text,
             answered: false,
+            flushed: None,
         });
     }
 
@@ -163,21 +177,28 @@ impl Journal {
     }
 
     /// The gateway answers `id`.
-    pub(super) fn settle(&mut self, id: &str, ok: bool) -> Settled {
+    pub(super) fn settle(&mut self, id: &str, ok: bool) -> Answer {
         let Some(at) = self.position(id) else {
-            return Settled::Unknown;
+            return Answer {
+                settled: Settled::Unknown,
+                flushed: None,
+            };
         };
-        let pending = self.pending.swap_remove(at);
+        let pending = self.pending.remove(at);
         if let Some(text) = &pending.text {
             self.recorded -= text.len();
         }
         if ok && self.recording {
             self.take_standing(&pending);
         }
-        if pending.answered {
+        let settled = if pending.answered {
             Settled::Already
         } else {
             Settled::Awaited
+        };
+        Answer {
+            settled,
+            flushed: pending.flushed,
         }
     }
 
@@ -217,9 +238,27 @@ impl Journal {
         self.standing.iter().map(|recorded| &**recorded.text)
     }
 
-    /// Requests still to be answered, in no order.
+    /// Requests still to be answered, in the order of asking.
     pub(super) fn unanswered(&mut self) -> impl Iterator<Item = &mut Pending> {
         self.pending.iter_mut().filter(|pending| !pending.answered)
+    }
+
+    /// Those of them that wait for their turn in a flush.
+    pub(super) fn unsent(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.unanswered()
+            .filter(|pending| matches!(pending.place, Place::Kept(_) | Place::Again))
+    }
+
+    /// Those whose answers were lost with the gateway are to be said again, as far as that is safe.
+    pub(super) fn repeat(&mut self) {
+        for pending in self.unanswered() {
+            pending.flushed = None;
+            if let (Place::Sent(_) | Place::Unfinished, true) =
+                (pending.place, pending.text.is_some())
+            {
+                pending.place = Place::Again;
+            }
+        }
     }
 
     /// Takes out everything that `gone` says and that we have answered.
@@ -239,6 +278,12 @@ impl Pending {
     /// The text, where saying it again is safe and it was kept.
     pub(super) fn repeatable(&self) -> Option<&[u8]> {
         self.text.as_ref().map(|text| &***text)
+    }
+
+    /// It is sent now, in this window of a flush.
+    pub(super) fn flush(&mut self, place: Place, window: u32) {
+        self.place = place;
+        self.flushed = Some(window);
     }
 
     /// Whether its last byte may have reached a gateway that was sent `written` bytes.

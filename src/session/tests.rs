@@ -3,6 +3,7 @@
 //! A small world stands in for the pump and both ends: it hands the machine only events that the
 //! pump could hand it, and keeps a ledger of what every request has become.
 
+mod flush;
 mod world;
 
 use proptest::prelude::*;
@@ -28,6 +29,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Connect),
         3 => (0u32..8000).prop_map(Step::Wait),
         1 => Just(Step::Stop),
+        4 => (1u8..40).prop_map(Step::Room),
     ]
 }
 
@@ -71,6 +73,7 @@ fn a_kept_request_is_answered_before_its_sender_gives_up_and_is_not_sent_later()
         Step::Challenge,
         Step::Write,
         Step::Hello(0),
+        Step::Room(32),
         Step::Write,
     ] {
         world.step(step);
