@@ -206,7 +206,7 @@ impl Machine {
         self.lost_again = if soon { self.lost_again + 1 } else { 0 };
     }
 
-    fn is_control_ui(&self) -> bool {
+    pub(super) fn is_control_ui(&self) -> bool {
         self.client
             .as_ref()
             .is_some_and(|client| &*client.client == CONTROL_UI)

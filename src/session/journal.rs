@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::protocol::methods::{Nature, Standing};
 use crate::protocol::openclaw::Request;
+use crate::protocol::speech;
 
 /// Unanswered requests that are followed per session; further ones are refused.
 pub(super) const MAX_PENDING: usize = 1024;
@@ -206,6 +207,14 @@ impl Journal {
         let (method, key) = (&pending.request.method, &pending.request.key);
         let same = |other: &Recorded| other.method == *method && other.key == *key;
         match pending.request.nature {
+            Nature::Standing(Standing::As(method)) => {
+                self.standing.retain(|other| &*other.method != method);
+                self.standing.push(Recorded {
+                    method: method.into(),
+                    key: None,
+                    text: Secret::new(speech::bare(method).into_bytes().into()),
+                });
+            }
             Nature::Standing(Standing::Remove(undone)) => {
                 self.standing
                     .retain(|other| &*other.method != undone || other.key != *key);
@@ -222,7 +231,6 @@ impl Journal {
                     None => self.spoiled = true,
                 }
             }
-            Nature::Binding => self.spoiled = true,
             Nature::ReadOnly | Nature::Mutating => {}
         }
         let standing: usize = self

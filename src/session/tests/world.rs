@@ -79,7 +79,8 @@ pub(super) struct World {
     client_kind: u8,
     connected: bool,
     seq: u64,
-    numbers: Vec<u64>,
+    /// Of the events that the client heard.
+    pub(super) numbers: Vec<u64>,
 }
 
 const ROOM: u64 = 20_000;
@@ -257,7 +258,7 @@ impl World {
         self.next += 1;
         let id = format!("{id}-{}", self.next);
         let asked = Asked {
-            mutating: matches!(kind, 0 | 3),
+            mutating: kind == 0,
             ..Asked::default()
         };
         self.ledger.insert(id.clone(), asked);

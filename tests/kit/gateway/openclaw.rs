@@ -114,6 +114,7 @@ impl Talk<'_> {
         self.check_device(&params["device"])?;
         let device = params["device"].is_object();
         match self.inner.options.auth {
+            AuthMode::Anyone => Ok(asked),
             AuthMode::Token => {
                 if params["auth"]["token"] != *self.inner.token.lock().unwrap() {
                     let code = json!({"code":"AUTH_TOKEN_MISMATCH"});
@@ -176,6 +177,9 @@ impl Talk<'_> {
         }
         if method.contains(".subscribe") || method.ends_with(".set") {
             self.conn.subscribe(method);
+        }
+        if method == "chat.startup" && params["sessionKey"].is_null() {
+            self.conn.subscribe("sessions.subscribe");
         }
         self.answer(request, method);
     }

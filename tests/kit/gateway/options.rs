@@ -67,6 +67,8 @@ pub enum AuthMode {
     Token,
     /// `x-forwarded-user` must be [`USER`] on the upgrade; every scope is granted to it.
     TrustedProxy,
+    /// Whoever asks gets what it asks for.
+    Anyone,
 }
 
 /// Gateways before `/startupz` existed answer it in one of two other ways.
