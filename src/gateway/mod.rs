@@ -15,6 +15,9 @@ mod state;
 mod tally;
 mod upgrade;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpStream;
@@ -34,6 +37,7 @@ use crate::config::{Hold, Upstream};
 use crate::observe::Metrics;
 use dial::Dialler;
 use news::Stranger;
+use probe::Probed;
 use tally::Tally;
 
 /// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.
@@ -171,6 +175,29 @@ impl Core {
         changed
     }
 
+    /// Probes once. A probe that began before the newest evidence says nothing about now: `None`.
+    async fn probe(&self) -> Option<Probed> {
+        let accepted = Notify::new();
+        let probe = probe::probe(&self.upstream, &self.dialler, &accepted);
+        tokio::pin!(probe);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.look_again.notified() => return None,
+                () = accepted.notified() => {
+                    self.change(|watched, now| watched.machine.accepted(now));
+                }
+                probed = &mut probe => {
+                    self.change(|watched, now| {
+                        watched.tally.probed(probed.seen);
+                        watched.machine.observe(probed.seen, now);
+                    });
+                    return Some(probed);
+                }
+            }
+        }
+    }
+
     /// Probes for ever, as often as the state asks for.
     async fn watch(self: Arc<Self>) {
         let pace = ProbePace {
@@ -179,21 +206,12 @@ impl Core {
         };
         let mut stranger = Stranger::default();
         loop {
-            // A probe that began before the newest evidence says nothing about now.
-            tokio::select! {
-                biased;
-                () = self.look_again.notified() => continue,
-                probed = probe::probe(&self.upstream, &self.dialler) => {
-                    let seen = probed.seen;
-                    self.change(|watched, now| {
-                        watched.tally.probed(seen);
-                        watched.machine.observe(seen, now);
-                    });
-                    let view = *self.published.borrow();
-                    if stranger.answered(probed.strangely, &view, Instant::now()) {
-                        Stranger::say(&self.upstream);
-                    }
-                }
+            let Some(probed) = self.probe().await else {
+                continue;
+            };
+            let view = *self.published.borrow();
+            if stranger.answered(probed.strangely, &view, Instant::now()) {
+                Stranger::say(&self.upstream);
             }
             let wait = {
                 let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
