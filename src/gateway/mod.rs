@@ -12,6 +12,7 @@ mod pace;
 mod probe;
 mod resolve;
 mod state;
+mod supervise;
 mod tally;
 mod upgrade;
 
@@ -38,6 +39,7 @@ use crate::observe::Metrics;
 use dial::Dialler;
 use news::Stranger;
 use probe::Probed;
+use supervise::supervise;
 use tally::Tally;
 
 /// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.
@@ -77,22 +79,12 @@ impl Gateway {
     /// Starts to watch a gateway. Needs a tokio runtime.
     #[must_use]
     pub fn start(upstream: Upstream, hold: &Hold, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let machine = Machine::new(Instant::now());
-        let (published, _) = watch::channel(machine.view());
-        let tally = Tally::new(Arc::clone(metrics), machine.view().phase);
-        let core = Arc::new(Core {
-            dialler: Dialler::new(&upstream),
-            upstream,
-            watched: Mutex::new(Watched { machine, tally }),
-            metrics: Arc::clone(metrics),
-            published,
-            look_again: Notify::new(),
-        });
+        let core = Core::new(upstream, metrics);
         let (returns, farewells) = (Pacer::new(hold.resume_rate), Pacer::new(hold.resume_rate));
         let tasks = [
-            tokio::spawn(Arc::clone(&core).watch()),
-            tokio::spawn(returns.clone().run()),
-            tokio::spawn(farewells.clone().run()),
+            core.spawn_prober(),
+            returns.spawn("the pacer of returns"),
+            farewells.spawn("the pacer of farewells"),
         ];
         Arc::new(Self {
             core,
@@ -100,7 +92,7 @@ impl Gateway {
             farewells,
             handshakes: HandshakeGate::new(hold.unfinished_handshakes, hold.unfinished_per_ip),
             flushes: FlushGate::default(),
-            _tasks: tasks.map(AbortOnDropHandle::new),
+            _tasks: tasks,
         })
     }
 
@@ -157,6 +149,25 @@ impl Gateway {
 }
 
 impl Core {
+    fn new(upstream: Upstream, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let machine = Machine::new(Instant::now());
+        let (published, _) = watch::channel(machine.view());
+        let tally = Tally::new(Arc::clone(metrics), machine.view().phase);
+        Arc::new(Self {
+            dialler: Dialler::new(&upstream),
+            upstream,
+            watched: Mutex::new(Watched { machine, tally }),
+            metrics: Arc::clone(metrics),
+            published,
+            look_again: Notify::new(),
+        })
+    }
+
+    fn spawn_prober(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let core = Arc::clone(self);
+        supervise("the prober", move || Arc::clone(&core).watch())
+    }
+
     /// Steps the machine and publishes; whether anything changed.
     fn change(&self, step: impl FnOnce(&mut Watched, Instant)) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);

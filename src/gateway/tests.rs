@@ -1,12 +1,14 @@
 //! The prober against listeners that behave as gateways, and as what stands before them, do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Gateway, Phase};
+use super::supervise::supervise;
+use super::{Core, Gateway, Phase};
 use crate::config::{self, LoopbackClients, Probe, ProtocolKind, Resume, Upstream};
 use crate::observe::Metrics;
 
@@ -64,4 +66,29 @@ async fn a_proxy_that_accepts_in_the_place_of_nobody_is_no_start() {
         drop(stream);
         assert_eq!(seen.borrow_and_update().phase, Phase::Down);
     }
+}
+
+/// What was known before the panic is still known, and what happens after it is seen.
+#[tokio::test]
+async fn a_prober_that_panics_in_the_middle_of_a_change_is_started_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = upstream_at(listener.local_addr().unwrap().port());
+    let core = Core::new(upstream, &Arc::new(Metrics::default()));
+    core.change(|watched, now| watched.machine.accepted(now));
+    let (failing, failed) = (Arc::clone(&core), AtomicBool::new(false));
+    let _prober = supervise("the prober", move || {
+        let (core, fails) = (Arc::clone(&failing), !failed.swap(true, Relaxed));
+        async move {
+            if fails {
+                core.change(|_, _| panic!("in the middle"));
+            }
+            core.watch().await;
+        }
+    });
+    let mut state = core.published.subscribe();
+    let (mut probe, _) = listener.accept().await.unwrap();
+    assert_eq!(state.borrow_and_update().phase, Phase::Starting);
+    answer_started(&mut probe).await;
+    let ready = state.wait_for(|view| view.phase == Phase::Ready).await;
+    assert_eq!(ready.unwrap().generation, 1);
 }
