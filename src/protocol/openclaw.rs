@@ -83,13 +83,13 @@ pub const CONTROL_UI: &str = "openclaw-control-ui";
 /// Reads a client's message; `text` may be the beginning of a longer one.
 #[must_use]
 pub fn client_says(text: &[u8]) -> ClientSays {
-    let (mut is_request, mut id, mut method, mut key) = (false, None, None, None);
+    let (mut is_request, mut id, mut method, mut params) = (false, None, None, &b""[..]);
     scan::members(text, |name, value| {
         match name {
             b"type" => is_request = value == br#""req""#,
             b"id" => id = scan::string(value),
             b"method" => method = scan::string(value),
-            b"params" => key = member_string(value, b"key"),
+            b"params" => params = value,
             _ => {}
         }
         Go::On
@@ -103,8 +103,12 @@ pub fn client_says(text: &[u8]) -> ClientSays {
             ..connect_facts(text)
         });
     }
-    let nature = methods::nature(&method);
-    let key = key.filter(|_| matches!(nature, Nature::Standing(_)));
+    let of_session = || member_string(params, b"sessionKey").is_some_and(|key| !key.is_empty());
+    let nature = methods::nature(&method, method == "chat.startup" && of_session());
+    let key = match nature {
+        Nature::Standing(_) => member_string(params, b"key"),
+        Nature::ReadOnly | Nature::Mutating => None,
+    };
     ClientSays::Request(Request {
         id: id.into(),
         method: method.into(),
@@ -375,6 +379,18 @@ mod tests {
         };
         assert_eq!(request.nature, Nature::Standing(Standing::Add));
         assert_eq!(request.key.as_deref(), Some("main"));
+        let startup = |params: &str| {
+            let text =
+                format!(r#"{{"type":"req","id":"6","method":"chat.startup","params":{params}}}"#);
+            match client_says(text.as_bytes()) {
+                ClientSays::Request(request) => request.nature,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(startup(r#"{"sessionKey":"main"}"#), Nature::ReadOnly);
+        let subscribes = Nature::Standing(Standing::As("sessions.subscribe"));
+        assert_eq!(startup("{}"), subscribes);
+        assert_eq!(startup(r#"{"other":{"sessionKey":"main"}}"#), subscribes);
         assert_eq!(client_says(b"{}"), ClientSays::Other);
         assert_eq!(client_says(b"\xff\xfe"), ClientSays::Other);
     }

@@ -1,6 +1,6 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
-//! `open` waits before the 101. After it `machine`, `live`, `away` and `comeback` decide (pure), `journal`
+//! `open` waits before the 101. After it `machine`, `live`, `away`, `comeback` and `flush` decide (pure), `journal`
 //! remembers, `policy` says what is allowed; `pump`, `judge` and `perform` are the only I/O. JSON
 //! is read and written in [`crate::protocol`], never here.
 
@@ -8,6 +8,7 @@ mod away;
 mod client_io;
 mod comeback;
 mod event;
+mod flush;
 mod journal;
 mod judge;
 mod leg;
@@ -19,6 +20,7 @@ mod policy;
 mod pump;
 mod registry;
 mod report;
+mod room;
 mod ticket;
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::open::{Agreed, Upstream};
 use super::policy::Policy;
 use super::registry::{Admitted, Kept};
 use super::report::Report;
+use super::room::Room;
 use super::ticket::Ticket;
 use super::{Line, Opening};
 use crate::gateway::{HandshakePermit, Phase, Reason, Turn, View, reason_of};
@@ -85,6 +86,8 @@ pub(super) struct Pump {
     pub(super) agreed: Option<Agreed>,
     pub(super) permit: Option<HandshakePermit>,
     silent_at: Option<Instant>,
+    /// For kept requests at the gateway.
+    pub(super) room: Room,
     pub(super) turn: Option<Turn>,
     pub(super) dial: Option<Dial>,
     heard: bool,
@@ -186,6 +189,7 @@ impl Pump {
             agreed,
             permit: None,
             silent_at: Some(now + SILENT),
+            room: Room::default(),
             turn: None,
             dial: None,
             heard: true,
@@ -277,7 +281,8 @@ impl Pump {
         let silent = self.silent_at.filter(|_| self.permit.is_some());
         let proof = self.gateway_ping.map(|(_, until)| until);
         let own = self.machine.deadline();
-        [own, self.ping_at, self.linger, silent, proof]
+        let room = self.room.deadline();
+        [own, room, self.ping_at, self.linger, silent, proof]
             .into_iter()
             .flatten()
             .min()
@@ -299,6 +304,7 @@ impl Pump {
                 permit.release_total();
             }
         }
+        self.room.expire(self.now);
         self.check_alive();
         if self
             .gateway_ping
@@ -359,7 +365,7 @@ impl Pump {
         Poll::Pending
     }
 
-    /// The turn and the dial.
+    /// The turn, the dial, and room for what is kept.
     fn poll_waits(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(turn) = &mut self.turn
             && let Poll::Ready(turn) = Pin::new(turn).poll(cx)
@@ -368,6 +374,10 @@ impl Pump {
             if turn.is_ok() {
                 self.feed(Event::Turn);
             }
+            return true;
+        }
+        if let Some(requests) = self.room.poll(cx) {
+            self.feed(Event::Room(requests));
             return true;
         }
         let Some(dial) = &mut self.dial else {
@@ -474,6 +484,8 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
+        self.machine.flush_all(&mut self.actions);
+        self.act();
         match &mut self.gateway {
             Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
                 gateway.end();

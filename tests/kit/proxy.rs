@@ -107,6 +107,12 @@ impl Proxy {
         within(&format!("the gateway is {state}"), self.status_until(seen)).await;
     }
 
+    /// Waits until so many bytes of clients are kept.
+    pub async fn keeps(&self, bytes: usize) {
+        let seen = |status: &serde_json::Value| status["sessions"]["keptBytes"] == bytes;
+        within(&format!("{bytes} bytes kept"), self.status_until(seen)).await;
+    }
+
     /// Waits until no session is left, nor anything kept for one.
     pub async fn is_empty(&self) {
         let empty = |status: &serde_json::Value| {

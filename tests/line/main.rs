@@ -19,6 +19,7 @@ mod corners;
 mod crowd;
 mod draining;
 mod faults;
+mod flush;
 mod frames;
 mod generic;
 mod http2;
