@@ -5,6 +5,7 @@
 //! Every answer that is not the gateway's is a [`Cause`], rendered by [`refusal`].
 
 mod account;
+mod form;
 pub mod forward;
 mod gate;
 pub mod headers;

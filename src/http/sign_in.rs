@@ -3,18 +3,17 @@
 //! One document without any outside resource and without a script. Its forms are taken only from a
 //! page of ours: the browser must say so, or hold the cookie that belongs to the form.
 
-use std::fmt;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Body;
+use super::form::Form;
 use super::gate::{Gate, Origin, origin};
 use super::headers::Presented;
 use super::refusal::{Asker, document};
@@ -29,10 +28,6 @@ const TEMPLATE: &str = include_str!("sign_in.html");
 /// Where it is.
 const SIGN_IN: &str = "/.holdline/sign-in";
 const SIGN_OUT: &str = "/.holdline/sign-out";
-/// A name, a password and a path; nobody types more.
-const FORM_LIMIT: usize = 8 * 1024;
-/// For the whole form to arrive.
-const FORM_TIME: Duration = Duration::from_secs(10);
 /// Longest path that is come back to.
 const LONGEST_TARGET: usize = 2048;
 
@@ -69,7 +64,7 @@ impl Visit<'_> {
             )),
             (&Method::POST, session) => {
                 self.is_own_form(&head)?;
-                let form = read(body).await?;
+                let form = Form::read(body).await?;
                 match (sign_in, session) {
                     (true, _) => Ok(self.sign_in(&head, &form).await),
                     (false, Some(session)) => self.sign_out(&form, &session),
@@ -315,74 +310,6 @@ fn local(to: &str) -> Option<String> {
     (path && plain && !ours && to.len() <= LONGEST_TARGET).then(|| to.to_owned())
 }
 
-async fn read(body: Incoming) -> Result<Form, Cause> {
-    let body = timeout(FORM_TIME, Limited::new(body, FORM_LIMIT).collect()).await;
-    let Ok(Ok(body)) = body else {
-        return Err(Cause::BadRequest("not a form of ours".into()));
-    };
-    Ok(Form::parse(&Zeroizing::new(body.to_bytes().to_vec())))
-}
-
-/// The fields of a form. They hold a password: wiped when dropped, and no `Debug` of them.
-struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
-
-impl Form {
-    /// Reads `application/x-www-form-urlencoded`; what is no UTF-8 is replaced.
-    fn parse(text: &[u8]) -> Self {
-        const MOST_FIELDS: usize = 16;
-        Self(
-            text.split(|byte| *byte == b'&')
-                .take(MOST_FIELDS)
-                .map(|pair| {
-                    let at = pair.iter().position(|byte| *byte == b'=');
-                    let (name, value) = pair.split_at(at.unwrap_or(pair.len()));
-                    (decoded(name), decoded(value.get(1..).unwrap_or_default()))
-                })
-                .collect(),
-        )
-    }
-
-    /// The first field of this name; empty if there is none.
-    fn get(&self, name: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(known, _)| known.as_str() == name)
-            .map_or("", |(_, value)| value.as_str())
-    }
-}
-
-impl fmt::Debug for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Form({} fields)", self.0.len())
-    }
-}
-
-fn decoded(text: &[u8]) -> Zeroizing<String> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        let code = tail
-            .get(..2)
-            .and_then(|code| std::str::from_utf8(code).ok())
-            .and_then(|code| u8::from_str_radix(code, 16).ok());
-        rest = match (first, code) {
-            (b'%', Some(code)) => {
-                bytes.push(code);
-                tail.get(2..).unwrap_or_default()
-            }
-            (b'+', _) => {
-                bytes.push(b' ');
-                tail
-            }
-            (other, _) => {
-                bytes.push(*other);
-                tail
-            }
-        };
-    }
-    Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -446,18 +373,6 @@ mod tests {
         assert_eq!(location, "/.holdline/sign-in?to=/sessions%3Fid%3Da%26b%3Dc");
         let uri: Uri = location.to_str().unwrap().parse().unwrap();
         assert_eq!(target(&uri), "/sessions?id=a&b=c");
-    }
-
-    #[test]
-    fn forms_are_read_as_browsers_write_them() {
-        let form = Form::parse(b"user=nick%40example.com&password=a%26b+%2B%3D%25&x&form=");
-        assert_eq!(form.get("user"), "nick@example.com");
-        assert_eq!(form.get("password"), "a&b +=%");
-        assert_eq!((form.get("form"), form.get("nothing")), ("", ""));
-        assert_eq!(format!("{form:?}"), "Form(4 fields)");
-        for odd in [&b"%"[..], b"=%2", b"%zz=%", b"&&&", b"a=%ff"] {
-            let _ = Form::parse(odd).get("a");
-        }
     }
 
     #[test]
