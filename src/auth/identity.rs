@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use super::credential::Fingerprint;
+
 /// Somebody who was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -18,8 +20,8 @@ pub struct Identity {
 pub enum Credential {
     /// A password, through the cookie of this sign-in.
     Password(SignIn),
-    /// The token of this name.
-    Token(Arc<str>),
+    /// An access token.
+    Token(TokenName),
     /// A client certificate.
     Certificate,
     /// A forward-auth service, which is asked again for every new connection.
@@ -28,4 +30,17 @@ pub enum Credential {
 
 /// Names one sign-in. Random; no secret, for a cookie needs its signature, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SignIn(pub [u8; 16]);
+pub struct SignIn {
+    pub(super) id: [u8; 16],
+    /// Of the password's hash that it was made with.
+    pub(super) password: Fingerprint,
+}
+
+/// Names one token of the config.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenName {
+    /// Its name, for logs.
+    pub name: Arc<str>,
+    /// Of its hash: another token may have been put under the name since.
+    pub(super) hash: Fingerprint,
+}

@@ -1,15 +1,47 @@
 //! Who may come in, where that is decided here and not by the gateway (`[auth]`).
 //!
-//! [`Identity`] is what comes of it: a name that the gateway is told, and the credential that it
-//! hangs on. This room knows passwords, tokens, cookies and certificates; it does not know routes,
-//! sessions or frames, and nothing in it prints a secret.
+//! [`Desk`] is asked, and [`Identity`] is what comes of it: a name that the gateway is told, and the
+//! credential that it hangs on. This room knows passwords, tokens and cookies; it does not know
+//! routes, pages, sessions or frames, and nothing in it prints a secret.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `desk`, `sign_in` | the one shared object: cookies and tokens; passwords |
+//! | `credential`, `password`, `token` | hashes as the config holds them; making and comparing them |
+//! | `cookie`, `seal`, `values` | our cookies in headers; signatures; what is in them |
+//! | `keyring`, `keys`, `state` | the keys of the signatures, and the files that they and `ended` share |
+//! | `throttle`, `gate`, `lane` | delays after failures; whom they are for; who is next |
+//! | `grants` | who is in right now |
+//! | `audit` | the lines of the log |
 
+mod audit;
+mod cookie;
 mod credential;
+mod desk;
+mod ended;
+mod error;
+mod gate;
 mod grants;
 mod identity;
+mod keyring;
+mod keys;
+mod lane;
+mod password;
+mod seal;
+mod sign_in;
+mod state;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod token;
+mod values;
 
-pub use credential::{PasswordHash, TokenHash};
+pub use credential::{Fingerprint, HashRefused, PasswordHash, TokenHash};
+pub use desk::{Desk, FormToken, Session, TokenCheck, rotate_key};
+pub use error::DeskError;
 pub use grants::{Grant, Grants};
-pub use identity::{Credential, Identity, SignIn};
-mod stub;
-pub use stub::*;
+pub use identity::{Credential, Identity, SignIn, TokenName};
+pub use keyring::Damage;
+pub use password::{HashFailed, hash as hash_password};
+pub use sign_in::{Attempt, SignInRefused, SignedIn};
+pub use token::{NoRandom, make as make_token};

@@ -189,9 +189,9 @@ pub(super) fn user_name(text: &str) -> Result<String, Wrong> {
 fn read_user(section: &mut Section<'_, '_>) -> Option<Item<User>> {
     let name = required(section, "name", "user add", user_name);
     let hash = required(section, "hash", "user add", |text| {
-        PasswordHash::parse(text).ok_or_else(|| {
+        PasswordHash::parse(text).map_err(|refused| {
             Wrong::new(
-                "not an argon2id hash",
+                refused.to_string(),
                 "paste the line that `holdline user add NAME` prints",
             )
         })

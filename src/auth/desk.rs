@@ -1,0 +1,373 @@
+//! The desk at which everybody shows what they have: one per process, shared.
+//!
+//! It holds what has to be remembered from one request to the next: the keys of the cookies, which
+//! sign-ins were ended, and who has guessed how often. Who the users are comes in with every call,
+//! so that a new config counts at once. Passwords are in `sign_in`; here are cookies and tokens.
+
+use std::fmt;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::rand;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+use super::credential::Fingerprint;
+use super::ended::Ended;
+use super::error::DeskError;
+use super::gate::Gate;
+use super::identity::{Credential, Identity, SignIn, TokenName};
+use super::keys::{self, Keys, seconds};
+use super::lane::Lane;
+use super::seal::{self, Kind};
+use super::state::StateDir;
+use super::throttle::Throttle;
+use super::values::{FormValue, SessionValue};
+use super::{audit, cookie, token};
+use crate::config::{Auth, User};
+use crate::network::network_of;
+
+/// Clocks of machines that share a key differ a little.
+pub(super) const CLOCKS_DIFFER: u64 = 300;
+/// A cookie in use is issued again when it is older than this, or a tenth of its idle time.
+const RENEW_AFTER: Duration = Duration::from_secs(3600);
+/// How long a sign-in form may be filled in.
+const FORM_LIFETIME: Duration = Duration::from_secs(600);
+/// Wrong tokens of an address without a delay: a program with an old one tries a few times.
+const FREE_TOKENS: u32 = 10;
+/// Addresses with wrong tokens at a time.
+const MOST_ADDRESSES: usize = 10_000;
+
+/// Decides who comes in, by password, cookie or token.
+pub struct Desk {
+    pub(super) keys: Keys,
+    pub(super) ended: Ended,
+    pub(super) gate: Gate,
+    pub(super) strangers: Lane,
+    pub(super) known_devices: Lane,
+    /// Makes keys of names; random, so that nobody can make two names collide.
+    pub(super) names: RandomState,
+    wrong_tokens: Mutex<Throttle<IpAddr>>,
+}
+
+/// A valid cookie, and whose it is.
+pub struct Session {
+    /// Who.
+    pub identity: Identity,
+    /// What forms on a signed-in page have to send back.
+    pub csrf: String,
+    /// `Set-Cookie`, because it is being used: send it with the response.
+    pub renew: Option<HeaderValue>,
+}
+
+/// What a request's `Authorization: Bearer` is worth.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TokenCheck {
+    /// There is none of ours; another one is the gateway's business.
+    None,
+    /// A token of the config.
+    Good(Identity),
+    /// None of the config.
+    Wrong,
+    /// None of the config, again and again from this address.
+    TooMany {
+        /// How long it should be quiet.
+        retry_after: Duration,
+    },
+}
+
+/// What makes a sign-in form ours.
+pub struct FormToken {
+    /// The value of its hidden field.
+    pub field: String,
+    /// `Set-Cookie` to send with it; `None`: the browser has it already.
+    pub cookie: Option<HeaderValue>,
+}
+
+impl Desk {
+    /// Opens the desk. With passwords on, the key in `state_dir` is read, or made on first use, and
+    /// the directory is tested for writing.
+    ///
+    /// # Errors
+    /// When the directory or a file in it cannot be used: which, and what to do.
+    pub fn open(auth: &Auth) -> Result<Self, DeskError> {
+        let now = SystemTime::now();
+        let (keys, ended) = if auth.password {
+            let dir = open_dir(auth)?;
+            (Keys::open(&dir, now)?, Ended::open(&dir, now)?)
+        } else {
+            (Keys::ephemeral(now)?, Ended::ephemeral())
+        };
+        Ok(Self {
+            keys,
+            ended,
+            gate: Gate::new(),
+            strangers: Lane::new(2, 64),
+            known_devices: Lane::new(1, 64),
+            names: RandomState::new(),
+            wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),
+        })
+    }
+
+    // === cookies ===
+
+    /// Whose cookie a request carries; `None` without a valid one.
+    pub fn by_cookie(&self, auth: &Auth, headers: &HeaderMap, now: SystemTime) -> Option<Session> {
+        if !auth.password {
+            return None;
+        }
+        cookie::values(headers, cookie::SESSION).find_map(|text| self.session(auth, text, now))
+    }
+
+    fn session(&self, auth: &Auth, text: &str, now: SystemTime) -> Option<Session> {
+        let keep = auth.session_max;
+        let opened = seal::open(text, Kind::Session, |id| self.keys.find(id, now, keep))?;
+        let mut value = SessionValue::from_bytes(&opened.body)?;
+        let clock = seconds(now);
+        if !fresh(value.issued, clock, auth.session_max)
+            || !fresh(value.renewed, clock, auth.session_idle)
+        {
+            return None;
+        }
+        self.user_of(auth, &value.user, value.sign_in, now)?;
+        let age = Duration::from_secs(clock.saturating_sub(value.renewed));
+        let old = age > RENEW_AFTER.min(auth.session_idle / 10);
+        let renew = (old || self.keys.current().id != opened.key).then(|| {
+            // A clock that was set back must not make it older than it is.
+            value.renewed = value.renewed.max(clock);
+            self.session_cookie(auth, &value, clock)
+        });
+        Some(Session {
+            csrf: value.csrf(),
+            identity: Identity {
+                user: value.user.into(),
+                credential: Credential::Password(value.sign_in),
+            },
+            renew: renew.flatten(),
+        })
+    }
+
+    /// `Set-Cookie` for a session; the browser forgets it when it would no longer be taken.
+    pub(super) fn session_cookie(
+        &self,
+        auth: &Auth,
+        value: &SessionValue,
+        clock: u64,
+    ) -> Option<HeaderValue> {
+        let age = Duration::from_secs(clock.saturating_sub(value.issued));
+        let max_age = auth.session_idle.min(auth.session_max.saturating_sub(age));
+        let sealed = seal::seal(&self.keys.current(), Kind::Session, &value.to_bytes());
+        cookie::set(cookie::SESSION, &sealed, max_age)
+    }
+
+    /// Ends a sign-in for good, on every device that has its cookie. What comes back takes the
+    /// cookie away.
+    pub fn sign_out(&self, sign_in: SignIn, now: SystemTime) -> Vec<HeaderValue> {
+        self.ended.end(sign_in.id, now);
+        audit::sign_out(sign_in);
+        [cookie::SESSION, cookie::FORM]
+            .into_iter()
+            .filter_map(cookie::clear)
+            .collect()
+    }
+
+    /// Takes our cookies out of a request, so that the gateway never sees them.
+    pub fn remove_ours(headers: &mut HeaderMap) {
+        cookie::remove_ours(headers);
+    }
+
+    // === what holds for how long ===
+
+    /// Whether somebody who was let in would still be: under this config, and not signed out.
+    pub fn stands(&self, auth: &Auth, identity: &Identity) -> bool {
+        match &identity.credential {
+            Credential::Password(sign_in) => {
+                let now = SystemTime::now();
+                auth.password && self.user_of(auth, &identity.user, *sign_in, now).is_some()
+            }
+            Credential::Token(name) => {
+                let same = |token: &&crate::config::AccessToken| {
+                    *token.name == *name.name
+                        && *token.user == *identity.user
+                        && token.hash.fingerprint() == name.hash
+                };
+                auth.token && auth.tokens.iter().find(same).is_some()
+            }
+            Credential::Certificate => auth.certificate.is_some(),
+            Credential::Forward => auth.forward.is_some(),
+        }
+    }
+
+    /// The user of a sign-in that is not ended, with the password that it was made with.
+    fn user_of<'a>(
+        &self,
+        auth: &'a Auth,
+        name: &str,
+        sign_in: SignIn,
+        now: SystemTime,
+    ) -> Option<&'a User> {
+        let unchanged = |user: &&User| user.hash.fingerprint() == sign_in.password;
+        user(auth, name)
+            .filter(unchanged)
+            .filter(|_| !self.ended.contains(sign_in.id, now))
+    }
+
+    // === tokens ===
+
+    /// What a request's bearer token is worth.
+    ///
+    /// A good one is good also where wrong ones came from before: it cannot be guessed, and a
+    /// program must not suffer for its neighbours.
+    pub fn by_token(&self, auth: &Auth, headers: &HeaderMap, address: IpAddr) -> TokenCheck {
+        let presented = token::presented(headers).filter(|_| auth.token);
+        let Some(presented) = presented else {
+            return TokenCheck::None;
+        };
+        if let Some(found) = token::find(&auth.tokens, presented) {
+            let name = TokenName {
+                name: found.name.as_str().into(),
+                hash: found.hash.fingerprint(),
+            };
+            return TokenCheck::Good(Identity {
+                user: found.user.as_str().into(),
+                credential: Credential::Token(name),
+            });
+        }
+        let (network, now) = (network_of(address), Instant::now());
+        let mut wrong = self
+            .wrong_tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match wrong.check(&network, now) {
+            Ok(_) => {
+                wrong.count(&network, now);
+                audit::token_refused(address);
+                TokenCheck::Wrong
+            }
+            Err(too_soon) => {
+                let retry_after = too_soon.retry_after;
+                if too_soon.news {
+                    audit::token_limited(address, retry_after);
+                }
+                TokenCheck::TooMany { retry_after }
+            }
+        }
+    }
+
+    // === the form ===
+
+    /// What a sign-in form needs, so that no other site can fill it in for a visitor. A browser
+    /// with several forms open has one value for all of them.
+    pub fn form_token(&self, headers: &HeaderMap, now: SystemTime) -> FormToken {
+        let half = FORM_LIFETIME / 2;
+        let kept = cookie::values(headers, cookie::FORM)
+            .find(|text| self.form_is_fresh(text, now, half))
+            .map(str::to_owned);
+        if let Some(field) = kept {
+            return FormToken {
+                field,
+                cookie: None,
+            };
+        }
+        let mut nonce = [0; 16];
+        if rand::fill(&mut nonce).is_err() {
+            // No form is accepted then; one that everybody could guess would be worse.
+            return FormToken {
+                field: String::new(),
+                cookie: None,
+            };
+        }
+        let issued = seconds(now);
+        let value = FormValue { nonce, issued };
+        let field = seal::seal(&self.keys.current(), Kind::Form, &value.to_bytes());
+        let cookie = cookie::set(cookie::FORM, &field, FORM_LIFETIME);
+        FormToken { field, cookie }
+    }
+
+    /// Whether a form that was sent is one of ours: its hidden field is the browser's cookie, and
+    /// we signed it a short while ago.
+    pub fn check_form_token(&self, headers: &HeaderMap, field: &str, now: SystemTime) -> bool {
+        let same = |text: &str| verify_slices_are_equal(text.as_bytes(), field.as_bytes()).is_ok();
+        cookie::values(headers, cookie::FORM).any(same)
+            && self.form_is_fresh(field, now, FORM_LIFETIME)
+    }
+
+    fn form_is_fresh(&self, text: &str, now: SystemTime, lifetime: Duration) -> bool {
+        seal::open(text, Kind::Form, |id| {
+            self.keys.find(id, now, FORM_LIFETIME)
+        })
+        .and_then(|opened| FormValue::from_bytes(&opened.body))
+        .is_some_and(|value| fresh(value.issued, seconds(now), lifetime))
+    }
+}
+
+/// Puts a new key in front of the one that cookies are signed with. A running holdline takes it
+/// within a minute; the ones before stay good for `session_max`. Returns the file.
+///
+/// # Errors
+/// When the state directory or the key file cannot be used.
+pub fn rotate_key(auth: &Auth) -> Result<std::path::PathBuf, DeskError> {
+    keys::rotate(&open_dir(auth)?, SystemTime::now(), auth.session_max)
+}
+
+fn open_dir(auth: &Auth) -> Result<StateDir, DeskError> {
+    StateDir::open(&auth.state_dir).map_err(|source| DeskError::Directory {
+        path: auth.state_dir.clone(),
+        source,
+    })
+}
+
+pub(super) fn user<'a>(auth: &'a Auth, name: &str) -> Option<&'a User> {
+    auth.users.iter().find(|user| user.name == name)
+}
+
+/// Not older than `lifetime`, and not from the future.
+pub(super) fn fresh(issued: u64, clock: u64, lifetime: Duration) -> bool {
+    issued <= clock.saturating_add(CLOCKS_DIFFER)
+        && clock.saturating_sub(issued) <= lifetime.as_secs()
+}
+
+/// For a sign-in that is made now.
+pub(super) fn new_session(name: &str, password: Fingerprint, clock: u64) -> Option<SessionValue> {
+    let (mut id, mut seed) = ([0; 16], [0; 16]);
+    rand::fill(&mut id).ok()?;
+    rand::fill(&mut seed).ok()?;
+    Some(SessionValue {
+        sign_in: SignIn { id, password },
+        seed,
+        issued: clock,
+        renewed: clock,
+        user: name.to_owned(),
+    })
+}
+
+// === nothing secret is shown ===
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FormToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FormToken").finish_non_exhaustive()
+    }
+}
+
+/// Shared by every connection.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Arc<Desk>>();
+};

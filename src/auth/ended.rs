@@ -1,0 +1,300 @@
+//! Sign-ins that were ended before their time: a log on disk, and the same in memory.
+//!
+//! Cookies are stateless, so that ending one has to be remembered for as long as it could be valid.
+//! A line is one sign-in, of fixed length: a torn one is none. Other processes append to the same
+//! file; their lines are read within seconds.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::credential::{from_hex, to_hex};
+use super::error::DeskError;
+use super::keys::seconds;
+use super::state::StateDir;
+
+const FILE: &str = "auth.ended";
+
+/// No sign-in lasts longer, whatever the config says: its bound, and what browsers keep.
+const LONGEST: Duration = Duration::from_secs(400 * 86_400);
+/// Sign-ins remembered at a time. Each was a right password once, so that nobody fills it by
+/// guessing; beyond it, what would expire first goes first.
+const MOST: usize = 100_000;
+/// How often the file is looked at for what others ended.
+const LOOK: Duration = Duration::from_secs(2);
+/// Lines that say nothing any more are taken out when there are more of them than of others and
+/// this.
+const SPARE: usize = 1_000;
+
+/// Remembers ended sign-ins.
+pub(super) struct Ended {
+    known: Mutex<Known>,
+    /// Where they are kept; `None`: in this process only.
+    file: Option<StateDir>,
+}
+
+struct Known {
+    /// Until when, in seconds since 1970.
+    until: HashMap<[u8; 16], u64>,
+    version: Option<(u64, u64)>,
+    looked: Instant,
+}
+
+impl Ended {
+    /// Those in the directory. The file is made shorter where that is worth it.
+    pub(super) fn open(dir: &StateDir, now: SystemTime) -> Result<Self, DeskError> {
+        let failed = |source| DeskError::File {
+            path: dir.path(FILE),
+            source,
+        };
+        let lock = dir.lock().map_err(failed)?;
+        let bytes = dir.read(FILE).map_err(failed)?;
+        let bytes = bytes.map(|(bytes, _)| bytes).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut until = HashMap::new();
+        learn(&mut until, &text, seconds(now));
+        if text.lines().count() > 2 * until.len() + SPARE {
+            dir.replace(FILE, write(&until).as_bytes(), &lock)
+                .map_err(failed)?;
+        }
+        let known = Known {
+            until,
+            version: dir.version(FILE),
+            looked: Instant::now(),
+        };
+        Ok(Self {
+            known: Mutex::new(known),
+            file: Some(dir.clone()),
+        })
+    }
+
+    /// Remembered by this process alone.
+    pub(super) fn ephemeral() -> Self {
+        let known = Known {
+            until: HashMap::new(),
+            version: None,
+            looked: Instant::now(),
+        };
+        Self {
+            known: Mutex::new(known),
+            file: None,
+        }
+    }
+
+    /// Whether this one was ended.
+    pub(super) fn contains(&self, id: [u8; 16], now: SystemTime) -> bool {
+        let mut known = self.lock();
+        self.look(&mut known, now);
+        known.until.contains_key(&id)
+    }
+
+    /// Ends one for good. Where the disk fails it holds until this process ends, and the log says
+    /// so.
+    pub(super) fn end(&self, id: [u8; 16], now: SystemTime) {
+        let now = seconds(now);
+        let until = now.saturating_add(LONGEST.as_secs());
+        let fresh = {
+            let mut known = self.lock();
+            let fresh = known.until.insert(id, until).is_none();
+            bound(&mut known.until, now);
+            fresh
+        };
+        let Some(dir) = self.file.as_ref().filter(|_| fresh) else {
+            return;
+        };
+        let written = dir
+            .lock()
+            .and_then(|lock| dir.append(FILE, &line(id, until), &lock));
+        if let Err(error) = written {
+            tracing::error!(
+                path = %dir.path(FILE).display(),
+                "a sign-out could not be written and will be forgotten by a restart: {error}"
+            );
+        }
+    }
+
+    /// Learns what other processes have ended.
+    fn look(&self, known: &mut Known, now: SystemTime) {
+        let Some(dir) = &self.file else { return };
+        if known.looked.elapsed() < LOOK {
+            return;
+        }
+        known.looked = Instant::now();
+        let version = dir.version(FILE);
+        if version == known.version {
+            return;
+        }
+        match dir.read(FILE) {
+            Ok(Some((bytes, _))) => {
+                known.version = version;
+                let now = seconds(now);
+                learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
+            }
+            // What is known stays known.
+            Ok(None) => known.version = version,
+            Err(error) => tracing::warn!("the ended sign-ins cannot be read: {error}"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === lines ===
+
+/// Fixed length, so that a part of one is none.
+fn line(id: [u8; 16], until: u64) -> String {
+    format!("{} {until:016x}", to_hex(&id))
+}
+
+fn parse(line: &str) -> Option<([u8; 16], u64)> {
+    let (id, until) = line.split_once(' ')?;
+    let until: [u8; 8] = from_hex(until)?.try_into().ok()?;
+    Some((from_hex(id)?.try_into().ok()?, u64::from_be_bytes(until)))
+}
+
+fn write(until: &HashMap<[u8; 16], u64>) -> String {
+    until.iter().fold(String::new(), |mut text, (id, until)| {
+        let _ = writeln!(text, "{}", line(*id, *until));
+        text
+    })
+}
+
+fn learn(known: &mut HashMap<[u8; 16], u64>, text: &str, now: u64) {
+    let sound = text.lines().filter_map(parse);
+    known.extend(sound.filter(|(_, until)| *until > now));
+    bound(known, now);
+}
+
+/// Forgets what has expired, and what will first if there is too much.
+fn bound(known: &mut HashMap<[u8; 16], u64>, now: u64) {
+    if known.len() <= MOST {
+        return;
+    }
+    known.retain(|_, until| *until > now);
+    let excess = known.len().saturating_sub(MOST);
+    if excess == 0 {
+        return;
+    }
+    let mut times: Vec<u64> = known.values().copied().collect();
+    let (_, last, _) = times.select_nth_unstable(excess - 1);
+    let last = *last;
+    let mut left = excess;
+    known.retain(|_, until| {
+        let goes = *until <= last && left > 0;
+        left -= usize::from(goes);
+        !goes
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn day(days: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs((20_000 + days) * 86_400)
+    }
+
+    #[test]
+    fn an_ended_sign_in_stays_ended_after_a_restart_until_it_would_have_expired() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let ended = Ended::open(&dir, day(0)).unwrap();
+        ended.end([1; 16], day(0));
+        ended.end([1; 16], day(0));
+        assert!(ended.contains([1; 16], day(0)) && !ended.contains([2; 16], day(0)));
+        let again = Ended::open(&dir, day(399)).unwrap();
+        assert!(again.contains([1; 16], day(399)));
+        let text = fs::read_to_string(dir.path(FILE)).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let late = Ended::open(&dir, day(401)).unwrap();
+        assert!(!late.contains([1; 16], day(401)));
+    }
+
+    #[test]
+    fn a_torn_line_costs_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        Ended::open(&dir, day(0)).unwrap().end([1; 16], day(0));
+        let whole = fs::read_to_string(dir.path(FILE)).unwrap();
+        for cut in 1..whole.len() - 1 {
+            fs::write(
+                dir.path(FILE),
+                format!("{whole}{}", &whole[..cut].replace("01", "02")),
+            )
+            .unwrap();
+            let ended = Ended::open(&dir, day(0)).unwrap();
+            ended.end([3; 16], day(0));
+            let again = Ended::open(&dir, day(0)).unwrap();
+            assert!(
+                again.contains([1; 16], day(0)) && again.contains([3; 16], day(0)),
+                "{cut}"
+            );
+            assert!(!again.contains([2; 16], day(0)), "{cut}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_process_ended_is_learnt_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let (one, two) = (
+            Ended::open(&dir, day(0)).unwrap(),
+            Ended::open(&dir, day(0)).unwrap(),
+        );
+        one.end([1; 16], day(0));
+        tokio::time::advance(LOOK).await;
+        assert!(two.contains([1; 16], day(0)));
+    }
+
+    #[test]
+    fn where_the_disk_fails_it_holds_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let ended = Ended::open(&dir, day(0)).unwrap();
+        fs::remove_dir_all(folder.path()).unwrap();
+        ended.end([1; 16], day(0));
+        assert!(ended.contains([1; 16], day(0)));
+    }
+
+    #[test]
+    fn lines_that_say_nothing_any_more_are_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let expired = format!("{}\n", line([9; 16], 1)).repeat(SPARE + 10);
+        let live = line([1; 16], u64::MAX);
+        fs::write(dir.path(FILE), format!("{expired}{live}\n")).unwrap();
+        Ended::open(&dir, day(0)).unwrap();
+        assert_eq!(
+            fs::read_to_string(dir.path(FILE)).unwrap(),
+            format!("{live}\n")
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_expires_first_goes_first() {
+        let mut known = HashMap::new();
+        for number in 0..MOST as u128 + 500 {
+            let until = if number < 400 { 20 } else { 30 };
+            known.insert(number.to_be_bytes(), until);
+        }
+        bound(&mut known, 10);
+        assert_eq!(known.len(), MOST);
+        assert!((0..400_u128).all(|number| !known.contains_key(&number.to_be_bytes())));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "[0-9a-f \n]{0,200}|\\PC{0,50}") {
+            learn(&mut HashMap::new(), &text, 0);
+        }
+    }
+}

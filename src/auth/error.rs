@@ -1,0 +1,59 @@
+//! Why the desk cannot open: each with the path and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::keyring::Damage;
+
+/// Why sign-ins cannot be served, or a key not be changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeskError {
+    /// The state directory cannot be made or written.
+    #[error(
+        "{} cannot be written: {source}; make it a directory of the user that holdline runs as, or \
+         name another one in [auth] state_dir", path.display()
+    )]
+    Directory {
+        /// `auth.state_dir`.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file in it cannot be read or written.
+    #[error(
+        "{} cannot be read or written: {source}; it must belong to the user that holdline runs as",
+        path.display()
+    )]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Who can read the key can sign in as anybody.
+    #[error(
+        "{} may be read by others (mode {mode:03o}); run `holdline key rotate` for a new key, which \
+         makes everybody sign in again, or `chmod 600` if nobody has read it", path.display()
+    )]
+    Exposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The key file is none.
+    #[error(
+        "{} is damaged: {damage}; remove it to begin with a new key: everybody has to sign in again",
+        path.display()
+    )]
+    Damaged {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+    /// The operating system has no random numbers.
+    #[error("the operating system gives no random numbers, so no key can be made")]
+    Random,
+}

@@ -1,0 +1,187 @@
+//! The state directory: private files that other processes may read and replace at any moment.
+//!
+//! Files are replaced whole or not at all, writers exclude each other by a lock, and what root
+//! makes here belongs to whom the directory belongs. What is in the files is not known here.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// No file of ours is larger.
+const LARGEST: u64 = 16 << 20;
+
+/// The directory of `auth.state_dir`.
+#[derive(Debug, Clone)]
+pub(super) struct StateDir {
+    path: PathBuf,
+}
+
+/// Excludes other writers until it is dropped.
+#[derive(Debug)]
+pub(super) struct Locked {
+    _file: File,
+}
+
+impl StateDir {
+    /// Makes the directory if there is none, and finds out whether it can be written.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let dir = Self {
+            path: path.to_owned(),
+        };
+        let _lock = dir.lock()?;
+        let probe = dir.path("auth.probe");
+        dir.create(&probe)?.write_all(b"\n")?;
+        fs::remove_file(probe)?;
+        Ok(dir)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Waits for other writers; they are done within milliseconds.
+    pub(super) fn lock(&self) -> io::Result<Locked> {
+        let path = self.path("auth.lock");
+        let file = match self.options().append(true).create_new(true).open(&path) {
+            Ok(file) => {
+                self.hand_over(&file)?;
+                file
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.options().append(true).open(&path)?
+            }
+            Err(error) => return Err(error),
+        };
+        match file.lock() {
+            // Some network file systems have no locks. Renaming keeps files whole there, too.
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+            _ => Ok(Locked { _file: file }),
+        }
+    }
+
+    /// The whole file and its mode; `None` if there is no such file.
+    pub(super) fn read(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, u32)>> {
+        let mut file = match File::open(self.path(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if metadata.len() > LARGEST {
+            return Err(io::Error::other("it is too large to be a file of holdline"));
+        }
+        // In one piece from the start: growing would leave copies behind.
+        let size = usize::try_from(metadata.len()).unwrap_or_default() + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(size));
+        (&mut file).take(LARGEST).read_to_end(&mut bytes)?;
+        Ok(Some((bytes, metadata.mode() & 0o777)))
+    }
+
+    /// Replaces a file: readers see the old content or the new one.
+    pub(super) fn replace(&self, name: &str, bytes: &[u8], _lock: &Locked) -> io::Result<()> {
+        let temporary = self.path(&format!("{name}.tmp"));
+        let written = self
+            .create(&temporary)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&temporary, self.path(name)))
+            .and_then(|()| File::open(&self.path)?.sync_all());
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// Adds a line, on a line of its own even after a torn one.
+    pub(super) fn append(&self, name: &str, line: &str, _lock: &Locked) -> io::Result<()> {
+        let path = self.path(name);
+        let torn = matches!(self.read(name)?, Some((bytes, _)) if bytes.last().is_some_and(|last| *last != b'\n'));
+        let mut file = match self.options().append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(&path)?,
+            opened => opened?,
+        };
+        let start = if torn { "\n" } else { "" };
+        file.write_all(format!("{start}{line}\n").as_bytes())?;
+        file.sync_data()
+    }
+
+    /// What tells one version of a file from the next: its inode and its length.
+    pub(super) fn version(&self, name: &str) -> Option<(u64, u64)> {
+        let metadata = fs::metadata(self.path(name)).ok()?;
+        Some((metadata.ino(), metadata.len()))
+    }
+
+    /// A file that was not there, or a left-over of a crash: never written into, it may be a link.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.options().write(true).create_new(true).open(path)?;
+        self.hand_over(&file)?;
+        Ok(file)
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.mode(0o600);
+        options
+    }
+
+    /// `sudo holdline key rotate` must not lock out the service's own user.
+    fn hand_over(&self, file: &File) -> io::Result<()> {
+        let (dir, made) = (fs::metadata(&self.path)?, file.metadata()?);
+        if made.uid() == 0 && dir.uid() != 0 {
+            fchown(file, Some(dir.uid()), Some(dir.gid()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(&folder.path().join("a/b")).unwrap();
+        let lock = dir.lock().unwrap();
+        fs::write(dir.path("x.tmp"), "left over").unwrap();
+        assert!(dir.read("x").unwrap().is_none());
+        dir.replace("x", b"one", &lock).unwrap();
+        dir.replace("x", b"two", &lock).unwrap();
+        let (bytes, mode) = dir.read("x").unwrap().unwrap();
+        assert_eq!((bytes.as_slice(), mode), (&b"two"[..], 0o600));
+        let mut names: Vec<_> = fs::read_dir(folder.path().join("a/b"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["auth.lock", "x"]);
+        let mode = fs::metadata(folder.path().join("a/b"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_line_is_added_on_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let lock = dir.lock().unwrap();
+        dir.append("log", "one", &lock).unwrap();
+        fs::write(dir.path("log"), "one\ntor").unwrap();
+        dir.append("log", "two", &lock).unwrap();
+        assert_eq!(
+            fs::read_to_string(dir.path("log")).unwrap(),
+            "one\ntor\ntwo\n"
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! The desk as its callers meet it.
