@@ -4,8 +4,11 @@
 //! hangs on. This room knows passwords, tokens, cookies and certificates; it does not know routes,
 //! sessions or frames, and nothing in it prints a secret.
 
+pub mod certificate;
 mod credential;
 mod identity;
+mod name;
 
+pub use certificate::CertificateNames;
 pub use credential::{PasswordHash, TokenHash};
 pub use identity::{Credential, Identity, SignIn};
