@@ -6,6 +6,7 @@
 
 pub mod certificate;
 mod credential;
+pub mod forward;
 mod identity;
 mod name;
 
