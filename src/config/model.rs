@@ -55,8 +55,19 @@ pub struct Tls {
     pub certificate: CertificateSource,
     /// Lowest TLS version spoken.
     pub min_version: TlsVersion,
-    /// When set, clients must show a certificate of this CA (PEM file).
+    /// When set, clients are asked for a certificate of this CA (PEM file).
     pub client_ca: Option<PathBuf>,
+    /// Whether a client that has none may come in; means nothing without `client_ca`.
+    pub client_certificates: ClientCertificates,
+}
+
+/// What happens to a client that shows no certificate of `[tls] client_ca`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Its handshake fails.
+    Required,
+    /// It may sign in another way (`[auth] modes`). One that is shown must be good all the same.
+    Optional,
 }
 
 /// `[tls] certificate`
@@ -294,7 +305,22 @@ impl Auth {
     /// Whether it is decided here who comes in.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.password || self.token || self.certificate.is_some() || self.forward.is_some()
+        self.certificate.is_some() || self.takes_other_than_certificates()
+    }
+
+    /// Whether there is a way to sign in without a client certificate.
+    #[must_use]
+    pub fn takes_other_than_certificates(&self) -> bool {
+        self.password || self.token || self.forward.is_some()
+    }
+
+    /// What `[auth]` leaves to be demanded in the TLS handshake.
+    #[must_use]
+    pub fn client_certificates(&self) -> ClientCertificates {
+        match self.certificate.is_some() && self.takes_other_than_certificates() {
+            true => ClientCertificates::Optional,
+            false => ClientCertificates::Required,
+        }
     }
 }
 

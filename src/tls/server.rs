@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio_rustls::TlsAcceptor;
 
 use super::{CertStore, Certificate, Facts, TlsError, dev};
-use crate::config::{self, CertificateSource, TlsVersion};
+use crate::config::{self, CertificateSource, ClientCertificates, TlsVersion};
 
 /// ALPN, most preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -116,12 +116,15 @@ fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, Tl
         None => builder.with_no_client_auth(),
         Some(path) => {
             let roots = Arc::new(client_roots(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .build()
-                .map_err(|error| TlsError::ClientCa {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = match config.client_certificates {
+                ClientCertificates::Required => verifier,
+                ClientCertificates::Optional => verifier.allow_unauthenticated(),
+            };
+            let verifier = verifier.build().map_err(|error| TlsError::ClientCa {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
             builder.with_client_cert_verifier(verifier)
         }
     }
@@ -177,6 +180,7 @@ mod tests {
             },
             min_version: TlsVersion::V1_2,
             client_ca: None,
+            client_certificates: ClientCertificates::Required,
         };
         let tls = Tls::new(&config).unwrap();
         let before = tls.certificates();

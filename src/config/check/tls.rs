@@ -7,7 +7,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::config::checker::Item;
-use crate::config::model::{CertificateFiles, CertificateSource, Tls, TlsVersion};
+use crate::config::model::{
+    CertificateFiles, CertificateSource, ClientCertificates, Tls, TlsVersion,
+};
 use crate::config::section::Section;
 use crate::config::units::Wrong;
 use crate::tls::{Certificate, TlsError};
@@ -57,6 +59,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
         certificate,
         min_version: min_version.value,
         client_ca,
+        // [auth] decides.
+        client_certificates: ClientCertificates::Required,
     }
 }
 

@@ -133,7 +133,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, setup: Trust) {
             via_trusted_proxy: setup.trusted,
             server_name: None,
             alpn_h2: false,
-            client_certificate: false,
+            client_certificate: None,
         };
         let service = TowerToHyperService::new(Doorway::new(Arc::clone(&app), Arc::new(peer)));
         tokio::spawn(async move {
