@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
@@ -114,16 +115,7 @@ fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, Tl
         .map_err(setup)?;
     let mut terms = match &config.client_ca {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let roots = Arc::new(client_roots(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .build()
-                .map_err(|error| TlsError::ClientCa {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(path) => builder.with_client_cert_verifier(client_verifier(path, provider)?),
     }
     .with_cert_resolver(store);
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
@@ -142,6 +134,27 @@ fn resumption(terms: &mut ServerConfig, client_certificates: bool) -> Result<(),
         terms.send_tls13_tickets = 1;
     }
     Ok(())
+}
+
+/// Whether clients can be held to the CA in this file.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn check_client_ca(path: &Path) -> Result<(), TlsError> {
+    client_verifier(path, provider()).map(drop)
+}
+
+fn client_verifier(
+    path: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(client_roots(path)?);
+    WebPkiClientVerifier::builder_with_provider(roots, provider)
+        .build()
+        .map_err(|error| TlsError::ClientCa {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 fn client_roots(path: &Path) -> Result<RootCertStore, TlsError> {
