@@ -345,7 +345,7 @@ impl Shared {
         let old = self.table.load_full();
         reload::check(old.config(), &new)?;
         self.gate
-            .prepare(&new.auth)
+            .prepare(&old.config().auth, &new.auth)
             .map_err(|error| ReloadError::Refused(error.to_string()))?;
         let changed = **old.config() != new;
         let table = old.with_config(Arc::new(new));

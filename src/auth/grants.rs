@@ -92,10 +92,10 @@ mod tests {
     use super::*;
     use crate::auth::Credential;
 
-    fn holder(token: &str) -> Identity {
+    fn holder(user: &str) -> Identity {
         Identity {
-            user: "nick".into(),
-            credential: Credential::Token(token.into()),
+            user: user.into(),
+            credential: Credential::Certificate,
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
             grants.enter(holder("laptop")),
             grants.enter(holder("phone")),
         );
-        let of_laptop = |identity: &Identity| identity.credential == holder("laptop").credential;
+        let of_laptop = |identity: &Identity| *identity == holder("laptop");
         assert_eq!(grants.revoke(of_laptop), 1);
         laptop.revoked().await;
         assert!(!phone.revoked.is_cancelled());

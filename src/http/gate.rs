@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request};
 
 use super::Body;
@@ -14,10 +15,8 @@ use super::headers::Presented;
 use super::refusal::Asker;
 use super::route::{Host, is_under};
 use super::sign_in;
-use crate::auth::{
-    Answer, Desk, DeskError, ForwardAuth, Grant, Grants, Identity, Question, TokenCheck,
-    certificate,
-};
+use crate::auth::forward::{Admitted, Answer, ForwardAuth, Question};
+use crate::auth::{Desk, DeskError, Grant, Grants, Identity, TokenCheck, certificate};
 use crate::config::Auth;
 use crate::listen::Peer;
 use crate::protocol::rescue::Cause;
@@ -25,7 +24,7 @@ use crate::protocol::rescue::Cause;
 /// Lets in or not. One for the whole proxy; what is right is read from the config each time.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    desk: Desk,
+    desk: ArcSwap<Desk>,
     forward: ForwardAuth,
     grants: Arc<Grants>,
 }
@@ -62,19 +61,23 @@ pub(super) struct Welcome {
 impl Gate {
     pub(crate) fn new(desk: Desk) -> Self {
         Self {
-            desk,
-            forward: ForwardAuth::default(),
+            desk: ArcSwap::from_pointee(desk),
+            forward: ForwardAuth::new(),
             grants: Arc::default(),
         }
     }
 
-    /// Makes ready for this config before it is in force. Reads and writes files.
-    pub(crate) fn prepare(&self, auth: &Auth) -> Result<(), DeskError> {
-        self.desk.prepare(auth)
+    /// Makes ready for a new config before it is in force. Reads and writes files.
+    pub(crate) fn prepare(&self, old: &Auth, new: &Auth) -> Result<(), DeskError> {
+        let keys_needed = new.password && (!old.password || old.state_dir != new.state_dir);
+        if keys_needed {
+            self.desk.store(Arc::new(Desk::open(new)?));
+        }
+        Ok(())
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.desk
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        self.desk.load_full()
     }
 
     pub(super) fn grants(&self) -> &Arc<Grants> {
@@ -97,15 +100,12 @@ impl Gate {
     }
 
     async fn look(&self, caller: &Caller<'_>, head: &mut request::Parts) -> Result<Entry, Cause> {
-        let auth = caller.auth;
+        let (auth, desk) = (caller.auth, self.desk());
         if is_public(&auth.public, head.uri.path()) {
             return Ok(Entry::Open);
         }
         if auth.token {
-            match self
-                .desk
-                .by_token(auth, &head.headers, caller.presented.address)
-            {
+            match desk.by_token(auth, &head.headers, caller.presented.address) {
                 TokenCheck::None => {}
                 TokenCheck::Good(identity) => {
                     head.headers.remove(header::AUTHORIZATION);
@@ -126,7 +126,7 @@ impl Gate {
             };
         }
         if auth.password
-            && let Some(session) = self.desk.by_cookie(auth, &head.headers, SystemTime::now())
+            && let Some(session) = desk.by_cookie(auth, &head.headers, SystemTime::now())
         {
             let cookies = session.renew.into_iter().collect();
             return match own(true) {
@@ -138,16 +138,19 @@ impl Gate {
             let question = Question {
                 method: &head.method,
                 host: &caller.host.value,
-                uri: &head.uri,
+                target: head
+                    .uri
+                    .path_and_query()
+                    .map_or("/", |target| target.as_str()),
                 address: caller.presented.address,
                 headers: &head.headers,
             };
             match self.forward.ask(forward, question).await {
-                Answer::Yes {
+                Answer::Yes(Admitted {
                     identity,
                     headers,
                     cookies,
-                } => {
+                }) => {
                     return match own(head.headers.contains_key(header::COOKIE)) {
                         true => welcome(auth, identity, headers, cookies),
                         false => Err(Cause::ForeignOrigin),
@@ -155,9 +158,9 @@ impl Gate {
                 }
                 // People sign in here where they can; the service's word is for everybody else.
                 Answer::No(_) if auth.password && caller.asker.navigates() => {}
-                Answer::No(refusal) => return Ok(Entry::Answered(sign_in::pass_on(refusal))),
-                Answer::Unreachable(reason) => {
-                    return Err(Cause::AuthUnavailable(reason.into()));
+                Answer::No(refusal) => return Ok(Entry::Answered(sign_in::pass_on(*refusal))),
+                Answer::Failed(failure) => {
+                    return Err(Cause::AuthUnavailable(failure.to_string().into()));
                 }
             }
         }
@@ -171,7 +174,7 @@ impl Gate {
     pub(super) fn grant(&self, auth: &Auth, identity: Identity) -> Result<Arc<Grant>, Cause> {
         let grant = self.grants.enter(identity);
         // It may have been ended between the look and the entry.
-        if self.desk.stands(auth, grant.identity()) {
+        if self.desk().stands(auth, grant.identity()) {
             Ok(Arc::new(grant))
         } else {
             Err(Cause::SignedOut)
@@ -180,8 +183,9 @@ impl Gate {
 
     /// Ends the sessions of everybody who may not be here under this config; how many.
     pub(crate) fn sweep(&self, auth: &Auth) -> usize {
+        let desk = self.desk();
         self.grants
-            .revoke(|identity| !auth.is_on() || !self.desk.stands(auth, identity))
+            .revoke(|identity| !auth.is_on() || !desk.stands(auth, identity))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body_util::{BodyExt, Full};
@@ -19,7 +20,7 @@ use super::headers::Presented;
 use super::refusal::{Asker, document};
 use super::route::Host;
 use super::waiting::policy_for;
-use crate::auth::{Attempt, Credential, FormToken, Session, SignInRefused};
+use crate::auth::{Attempt, Credential, Session, SignInRefused};
 use crate::config::Auth;
 use crate::protocol::rescue::Cause;
 
@@ -58,10 +59,9 @@ impl Visit<'_> {
         let sign_in = head.uri.path() == SIGN_IN;
         match (&head.method, session) {
             (&Method::GET | &Method::HEAD, Some(session)) => Ok(self.signed_in(&head, &session)),
-            (&Method::GET | &Method::HEAD, None) => Ok(self.page(
-                &Page::asking(target(&head.uri)),
-                Asker::of(&head).head_only(),
-            )),
+            (&Method::GET | &Method::HEAD, None) => {
+                Ok(self.page(&Page::asking(target(&head.uri)), &head))
+            }
             (&Method::POST, session) => {
                 self.is_own_form(&head)?;
                 let form = Form::read(body).await?;
@@ -106,7 +106,7 @@ impl Visit<'_> {
         };
         if !desk.check_form_token(&head.headers, form.get("form"), SystemTime::now()) {
             let wrong = "This form was open for too long. Please sign in again.".to_owned();
-            return self.page(&again(StatusCode::FORBIDDEN, wrong), false);
+            return self.page(&again(StatusCode::FORBIDDEN, wrong), head);
         }
         let attempt = Attempt {
             user,
@@ -124,7 +124,7 @@ impl Visit<'_> {
             }
             Err(SignInRefused::Wrong) => {
                 let wrong = "The name or the password is wrong.".to_owned();
-                self.page(&again(StatusCode::UNAUTHORIZED, wrong), false)
+                self.page(&again(StatusCode::UNAUTHORIZED, wrong), head)
             }
             Err(SignInRefused::TooMany { retry_after }) => {
                 let wrong = format!(
@@ -132,18 +132,18 @@ impl Visit<'_> {
                     waiting_time(retry_after)
                 );
                 let page = again(StatusCode::TOO_MANY_REQUESTS, wrong);
-                self.page(&page.after(retry_after), false)
+                self.page(&page.after(retry_after), head)
             }
             Err(SignInRefused::Busy { retry_after }) => {
                 let wrong = "Many people sign in right now. Please try again.".to_owned();
                 let page = again(StatusCode::SERVICE_UNAVAILABLE, wrong);
-                self.page(&page.after(retry_after), false)
+                self.page(&page.after(retry_after), head)
             }
         }
     }
 
     fn sign_out(&self, form: &Form, session: &Session) -> Result<Response<Body>, Cause> {
-        if !session.is_csrf(form.get("form")) {
+        if verify_slices_are_equal(session.csrf.as_bytes(), form.get("form").as_bytes()).is_err() {
             return Err(Cause::ForeignOrigin);
         }
         let Credential::Password(sign_in) = session.identity.credential else {
@@ -162,12 +162,18 @@ impl Visit<'_> {
     }
 
     /// The form, under a token of its own.
-    fn page(&self, page: &Page, head_only: bool) -> Response<Body> {
-        let FormToken { value, cookie } = self.gate.desk().form_token(SystemTime::now());
-        let mut response = html("Sign in", &page.body(&value), head_only);
+    fn page(&self, page: &Page, head: &request::Parts) -> Response<Body> {
+        let token = self
+            .gate
+            .desk()
+            .form_token(&head.headers, SystemTime::now());
+        let head_only = Asker::of(head).head_only();
+        let mut response = html("Sign in", &page.body(&token.field), head_only);
         *response.status_mut() = page.status;
         let headers = response.headers_mut();
-        headers.append(header::SET_COOKIE, cookie);
+        if let Some(cookie) = token.cookie {
+            headers.append(header::SET_COOKIE, cookie);
+        }
         if let Some(after) = page.retry_after {
             let seconds = after.as_secs().max(1);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

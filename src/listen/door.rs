@@ -157,7 +157,7 @@ impl Desk {
     fn admit(&self, client: IpAddr) -> Result<Open, Refusal> {
         let config = self.edge.config.load();
         if trusts(&config, client) {
-            return self.admission.admit_trusted();
+            return self.admission.admit_trusted(Instant::now());
         }
         let quota = Quota {
             rate: config.limits.handshakes_per_ip,

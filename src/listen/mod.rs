@@ -7,6 +7,7 @@
 mod accept;
 mod admission;
 mod bind;
+mod complaint;
 mod door;
 mod holder;
 mod plain;

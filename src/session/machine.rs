@@ -433,6 +433,16 @@ impl Machine {
         }
     }
 
+    /// Whether the session's time is up because holdline stops.
+    pub(super) fn has_to_stop(&self, now: Instant) -> bool {
+        !matches!(self.state, State::Closing) && self.stop_at.is_some_and(|at| at <= now)
+    }
+
+    /// Its end is put off, or on, until then.
+    pub(super) fn put_stop(&mut self, at: Instant) {
+        self.stop_at = Some(at);
+    }
+
     fn end_for_stop(&mut self, now: Instant, out: &mut Vec<Action>) {
         out.push(Action::Count(Counted::Drained));
         self.settle_all(now, out);

@@ -1,8 +1,8 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
-//! `open` waits before the 101. After it `machine`, `live`, `away`, `comeback` and `flush` decide (pure), `journal`
-//! remembers, `policy` says what is allowed; `pump`, `judge` and `perform` are the only I/O. JSON
-//! is read and written in [`crate::protocol`], never here.
+//! `open` waits before the 101. After it `machine`, `live`, `away`, `comeback` and `flush` decide
+//! (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`, `perform` and `room`
+//! are the only I/O. JSON is read and written in [`crate::protocol`], never here.
 
 mod away;
 mod client_io;

@@ -100,6 +100,8 @@ pub(super) struct Pump {
     half_closed: bool,
     /// When the connection ends, answered or not.
     pub(super) linger: Option<Instant>,
+    /// The session's time is up, and only the end of the gateway's message is waited for.
+    pub(super) last_message: bool,
     pub(super) done: bool,
     /// The deadline that the timer is set to.
     armed: Option<Instant>,
@@ -197,6 +199,7 @@ impl Pump {
             unanswered: 0,
             half_closed: false,
             linger: None,
+            last_message: false,
             done: false,
             armed: None,
         };
@@ -312,6 +315,11 @@ impl Pump {
         {
             self.gateway_ping = None;
             self.lost(Reason::Timeout);
+        }
+        if self.machine.has_to_stop(self.now) && !self.last_message && self.torn() != Torn::No {
+            // No close of ours can follow half a frame: the gateway may finish its message.
+            self.last_message = true;
+            self.machine.put_stop(self.now + LINGER);
         }
         self.feed(Event::Tick);
     }

@@ -238,6 +238,15 @@ mod tests {
         assert_eq!(two.reserve(4), Some(4));
         two.release();
         assert_eq!(sessions.kept(), 8);
+        // A frame of two bytes is coming, and half of it is here, when the first ones go.
+        assert_eq!(one.reserve(2), Some(10));
+        assert!(one.push(b"9"));
+        assert_eq!(one.first(6), b"123456");
+        one.forget(6);
+        assert_eq!((one.first(9), sessions.kept()), (&b"789"[..], 4));
+        one.forget(u64::MAX);
+        assert_eq!(sessions.kept(), 0);
+        assert!(one.push(b"12345678"));
         assert_eq!(one.take(), b"12345678");
         assert!(two.push(b"abc"));
         drop((one, two));

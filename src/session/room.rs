@@ -71,3 +71,36 @@ impl Room {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    async fn places(room: &mut Room) -> usize {
+        poll_fn(|cx| room.poll(cx).map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    /// Requests that are never answered do not shut the others out.
+    #[tokio::test(start_paused = true)]
+    async fn a_place_comes_back_with_its_answer_or_after_a_while() {
+        let gate = FlushGate::default();
+        let (mut slow, mut other) = (Room::default(), Room::default());
+        slow.ask(&gate, 1000);
+        let all = places(&mut slow).await;
+        other.ask(&gate, 10);
+        slow.give_one();
+        assert_eq!(places(&mut other).await, 1);
+        other.ask(&gate, 1000);
+        let until = slow.deadline().unwrap();
+        slow.expire(until - Duration::from_millis(1));
+        let early = tokio::time::timeout(Duration::from_millis(1), places(&mut other));
+        assert!(early.await.is_err());
+        slow.expire(until);
+        assert_eq!(places(&mut other).await, all - 1);
+        other.clear();
+        slow.ask(&gate, 1000);
+        assert_eq!(places(&mut slow).await, all);
+    }
+}

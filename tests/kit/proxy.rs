@@ -107,6 +107,12 @@ impl Proxy {
         within(&format!("the gateway is {state}"), self.status_until(seen)).await;
     }
 
+    /// Waits until it is on its way out.
+    pub async fn is_draining(&self) {
+        let draining = |status: &serde_json::Value| status["draining"] == true;
+        within("the beginning of the drain", self.status_until(draining)).await;
+    }
+
     /// Waits until so many bytes of clients are kept.
     pub async fn keeps(&self, bytes: usize) {
         let seen = |status: &serde_json::Value| status["sessions"]["keptBytes"] == bytes;
