@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::User(user)) => user.run(),
+        Some(Command::Token(token)) => token.run(),
+        Some(Command::Key(key)) => key.run(&cli.settings),
         Some(Command::Run) | None => run(&cli.settings),
     }
 }

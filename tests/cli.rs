@@ -11,7 +11,7 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
@@ -38,25 +38,39 @@ struct Ended {
     err: String,
 }
 
+impl Ended {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
 async fn ended(folder: &TempDir, args: &[&str]) -> Ended {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = timeout(SOON, holdline(folder, args).output())
+    let output = timeout(SOON, holdline(folder, args).output())
         .await
         .expect("ends by itself")
         .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended {
-        code: status.code(),
-        out: text(stdout),
-        err: text(stderr),
-    }
+    Ended::of(output)
 }
 
 async fn run(args: &[&str]) -> Ended {
     ended(&folder(""), args).await
+}
+
+/// With this on standard input.
+async fn fed(folder: &TempDir, args: &[&str], input: &[u8]) -> Ended {
+    let mut command = holdline(folder, args);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // It may have seen enough before the end.
+    let _ = stdin.write_all(input).await;
+    drop(stdin);
+    let output = timeout(SOON, child.wait_with_output()).await.expect("ends");
+    Ended::of(output.unwrap())
 }
 
 fn folder(config: &str) -> TempDir {
@@ -242,6 +256,114 @@ async fn a_variable_of_the_environment_reaches_the_config() {
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(0));
+}
+
+// === credentials ===
+
+/// A config with these lines is approved.
+async fn approved(auth: &str) {
+    let folder = folder(&format!("[auth]\n{auth}\n"));
+    let ended = ended(&folder, &["check", "--config", "holdline.toml"]).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{auth}");
+}
+
+#[tokio::test]
+async fn a_user_is_added_by_pasting_what_is_printed() {
+    let add = ["user", "add", "nick@example.com"];
+    let ended = fed(&folder(""), &add, b"correct horse\n").await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let start = "{ name = \"nick@example.com\", hash = \"$argon2id$v=19$m=19456,t=2,p=1$";
+    assert!(ended.out.starts_with(start), "{}", ended.out);
+    assert!(ended.err.contains("users of [auth]"), "{}", ended.err);
+    assert!(!format!("{}{}", ended.out, ended.err).contains("correct horse"));
+    let line = ended.out.trim_end();
+    approved(&format!("modes = [\"password\"]\nusers = [\n{line},\n]")).await;
+}
+
+#[tokio::test]
+async fn any_name_that_is_taken_is_printed_so_that_it_is_read_back() {
+    let name = "a\"b\\c${HOME}'{}";
+    let user = fed(&folder(""), &["user", "add", name], b"12345678").await;
+    let line = user.out.trim_end();
+    approved(&format!("modes = [\"password\"]\nusers = [{line}]")).await;
+    let wrong = run(&["user", "add", "nick of time"]).await;
+    assert_eq!((wrong.code, wrong.out.as_str()), (Some(64), ""));
+    assert!(wrong.err.contains("visible ASCII"), "{}", wrong.err);
+}
+
+#[tokio::test]
+async fn a_password_that_is_none_is_refused() {
+    for (input, words) in [
+        (&b""[..], "none was given"),
+        (b"\n", "none was given"),
+        (b"short\n", "shorter than 8"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\n", "not UTF-8"),
+        (&[b'x'; 5000], "longer than 1024"),
+    ] {
+        let ended = fed(&folder(""), &["user", "add", "a"], input).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{words}");
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
+    // Nor is there a way to give it as an argument.
+    for args in [
+        &["user", "add", "a", "12345678"][..],
+        &["user", "add"],
+        &["user"],
+    ] {
+        assert_eq!(run(args).await.code, Some(64), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_and_its_line_is_for_the_config() {
+    let add = ["token", "add", "laptop", "--user", "nick@example.com"];
+    let (one, two) = (run(&add).await, run(&add).await);
+    assert_eq!(one.code, Some(0), "{}", one.err);
+    let [token, line] = one.out.lines().collect::<Vec<_>>()[..] else {
+        panic!("{}", one.out)
+    };
+    assert!(token.starts_with("hl_") && token.len() == 46, "{token}");
+    assert!(!line.contains(token) && !two.out.contains(token));
+    assert!(one.err.contains("shown this once"), "{}", one.err);
+    approved(&format!("modes = [\"token\"]\ntokens = [{line}]")).await;
+    assert_eq!(run(&["token", "add", "laptop"]).await.code, Some(64));
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_in_the_directory_of_the_config() {
+    let user = fed(&folder(""), &["user", "add", "a"], b"12345678").await;
+    let folder = folder(&format!(
+        "[auth]\nmodes = [\"password\"]\nstate_dir = \"state\"\nusers = [{}]\n",
+        user.out.trim_end()
+    ));
+    let rotate = ["key", "rotate", "--config", "holdline.toml"];
+    for keys in 1..=3 {
+        let ended = ended(&folder, &rotate).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(
+            ended.out.starts_with("state/auth.key: a new key"),
+            "{}",
+            ended.out
+        );
+        let text = std::fs::read_to_string(folder.path().join("state/auth.key")).unwrap();
+        assert_eq!(text.lines().count(), 1 + keys);
+    }
+    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+    std::fs::write(folder.path().join("state"), "in the way").unwrap();
+    let refused = ended(&folder, &rotate).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("state cannot be written"),
+        "{}",
+        refused.err
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_nothing_is_signed_with_is_not_made() {
+    let ended = run(&["key", "rotate"]).await;
+    assert_eq!(ended.code, Some(78));
+    assert!(ended.err.contains("no \"password\""), "{}", ended.err);
 }
 
 // === run ===

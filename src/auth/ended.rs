@@ -181,13 +181,16 @@ fn bound(known: &mut HashMap<[u8; 16], u64>, now: u64) {
         return;
     }
     let mut times: Vec<u64> = known.values().copied().collect();
-    let (_, last, _) = times.select_nth_unstable(excess - 1);
-    let last = *last;
-    let mut left = excess;
+    times.sort_unstable();
+    let Some(last) = times.get(excess - 1).copied() else {
+        return;
+    };
+    // Of those that expire together with the last one to go, only as many as needed.
+    let mut equals = excess - times.partition_point(|until| *until < last);
     known.retain(|_, until| {
-        let goes = *until <= last && left > 0;
-        left -= usize::from(goes);
-        !goes
+        let equal = *until == last && equals > 0;
+        equals -= usize::from(equal);
+        *until >= last && !equal
     });
 }
 

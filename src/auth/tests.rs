@@ -1,1 +1,9 @@
-//! The desk as its callers meet it.
+//! The desk as its callers meet it: users and cookies in, identities out.
+
+mod cookies;
+mod flood;
+mod kit;
+mod logged;
+mod sign_in;
+mod state;
+mod tokens;

@@ -2,7 +2,9 @@
 //!
 //! What a command does beyond talking to its user is the library's business.
 
+mod ask;
 pub(crate) mod check;
+pub(crate) mod credentials;
 pub(crate) mod descriptors;
 pub(crate) mod signals;
 
@@ -15,6 +17,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, Config, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
+
+use credentials::{KeyCommand, TokenCommand, UserCommand};
 
 /// It was called in a way that it does not know (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -40,6 +44,15 @@ pub(crate) enum Command {
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
     Check,
+    /// Users who sign in with a password ([auth])
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Access tokens, for programs ([auth])
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The key that cookies are signed with ([auth])
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// May stand before and after the command.

@@ -21,6 +21,8 @@ use super::model::{Config, Tls};
 use super::section::Section;
 use super::units::Wrong;
 
+pub use auth::user_name;
+
 /// Reads the whole tree. The result is only to be used if `checker` has no errors in the end.
 pub(super) fn config<'t>(
     table: &'t DeTable<'t>,

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::problem::{MOST, Place, Problem, Severity};
+use super::secret::is_secret;
 use super::source::Source;
 use super::units::Wrong;
 
@@ -128,10 +129,8 @@ impl<'t> Checker<'t> {
         let (place, seen) = match &item.at {
             At::File(span) => {
                 let seen = shorten(self.source.slice(span));
-                (
-                    Place::Spot(self.source.spot(span)),
-                    (!seen.starts_with('[')).then_some(seen),
-                )
+                let shown = !seen.starts_with('[') && !is_secret(&item.key);
+                (Place::Spot(self.source.spot(span)), shown.then_some(seen))
             }
             At::Flag(flag, value) => (Place::Flag(flag), Some(format!("\"{value}\""))),
             At::Default => (Place::File(self.source.name()), None),

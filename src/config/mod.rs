@@ -15,6 +15,7 @@ mod env;
 mod model;
 mod problem;
 mod raw;
+mod secret;
 mod section;
 mod source;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use addresses::{GatewayUrl, listen_address};
 pub use admin_address::AdminAddress;
+pub use check::user_name;
 pub use model::*;
 pub use problem::{Place, Problem, Severity, Spot};
 pub use units::Wrong;

@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::checker::{At, Checker, Item};
 use super::env::{self, Why};
+use super::secret::is_secret;
 use super::units::Wrong;
 use seen::Seen;
 
@@ -212,8 +213,8 @@ impl<'c, 't> Section<'c, 't> {
             Ok(value) => Some(value),
             Err(mut wrong) => {
                 let now = seen.text.as_deref().unwrap_or_default();
-                // A URL with a password must not get into a log.
-                if from_env && !now.contains('@') {
+                // A hash must not get into a log, nor a URL with a password.
+                if from_env && !now.contains('@') && !is_secret(key) {
                     wrong.what = format!("{} (with the environment: \"{now}\")", wrong.what);
                 }
                 self.checker.error(&place, wrong);

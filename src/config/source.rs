@@ -1,18 +1,22 @@
 //! The text of a config file and where things stand in it.
 //!
 //! Byte offsets become lines and columns here and nowhere else; every offset is taken, also one
-//! that points past the end or inside a character.
+//! that points past the end or inside a character. What comes out is to be shown, so secrets are
+//! blanked in it.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::problem::Spot;
+use super::secret::blanked;
 
 /// A named text.
 #[derive(Debug)]
 pub(super) struct Source<'t> {
     name: Arc<str>,
     text: &'t str,
+    /// The same without its secrets.
+    shown: String,
     /// Where each line begins.
     lines: Vec<usize>,
 }
@@ -23,6 +27,7 @@ impl<'t> Source<'t> {
         Self {
             name: name.into(),
             text,
+            shown: blanked(text),
             lines: [0].into_iter().chain(begins).collect(),
         }
     }
@@ -31,9 +36,9 @@ impl<'t> Source<'t> {
         Arc::clone(&self.name)
     }
 
-    /// The text of a span, as written.
-    pub(super) fn slice(&self, span: &Range<usize>) -> &'t str {
-        self.text
+    /// The text of a span, as written but for its secrets.
+    pub(super) fn slice(&self, span: &Range<usize>) -> &str {
+        self.shown
             .get(self.floor(span.start)..self.floor(span.end))
             .unwrap_or_default()
     }
@@ -60,7 +65,7 @@ impl<'t> Source<'t> {
             column: lead.trim_start_matches('\u{feff}').chars().count() + 1,
             width: marked.trim_end().chars().count().max(1),
             excerpt: self
-                .text
+                .shown
                 .get(line_start..line_end)
                 .unwrap_or_default()
                 .trim_start_matches('\u{feff}')

@@ -168,8 +168,11 @@ fn directory(text: &str) -> Result<PathBuf, Wrong> {
     }
 }
 
-/// What stands in a header and in a line of the log.
-pub(super) fn user_name(text: &str) -> Result<String, Wrong> {
+/// Reads the name of a user or a token: what can stand in a header and in a line of the log.
+///
+/// # Errors
+/// When it cannot: what is wrong with it.
+pub fn user_name(text: &str) -> Result<String, Wrong> {
     let wrong = |what| {
         Err(Wrong::new(
             what,

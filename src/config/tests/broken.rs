@@ -230,3 +230,60 @@ warning: listen.https[0] = \"0.0.0.0:443\": reachable from other machines, where
 ";
     assert_eq!(errors.to_string(), expected);
 }
+
+// === secrets ===
+
+#[test]
+fn no_message_shows_a_secret() {
+    const SECRET: &str = "sesame-open-4711";
+    for users in [
+        format!("[{{ name = \"a\", hash = \"{SECRET}\" }}]"),
+        format!("[{{ name = \"\", hash = '{SECRET}' }}, {{ name = 3, hash = \"x\" }}]"),
+        format!("[{{ name = \"a\", password = \"{SECRET}\" }}]"),
+        format!("[{{ hash = \"{SECRET}\", name = \"a\" }} {{}}]"),
+        format!("[{{ name = \"a\", hash = {SECRET} }}]"),
+        format!("[{{ name = \"a\", hash = \"{SECRET} }}]"),
+        format!("[{{ name = \"a\", hash = \"\"\"\n{SECRET}\"\"\" }}]"),
+        format!("{{ hash = \"{SECRET}\" }}"),
+    ] {
+        let text = format!("[auth]\nmodes = [\"password\"]\nusers = {users}\n");
+        let errors = check(&text, &Overrides::default()).verdict.unwrap_err();
+        let shown = format!("{errors} {:?}", errors.errors);
+        for part in ["sesame", "4711"] {
+            assert!(!shown.contains(part), "{shown}");
+        }
+        assert!(
+            shown.contains("auth.users") || shown.contains("not TOML"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_broken_hash_is_told_without_it() {
+    let text = "[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"a\", user = \"b\", hash = \"${WAIT}\" }]";
+    let errors = check(text, &Overrides::default()).verdict.unwrap_err();
+    let expected = "\
+error: auth.tokens[0].hash: not a token's hash
+ --> holdline.toml:3:44
+  |
+3 | tokens = [{ name = \"a\", user = \"b\", hash = \"*******\" }]
+  |                                            ^^^^^^^^^
+  = help: paste the line that `holdline token add NAME` prints: the token itself is not for the config
+";
+    assert!(errors.to_string().starts_with(expected), "{errors}");
+}
+
+#[test]
+fn a_hash_that_would_stall_the_machine() {
+    let hash =
+        "$argon2id$v=19$m=2097152,t=2,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let text =
+        format!("[auth]\nmodes = [\"password\"]\nusers = [{{ name = \"a\", hash = \"{hash}\" }}]");
+    broken(
+        &text,
+        "3:31",
+        "auth.users[0].hash",
+        &["at most m=1048576 (1 GiB)", "user add"],
+    );
+}

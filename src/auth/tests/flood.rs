@@ -1,0 +1,181 @@
+//! Ten thousand wrong passwords, from one address and from a thousand, and honest people meanwhile.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
+
+use super::kit::*;
+use crate::auth::{Attempt, SignInRefused};
+
+/// Outcomes of one attack.
+#[derive(Debug, Default)]
+struct Tally {
+    looked_at: usize,
+    limited: usize,
+    busy: usize,
+}
+
+async fn guess(world: &World, user: &str, address: IpAddr, number: usize) -> SignInRefused {
+    let attempt = Attempt {
+        user,
+        password: Zeroizing::new(format!("guess {number}")),
+        address,
+        headers: &HeaderMap::new(),
+    };
+    let refused = world.desk.sign_in(&world.auth, attempt).await;
+    refused.err().unwrap()
+}
+
+/// All at once, from so many addresses, for the user that `name` says.
+async fn attack(
+    world: &Arc<World>,
+    addresses: u32,
+    name: fn(usize) -> String,
+) -> JoinSet<SignInRefused> {
+    let mut attempts = JoinSet::new();
+    for number in 0..10_000 {
+        let world = Arc::clone(world);
+        let low = u32::try_from(number).unwrap() % addresses;
+        let address = Ipv4Addr::from_bits(0x0a00_0000 + low).into();
+        attempts.spawn(async move { guess(&world, &name(number), address, number).await });
+    }
+    tokio::task::yield_now().await;
+    attempts
+}
+
+async fn tally(attempts: JoinSet<SignInRefused>) -> Tally {
+    let mut tally = Tally::default();
+    for refused in attempts.join_all().await {
+        match refused {
+            SignInRefused::Wrong => tally.looked_at += 1,
+            SignInRefused::TooMany { .. } => tally.limited += 1,
+            SignInRefused::Busy { .. } => tally.busy += 1,
+        }
+    }
+    tally
+}
+
+/// Somebody on a known device, and somebody else at an address that nothing is known of.
+async fn honest_people_get_in(world: &World, known: &mut Browser) {
+    let known = world.try_in(known, NICK, "nick's password");
+    let mut fresh = Browser::at("203.0.113.9");
+    let fresh = world.try_in(&mut fresh, MARA, "mara's password");
+    let both = async { tokio::join!(known, fresh) };
+    let (known, fresh) = timeout(Duration::from_secs(5), both)
+        .await
+        .expect("promptly");
+    known.unwrap();
+    fresh.unwrap();
+}
+
+#[tokio::test]
+async fn one_address_against_one_user() {
+    let world = Arc::new(world());
+    let mut known = world.nick().await;
+    known.address = ip("10.0.0.0");
+    let attempts = attack(&world, 1, |_| NICK.to_owned()).await;
+    honest_people_get_in(&world, &mut known).await;
+    let tally = tally(attempts).await;
+    assert!(tally.looked_at <= 12 && tally.limited > 9_900, "{tally:?}");
+    // His own address and name are blocked for strangers, but not his device.
+    let stranger = guess(&world, NICK, ip("198.51.100.1"), 0).await;
+    assert!(
+        matches!(stranger, SignInRefused::TooMany { .. }),
+        "{stranger:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_thousand_addresses_against_one_user() {
+    let world = Arc::new(world());
+    let mut known = world.nick().await;
+    let attempts = attack(&world, 1_000, |_| NICK.to_owned()).await;
+    honest_people_get_in(&world, &mut known).await;
+    let tally = tally(attempts).await;
+    assert!(tally.looked_at <= 12, "{tally:?}");
+}
+
+#[tokio::test]
+async fn a_thousand_addresses_against_everybody() {
+    let world = Arc::new(world());
+    let mut known = world.nick().await;
+    let attempts = attack(&world, 1_000, |number| format!("user{number}")).await;
+    honest_people_get_in(&world, &mut known).await;
+    let tally = tally(attempts).await;
+    assert!(tally.looked_at <= 6_000, "{tally:?}");
+    assert!(world.desk.gate.len() <= 20_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_goes_on_at_a_crawl() {
+    let world = world();
+    let mut known = world.nick().await;
+    let (address, start) = (ip("10.0.0.1"), Instant::now());
+    let mut looked_at = 0;
+    while start.elapsed() < DAY {
+        match guess(&world, NICK, address, looked_at).await {
+            SignInRefused::Wrong => looked_at += 1,
+            SignInRefused::TooMany { retry_after } => tokio::time::advance(retry_after).await,
+            busy @ SignInRefused::Busy { .. } => panic!("{busy:?}"),
+        }
+    }
+    assert!(looked_at < 320, "{looked_at}");
+    // His own device is not among those who wait.
+    assert!(
+        world
+            .try_in(&mut known, NICK, "nick's password")
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_device_has_a_delay_of_its_own() {
+    let world = world();
+    let mut known = world.nick().await;
+    for _ in 0..6 {
+        let wrong = world.try_in(&mut known, NICK, "typing error").await;
+        assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
+    }
+    let retry_after = Duration::from_secs(1);
+    let limited = world.try_in(&mut known, NICK, "nick's password").await;
+    assert_eq!(limited.err(), Some(SignInRefused::TooMany { retry_after }));
+    tokio::time::advance(retry_after).await;
+    assert!(
+        world
+            .try_in(&mut known, NICK, "nick's password")
+            .await
+            .is_ok()
+    );
+    // It is known for its own user only.
+    let mut other = known.clone();
+    for _ in 0..6 {
+        let _ = world.try_in(&mut other, MARA, "a guess").await;
+    }
+    let limited = world.try_in(&mut other, MARA, "mara's password").await;
+    assert!(matches!(limited.err(), Some(SignInRefused::TooMany { .. })));
+}
+
+#[tokio::test]
+async fn a_success_clears_its_address() {
+    let world = world();
+    let mut browser = Browser::at("192.0.2.7");
+    for _ in 0..5 {
+        let _ = world.try_in(&mut browser, "nobody", "x").await;
+    }
+    assert!(
+        world
+            .try_in(&mut browser, NICK, "nick's password")
+            .await
+            .is_ok()
+    );
+    let wrong = world.try_in(&mut browser, "somebody", "x").await;
+    assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
+    let wrong = world.try_in(&mut browser, "somebody", "x").await;
+    assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
+}

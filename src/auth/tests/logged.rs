@@ -1,0 +1,120 @@
+//! What is in the log, and what is not.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::kit::*;
+use crate::auth::{SignInRefused, make_token};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let lines = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(lines.clone())
+            .finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn with(&self, event: &str) -> Vec<String> {
+        let words = format!("\"event\":\"{event}\"");
+        let text = self.text();
+        let lines = text.lines().filter(|line| line.contains(&words));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn one_line_each_with_the_name_only_of_a_user() {
+    let (lines, _guard) = Lines::start();
+    let world = world();
+    let browser = world.nick().await;
+    let mut other = Browser::at("198.51.100.1");
+    let typed = "my secret password";
+    let _ = world.try_in(&mut other, typed, typed).await;
+    let _ = world.try_in(&mut other, NICK, typed).await;
+    let [signed_in] = &*lines.with("sign_in") else {
+        panic!("{}", lines.text())
+    };
+    for words in [
+        "\"target\":\"holdline::audit\"",
+        "\"user\":\"nick@example.com\"",
+        "\"address\":\"192.0.2.7\"",
+    ] {
+        assert!(signed_in.contains(words), "{signed_in}");
+    }
+    let [unknown, wrong] = &*lines.with("sign_in_refused") else {
+        panic!("{}", lines.text())
+    };
+    assert!(unknown.contains("\"user\":\"(unknown)\""), "{unknown}");
+    assert!(wrong.contains("\"user\":\"nick@example.com\""), "{wrong}");
+    let text = lines.text();
+    for secret in [typed, "nick's password", browser.cookie("__Host-holdline")] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_is_a_line_and_not_a_flood_of_lines() {
+    let (lines, _guard) = Lines::start();
+    let world = world();
+    let mut browser = Browser::at("198.51.100.1");
+    for _ in 0..1_000 {
+        let _ = world.try_in(&mut browser, NICK, "x").await;
+    }
+    let limited = world.try_in(&mut browser, NICK, "x").await.err();
+    assert!(matches!(limited, Some(SignInRefused::TooMany { .. })));
+    let limited = lines.with("sign_in_limited");
+    assert!((1..5).contains(&limited.len()), "{limited:#?}");
+    assert!(
+        limited[0].contains("\"because\":\"this address\""),
+        "{}",
+        limited[0]
+    );
+}
+
+#[test]
+fn nothing_secret_has_a_debug_form() {
+    let world = world();
+    let token = make_token().unwrap();
+    let mut auth = world.auth.clone();
+    auth.tokens = vec![access("laptop", NICK, &token)];
+    let hash = auth.users[0].hash.to_phc();
+    let (_, secret) = hash.rsplit_once('$').unwrap();
+    let shown = format!("{auth:?} {:?}", world.desk);
+    assert!(!shown.contains(secret), "{shown}");
+    assert!(
+        !shown.contains(&auth.tokens[0].hash.to_base64url()),
+        "{shown}"
+    );
+}

@@ -1,0 +1,117 @@
+//! The state directory: modes, damage, and several processes.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::SystemTime;
+
+use super::kit::*;
+use crate::auth::{Desk, DeskError, rotate_key};
+
+#[test]
+fn the_key_is_private_and_made_once() {
+    let world = world();
+    let path = world.folder.path().join("auth.key");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = fs::read(&path).unwrap();
+    Desk::open(&world.auth).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn without_passwords_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut auth = auth(&folder.path().join("not there"));
+    auth.password = false;
+    Desk::open(&auth).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused_until_it_is_replaced() {
+    let world = world();
+    let path = world.folder.path().join("auth.key");
+    let before = fs::read_to_string(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    let error = Desk::open(&world.auth).unwrap_err().to_string();
+    for words in [
+        path.to_str().unwrap(),
+        "mode 640",
+        "chmod 600",
+        "key rotate",
+    ] {
+        assert!(error.contains(words), "no {words} in: {error}");
+    }
+    rotate_key(&world.auth).unwrap();
+    let after = fs::read_to_string(&path).unwrap();
+    assert_eq!(after.lines().count(), 2, "nothing of the old key is kept");
+    assert!(before != after);
+    Desk::open(&world.auth).unwrap();
+}
+
+#[test]
+fn a_damaged_key_is_told_and_not_overwritten() {
+    let world = world();
+    let path = world.folder.path().join("auth.key");
+    fs::write(&path, "holdline keys 1\nabc\n").unwrap();
+    let error = Desk::open(&world.auth).unwrap_err();
+    assert!(matches!(error, DeskError::Damaged { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("line 2") && text.contains("remove it"),
+        "{text}"
+    );
+    assert!(rotate_key(&world.auth).is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"holdline keys 1\nabc\n");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Desk::open(&auth(&file)).unwrap_err().to_string();
+    for words in [file.to_str().unwrap(), "cannot be written", "state_dir"] {
+        assert!(error.contains(words), "no {words} in: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_gone_signs_nobody_out() {
+    let world = world();
+    let browser = world.nick().await;
+    fs::remove_file(world.folder.path().join("auth.key")).unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(120)).await;
+    world.nick().await;
+    let headers = browser.headers();
+    let session = world
+        .desk
+        .by_cookie(&world.auth, &headers, SystemTime::now());
+    assert!(session.is_some());
+}
+
+#[test]
+fn processes_that_share_a_directory_agree_on_one_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let auth = auth(folder.path());
+    let now = SystemTime::now();
+    let desks: Vec<Desk> = std::thread::scope(|scope| {
+        let open = |_| scope.spawn(|| Desk::open(&auth).unwrap());
+        let threads: Vec<_> = (0..8).map(open).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let mut browser = Browser::at("192.0.2.7");
+    let form = desks[0].form_token(&browser.headers(), now);
+    browser.take(&form.cookie);
+    for desk in &desks {
+        assert!(desk.check_form_token(&browser.headers(), &form.field, now));
+    }
+    // Nor do rotations at the same time lose a key.
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| rotate_key(&auth).unwrap());
+        }
+    });
+    let text = fs::read_to_string(folder.path().join("auth.key")).unwrap();
+    assert_eq!(text.lines().count(), 1 + 1 + 8);
+}

@@ -1,0 +1,179 @@
+//! Keeps secrets out of messages: a config's text as it may be shown.
+//!
+//! What follows a key that holds a secret is blanked, and what looks like a hash or a token
+//! anywhere: a value may stand under a misspelt key, or in a line that is no TOML. Every byte stays
+//! where it is, so that places in the shown text are places in the text.
+
+/// Whose values are never shown. Also those that nobody should have written.
+const KEYS: [&str; 4] = ["hash", "password", "token", "secret"];
+
+/// A longer run of these characters is random, not a word: a hash or a token in base64 or hex.
+const LONGEST_WORD: usize = 40;
+
+const BLANK: u8 = b'*';
+
+/// Whether the value of a key, given as its path, is a secret.
+pub(super) fn is_secret(key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or_default();
+    KEYS.contains(&name)
+}
+
+/// The text with its secrets blanked; of the same length.
+pub(super) fn blanked(text: &str) -> String {
+    let mut shown = text.as_bytes().to_vec();
+    for start in values(text) {
+        blank_value(&mut shown, start);
+    }
+    blank_random(&mut shown);
+    // Only whole characters were blanked, so that this changes nothing.
+    String::from_utf8(shown).unwrap_or_else(|broken| {
+        let blank = |byte: &u8| if *byte == b'\n' { '\n' } else { '*' };
+        broken.as_bytes().iter().map(blank).collect()
+    })
+}
+
+/// Where the values of secret keys begin.
+fn values(text: &str) -> Vec<usize> {
+    let bytes = text.as_bytes();
+    let word = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .copied()
+            .is_some_and(is_word)
+    };
+    let found = KEYS.iter().flat_map(|key| text.match_indices(key));
+    let value = found.filter_map(|(at, key)| {
+        let after = at + key.len();
+        if word(at.checked_sub(1)) || word(Some(after)) {
+            return None;
+        }
+        let rest = text.get(after..)?;
+        // A key may stand in quotes.
+        let equals = rest
+            .trim_start_matches(['"', '\''])
+            .trim_start_matches([' ', '\t']);
+        let value = equals.strip_prefix('=')?.trim_start_matches([' ', '\t']);
+        Some(text.len() - value.len())
+    });
+    value.collect()
+}
+
+/// Blanks a value up to its end: of the quotes, or of the line where there are none.
+fn blank_value(shown: &mut [u8], start: usize) {
+    let Some(value) = shown.get_mut(start..) else {
+        return;
+    };
+    let quotes: &[&[u8]] = &[b"\"\"\"", b"'''", b"\"", b"'"];
+    let quote = quotes
+        .iter()
+        .copied()
+        .find(|quote| value.starts_with(quote));
+    let (from, to) = match quote {
+        Some(quote) => {
+            let inside = value.get(quote.len()..).unwrap_or_default();
+            (quote.len(), quote.len() + end_of_quoted(inside, quote))
+        }
+        None => {
+            let end = value.iter().position(|byte| b",}#\n".contains(byte));
+            (0, end.unwrap_or(value.len()))
+        }
+    };
+    let inside = value.get_mut(from..to).unwrap_or_default();
+    for byte in inside.iter_mut().filter(|byte| !b"\r\n".contains(byte)) {
+        *byte = BLANK;
+    }
+}
+
+/// Without its closing quotes a text ends with the line, or where it may be longer, never.
+fn end_of_quoted(inside: &[u8], quote: &[u8]) -> usize {
+    let (multiline, escapes) = (quote.len() == 3, quote.starts_with(b"\""));
+    let mut at = 0;
+    while let Some(rest) = inside.get(at..).filter(|rest| !rest.is_empty()) {
+        if rest.starts_with(quote) || (!multiline && rest.starts_with(b"\n")) {
+            return at;
+        }
+        at += if escapes && rest.starts_with(b"\\") {
+            2
+        } else {
+            1
+        };
+    }
+    inside.len()
+}
+
+/// Blanks whatever is too long for a word, with what an argon2 hash has before it.
+fn blank_random(shown: &mut [u8]) {
+    let random = |byte: &u8| is_word(*byte) || b"$+=,".contains(byte);
+    for run in shown.split_mut(|byte| !random(byte)) {
+        if run.len() > LONGEST_WORD && run.iter().any(u8::is_ascii_alphanumeric) {
+            run.fill(BLANK);
+        }
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn values_of_secret_keys_are_blanked_and_nothing_else() {
+        for (from, to) in [
+            ("hash = \"abc\"", "hash = \"***\""),
+            (
+                "{ name = \"a\", hash='abc', x = 1 }",
+                "{ name = \"a\", hash='***', x = 1 }",
+            ),
+            ("\"hash\" = \"a\\\"b\" # c", "\"hash\" = \"****\" # c"),
+            ("hash = abc, b", "hash = ***, b"),
+            ("hash = \"abc", "hash = \"***"),
+            (
+                "password = \"\"\"a\nb\"\"\"\nc = 1",
+                "password = \"\"\"*\n*\"\"\"\nc = 1",
+            ),
+            ("rehash = \"abc\"", "rehash = \"abc\""),
+            ("tokens = []", "tokens = []"),
+            (
+                "modes = [\"token\", \"password\"]",
+                "modes = [\"token\", \"password\"]",
+            ),
+        ] {
+            assert_eq!(blanked(from), to);
+        }
+    }
+
+    #[test]
+    fn what_looks_random_is_blanked_anywhere() {
+        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        let token = format!("hl_{}", "a".repeat(43));
+        for secret in [hash, &token, &"0f".repeat(32)] {
+            let shown = blanked(&format!("hsah = \"{secret}\" [oops"));
+            assert!(
+                shown.starts_with("hsah = \"****") && shown.ends_with("**\" [oops"),
+                "{shown}"
+            );
+        }
+        let path = "files = \"/etc/letsencrypt/live/gateway.example.net/fullchain.pem\"";
+        assert_eq!(blanked(path), path);
+    }
+
+    proptest! {
+        #[test]
+        fn every_place_stays_where_it_was(text in "(hash|token| |=|\"|'|\\\\|ä|\n|x|\\PC){0,60}") {
+            let shown = blanked(&text);
+            prop_assert_eq!(shown.len(), text.len());
+            let lines = |text: &str| text.match_indices('\n').map(|(at, _)| at).collect::<Vec<_>>();
+            prop_assert_eq!(lines(&shown), lines(&text));
+        }
+
+        #[test]
+        fn a_password_is_never_shown(secret in "[A-Z]{6,20}", quote in "[\"']", space in "[ \t]{0,2}") {
+            let line = format!("users = [{{ name = \"a\", hash{space}={space}{quote}{secret}{quote} }}, oops");
+            prop_assert!(!blanked(&line).contains(&secret));
+        }
+    }
+}
