@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::GatewayConfig(asked)) => cli::gateway_config::run(&cli.settings, &asked),
         Some(Command::Run) | None => run(&cli.settings),
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod check;
 pub(crate) mod descriptors;
+pub(crate) mod gateway_config;
 pub(crate) mod signals;
 
 use std::error::Error;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
     Check,
+    /// What to set on the gateway for this config, and whether it is
+    GatewayConfig(gateway_config::GatewayConfig),
 }
 
 /// May stand before and after the command.
