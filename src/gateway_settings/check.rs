@@ -104,7 +104,7 @@ impl<'w> Check<'w> {
         let started = get(self.upstream, "/startupz", &As::default()).await;
         let word = started.ok().and_then(|(answer, _)| {
             let body: Value = serde_json::from_slice(answer.body()).ok()?;
-            body["status"].as_str().map(str::to_owned)
+            text(&body, "/status").map(str::to_owned)
         });
         if let Some(word @ ("starting" | "draining")) = word.as_deref() {
             let remedy = "try again when it has started";
@@ -201,7 +201,9 @@ impl<'w> Check<'w> {
                 ..self.forwarded()
             };
             match connect(self.upstream, &dressed).await {
-                Ok(Connected::Hello(hello)) if hello["auth"]["method"] == "trusted-proxy" => {
+                Ok(Connected::Hello(hello))
+                    if text(&hello, "/auth/method") == Some("trusted-proxy") =>
+                {
                     if trusted.is_none() {
                         self.trusts(identity);
                     }
@@ -211,14 +213,12 @@ impl<'w> Check<'w> {
                     }
                 }
                 Ok(Connected::Hello(hello)) => {
-                    let method = hello["auth"]["method"].as_str().unwrap_or("nothing");
+                    let method = text(&hello, "/auth/method").unwrap_or("nothing");
                     let seen = format!("it lets in by {method}, whoever holdline says it is");
                     self.note(Finding::wrong(MODE, seen, "set it to \"trusted-proxy\""));
                     return;
                 }
-                Ok(Connected::Error(error))
-                    if error["details"]["code"] == "CONTROL_UI_DEVICE_IDENTITY_REQUIRED" =>
-                {
+                Ok(refused) if code_of(&refused) == Some("CONTROL_UI_DEVICE_IDENTITY_REQUIRED") => {
                     if !self.refused(identity, user, &dressed).await {
                         return;
                     }
@@ -255,8 +255,9 @@ impl<'w> Check<'w> {
     }
 
     fn scopes(&mut self, identity: &Identities, user: &str, hello: &Value) {
-        let granted: Vec<&str> = hello["auth"]["scopes"]
-            .as_array()
+        let granted: Vec<&str> = hello
+            .pointer("/auth/scopes")
+            .and_then(Value::as_array)
             .map(|scopes| scopes.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
         let missing = identity.scopes.iter().map(String::as_str);
@@ -420,7 +421,7 @@ impl Reason {
     fn of(connected: &Connected) -> Self {
         let code = code_of(connected).unwrap_or_default().to_owned();
         let auth = match connected {
-            Connected::Error(error) => error["details"]["authReason"].as_str(),
+            Connected::Error(error) => text(error, "/details/authReason"),
             Connected::Hello(_) | Connected::Refused(_) => None,
         };
         Self {
@@ -442,12 +443,15 @@ fn code_of(connected: &Connected) -> Option<&str> {
     let Connected::Error(error) = connected else {
         return None;
     };
-    let code = error["details"]["code"].as_str();
-    code.or_else(|| error["code"].as_str())
+    text(error, "/details/code").or_else(|| text(error, "/code"))
 }
 
 fn is_starting(connected: &Connected) -> bool {
-    matches!(connected, Connected::Error(error) if error["code"] == "UNAVAILABLE")
+    matches!(connected, Connected::Error(error) if text(error, "/code") == Some("UNAVAILABLE"))
+}
+
+fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+    value.pointer(pointer)?.as_str()
 }
 
 fn is_unattributed(answer: &Response<Bytes>) -> bool {

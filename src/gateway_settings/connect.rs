@@ -122,10 +122,10 @@ pub(super) async fn connect(upstream: &Upstream, dressed: &As<'_>) -> Result<Con
         let challenge = talk
             .message(|message| has(message, "event", "connect.challenge"))
             .await?;
-        let device = dressed.device.then_some(&challenge["payload"]);
+        let device = challenge.get("payload").filter(|_| dressed.device);
         talk.say(&connect_request(device)).await?;
         let mut answer = talk.message(|message| has(message, "type", "res")).await?;
-        let ok = answer["ok"] == true;
+        let ok = answer.get("ok").is_some_and(|ok| *ok == true);
         let what = if ok { "payload" } else { "error" };
         let what = answer.get_mut(what).map(Value::take).unwrap_or_default();
         Ok(if ok {

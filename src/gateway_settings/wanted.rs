@@ -146,8 +146,8 @@ impl Wanted {
             commands.extend([
                 set("gateway.auth.trustedProxy", &identity.trusted_proxy()),
                 set("gateway.auth.identityScopes", &identity.scopes_by_user()),
+                // Removes a token that is set.
                 set("gateway.auth.mode", &json!("trusted-proxy")),
-                "openclaw config unset gateway.auth.token".to_owned(),
             ]);
         }
         commands
@@ -199,7 +199,7 @@ fn identities(
     }
     notes.push(
         "a gateway in trusted-proxy mode does not start with a shared token: remove \
-         gateway.auth.token, and OPENCLAW_GATEWAY_TOKEN from its environment. For programs on its \
+         gateway.auth.token (the commands do), and OPENCLAW_GATEWAY_TOKEN from its environment. For programs on its \
          own machine set gateway.auth.password"
             .to_owned(),
     );
