@@ -200,7 +200,7 @@ fn read_user(section: &mut Section<'_, '_>) -> Option<Item<User>> {
         })
     });
     let (name, hash) = (name?, hash?);
-    Some(name.clone().map(|name| User {
+    Some(name.map(|name| User {
         name,
         hash: hash.value,
     }))
@@ -219,7 +219,7 @@ fn read_token(section: &mut Section<'_, '_>) -> Option<Item<AccessToken>> {
         })
     });
     let (name, user, hash) = (name?, user?, hash?);
-    Some(name.clone().map(|name| AccessToken {
+    Some(name.map(|name| AccessToken {
         name,
         user: user.value,
         hash: hash.value,
