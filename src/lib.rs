@@ -33,9 +33,11 @@ pub mod listen;
 mod network;
 pub mod observe;
 pub mod protocol;
+mod reload;
 mod run;
 pub mod session;
 pub mod tls;
 pub mod ws;
 
+pub use reload::{Loader, ReloadError, Reloaded};
 pub use run::{Holdline, StartError};

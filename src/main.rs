@@ -4,11 +4,11 @@ mod cli;
 
 use std::process::ExitCode;
 
-use holdline::Holdline;
 use holdline::config::{Config, Loaded};
 use holdline::observe::log;
+use holdline::{Holdline, Loader};
 
-use cli::signals::Signals;
+use cli::signals::{Asked, Signals};
 use cli::{Command, Settings};
 
 fn main() -> ExitCode {
@@ -49,20 +49,22 @@ fn run(settings: &Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail("no threads to run on", &error),
     };
-    let code = runtime.block_on(serve(config));
+    let again = settings.clone();
+    let source: Loader = Box::new(move || again.load_again());
+    let code = runtime.block_on(serve(config, source));
     // What still runs is past its time: the drain is over, or was cut short on purpose.
     runtime.shutdown_background();
     code
 }
 
 /// Runs until a drain is over, whoever asked for it.
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, source: Loader) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cli::fail("signals cannot be received", &error),
     };
     let proxy = tokio::select! {
-        started = Holdline::start(config) => match started {
+        started = Holdline::start_from(config, source) => match started {
             Ok(proxy) => proxy,
             Err(error) => {
                 tracing::error!("cannot start: {}", cli::with_causes(&error));
@@ -74,12 +76,21 @@ async fn serve(config: Config) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    tokio::select! {
-        () = proxy.wait_for_shutdown() => {
-            tracing::info!("stopped");
-            return ExitCode::SUCCESS;
+    loop {
+        tokio::select! {
+            () = proxy.wait_for_shutdown() => {
+                tracing::info!("stopped");
+                return ExitCode::SUCCESS;
+            }
+            asked = signals.next() => match asked {
+                Asked::Stop(signal) => {
+                    tracing::info!(signal, "draining; a second signal stops at once");
+                    break;
+                }
+                // Its outcome is in the log.
+                Asked::Reload => drop(proxy.reload().await),
+            }
         }
-        signal = signals.stop() => tracing::info!(signal, "draining; a second signal stops at once"),
     }
     tokio::select! {
         () = proxy.drain() => {

@@ -13,14 +13,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Desk, DeskError};
 use crate::config::{Config, ProtocolKind, Route, Upstream};
 use crate::gateway::Gateway;
 use crate::http::forward::Forwarder;
 use crate::http::upgrade::Switchboard;
-use crate::http::{App, Doorway, Table};
+use crate::http::{App, Doorway, Gate, Table};
 use crate::listen::{BindError, Edge, Listener, Listeners};
 use crate::observe::{Admin, Command, Metrics, StatusSource};
 use crate::protocol::rescue::millis;
+use crate::reload::{self, Loader, ReloadError, Reloaded};
 use crate::session::{Line, Sessions};
 use crate::tls::{Tls, TlsError};
 
@@ -34,6 +36,9 @@ pub enum StartError {
     /// A certificate or a TLS setting.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The key of the sign-ins.
+    #[error(transparent)]
+    Auth(#[from] DeskError),
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -54,6 +59,10 @@ pub struct Holdline {
 #[derive(Debug)]
 struct Shared {
     config: Arc<Config>,
+    /// The config in force, with what was reloaded.
+    table: Arc<ArcSwap<Table>>,
+    gate: Arc<Gate>,
+    source: Source,
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
     gateways: Vec<(String, Arc<Gateway>)>,
@@ -75,8 +84,21 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let tls_config = config.tls.clone();
-        let tls = tokio::task::spawn_blocking(move || Tls::new(&tls_config))
+        Self::start_with(config, None).await
+    }
+
+    /// The same, with a way to read the config anew for [`Self::reload`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_from(config: Config, source: Loader) -> Result<Self, StartError> {
+        Self::start_with(config, Some(source)).await
+    }
+
+    async fn start_with(config: Config, source: Option<Loader>) -> Result<Self, StartError> {
+        let (tls_config, auth) = (config.tls.clone(), config.auth.clone());
+        let prepare = move || Ok::<_, StartError>((Tls::new(&tls_config)?, Desk::open(&auth)?));
+        let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
         let listeners = Listeners::bind(&config.listen)?;
@@ -86,7 +108,8 @@ impl Holdline {
         let (https, http) = (addresses(&listeners.https), addresses(&listeners.http));
         let admin_address = admin.as_ref().map(Listener::address);
         let config = Arc::new(config);
-        let (shared, app) = assemble(&config, Arc::new(tls));
+        let gate = Arc::new(Gate::new(desk));
+        let (shared, app) = assemble(&config, Arc::new(tls), gate, Source(source));
         listeners.serve(&shared.edge, move |peer| {
             Doorway::new(Arc::clone(&app), peer)
         });
@@ -132,6 +155,14 @@ impl Holdline {
         &self.shared.metrics
     }
 
+    /// Reads the config anew and takes of it what can be taken live, whole or not at all.
+    ///
+    /// # Errors
+    /// Why not; then everything stays as it was.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        Arc::clone(&self.shared).reload().await
+    }
+
     /// Stops accepting, ends held sessions, lets live ones finish within `limits.drain`, spreads
     /// the ends of the others over that time. Returns when all is done.
     pub async fn drain(&self) {
@@ -153,7 +184,12 @@ impl Drop for Holdline {
 }
 
 /// Builds what serves, without serving yet.
-fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
+fn assemble(
+    config: &Arc<Config>,
+    tls: Arc<Tls>,
+    gate: Arc<Gate>,
+    source: Source,
+) -> (Arc<Shared>, Arc<App>) {
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
     let (stopping, session_tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -177,8 +213,9 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     let switchboard = Box::new(Switchboard::new(lines, Arc::clone(&sessions)));
     let table = Arc::new(ArcSwap::from_pointee(table));
     let app = Arc::new(App::new(
-        table,
+        Arc::clone(&table),
         switchboard,
+        Arc::clone(&gate),
         Arc::clone(&metrics),
         stopping.clone(),
     ));
@@ -191,6 +228,9 @@ fn assemble(config: &Arc<Config>, tls: Arc<Tls>) -> (Arc<Shared>, Arc<App>) {
     };
     let shared = Shared {
         config: Arc::clone(config),
+        table,
+        gate,
+        source,
         metrics,
         sessions,
         gateways,
@@ -262,10 +302,12 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
                     tokio::spawn(async move { proxy.drain().await });
                 }
                 Some(Command::Reload(answer)) => {
+                    let reloaded = Arc::clone(&proxy).reload().await;
+                    let told = reloaded
+                        .map(Reloaded::json)
+                        .map_err(|error| error.to_string());
                     // Nobody may be waiting any more.
-                    let _ = answer.send(Err(
-                        "this version takes a new config by a restart only".to_owned()
-                    ));
+                    let _ = answer.send(told);
                 }
                 None => return,
             }
@@ -273,7 +315,47 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
     });
 }
 
+/// Where the config came from.
+struct Source(Option<Loader>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let known = if self.0.is_some() { "a loader" } else { "none" };
+        f.write_str(known)
+    }
+}
+
 impl Shared {
+    async fn reload(self: Arc<Self>) -> Result<Reloaded, ReloadError> {
+        let this = Arc::clone(&self);
+        let reloaded = tokio::task::spawn_blocking(move || this.take_new_config())
+            .await
+            .unwrap_or_else(|error| Err(ReloadError::Refused(error.to_string())));
+        match &reloaded {
+            Ok(Reloaded { changed, ended }) => tracing::info!(changed, ended, "reloaded"),
+            Err(error) => tracing::error!("not reloaded: {error}"),
+        }
+        reloaded
+    }
+
+    /// Reads files.
+    fn take_new_config(&self) -> Result<Reloaded, ReloadError> {
+        let load = self.source.0.as_ref().ok_or(ReloadError::NoSource)?;
+        let new = load().map_err(ReloadError::Refused)?;
+        let old = self.table.load_full();
+        reload::check(old.config(), &new)?;
+        self.gate
+            .prepare(&old.config().auth, &new.auth)
+            .map_err(|error| ReloadError::Refused(error.to_string()))?;
+        let changed = **old.config() != new;
+        let table = old.with_config(Arc::new(new));
+        let auth = table.config().auth.clone();
+        self.table.store(Arc::new(table));
+        // Whoever comes in from now on is looked at anew; those who are in, now.
+        let ended = self.gate.sweep(&auth);
+        Ok(Reloaded { changed, ended })
+    }
+
     async fn drain(&self) {
         if !self.stopping.is_cancelled() {
             let sessions = self.sessions.count();

@@ -209,6 +209,23 @@ error: hold.maxx: no such key
 }
 
 #[tokio::test]
+async fn a_damaged_client_ca_is_a_bad_config() {
+    for damaged in ["*not base64*", "aGVsbG8="] {
+        let folder = folder("[tls]\nclient_ca = \"ca.pem\"\n");
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{damaged}\n-----END CERTIFICATE-----\n");
+        std::fs::write(folder.path().join("ca.pem"), pem).unwrap();
+        for command in ["check", "run"] {
+            let args = [command, "--config", "holdline.toml"];
+            let Ended { code, err, .. } = ended(&folder, &args).await;
+            assert_eq!(code, Some(78), "{command}: {err}");
+            assert!(err.contains("error: tls.client_ca = \"ca.pem\": "), "{err}");
+            assert!(err.contains(" --> holdline.toml:2:13\n"), "{err}");
+            assert!(err.contains("= help: expected "), "{err}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_config_that_is_not_there_is_a_bad_config() {
     let ended = run(&["--config", "nowhere.toml"]).await;
     assert_eq!(ended.code, Some(78));

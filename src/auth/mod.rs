@@ -11,19 +11,25 @@
 //! | `cookie`, `seal`, `values` | our cookies in headers; signatures; what is in them |
 //! | `keyring`, `keys`, `state` | the keys of the signatures, and the files that they and `ended` share |
 //! | `throttle`, `gate`, `lane` | delays after failures; whom they are for; who is next |
+//! | `certificate`, `forward`, `name` | client certificates; the service that is asked; names that a header can say |
+//! | `grants` | who is in right now |
 //! | `audit` | the lines of the log |
 
 mod audit;
+pub mod certificate;
 mod cookie;
 mod credential;
 mod desk;
 mod ended;
 mod error;
+pub mod forward;
 mod gate;
+mod grants;
 mod identity;
 mod keyring;
 mod keys;
 mod lane;
+mod name;
 mod password;
 mod seal;
 mod sign_in;
@@ -34,9 +40,11 @@ mod throttle;
 mod token;
 mod values;
 
+pub use certificate::CertificateNames;
 pub use credential::{Fingerprint, HashRefused, PasswordHash, TokenHash};
 pub use desk::{Desk, FormToken, Session, TokenCheck, rotate_key};
 pub use error::DeskError;
+pub use grants::{Grant, Grants};
 pub use identity::{Credential, Identity, SignIn, TokenName};
 pub use keyring::Damage;
 pub use password::{HashFailed, hash as hash_password};

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::config::{self, AdminAddress, Config, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
 
 use credentials::{KeyCommand, TokenCommand, UserCommand};
@@ -56,7 +56,7 @@ pub(crate) enum Command {
 }
 
 /// May stand before and after the command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
     /// TOML file; without it the built-in defaults
     #[arg(long, value_name = "FILE", global = true)]
@@ -86,14 +86,25 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 impl Settings {
+    /// The config as it is now; the error in words.
+    pub(crate) fn load_again(&self) -> Result<Config, String> {
+        match config::load(self.config.as_deref(), &self.overrides()) {
+            Ok(loaded) => Ok(loaded.config),
+            Err(errors) => Err(errors.render(false)),
+        }
+    }
+
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
-        let overrides = Overrides {
+        config::load(self.config.as_deref(), &self.overrides()).map_err(|errors| refuse(&errors))
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides {
             listen: self.listen.clone(),
             gateway: self.gateway.clone(),
             admin: self.admin,
-        };
-        config::load(self.config.as_deref(), &overrides).map_err(|errors| refuse(&errors))
+        }
     }
 }
 

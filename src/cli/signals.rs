@@ -4,6 +4,15 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// To end, by this signal.
+    Stop(&'static str),
+    /// To read the config anew.
+    Reload,
+}
+
 /// SIGTERM, SIGINT and SIGHUP. From here on they no longer end the process by themselves.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -21,15 +30,20 @@ impl Signals {
         })
     }
 
+    /// Waits for the next signal.
+    pub(crate) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
     /// Waits for the next signal to stop; its name.
     pub(crate) async fn stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP ignored: this version takes a new config by a restart");
-                }
+            if let Asked::Stop(signal) = self.next().await {
+                return signal;
             }
         }
     }

@@ -17,7 +17,7 @@ use toml::de::DeTable;
 
 use super::Overrides;
 use super::checker::Checker;
-use super::model::Config;
+use super::model::{Config, Tls};
 use super::section::Section;
 use super::units::Wrong;
 
@@ -55,7 +55,10 @@ pub(super) fn config<'t>(
     across::routes(checker, &default, &routes);
     Config {
         listen: listen.into_model(),
-        tls,
+        tls: Tls {
+            client_certificates: auth.client_certificates(),
+            ..tls
+        },
         routes: routes::into_model(routes, default),
         hold,
         http,

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::auth::{PasswordHash, TokenHash};
 
 /// The whole effective config.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Public listeners.
     pub listen: Listen,
@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 /// `[listen]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// TLS listeners.
     pub https: Vec<SocketAddr>,
@@ -49,14 +49,25 @@ pub struct Listen {
 }
 
 /// `[tls]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Where the certificates come from.
     pub certificate: CertificateSource,
     /// Lowest TLS version spoken.
     pub min_version: TlsVersion,
-    /// When set, clients must show a certificate of this CA (PEM file).
+    /// When set, clients are asked for a certificate of this CA (PEM file).
     pub client_ca: Option<PathBuf>,
+    /// Whether a client that has none may come in; means nothing without `client_ca`.
+    pub client_certificates: ClientCertificates,
+}
+
+/// What happens to a client that shows no certificate of `[tls] client_ca`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Its handshake fails.
+    Required,
+    /// It may sign in another way (`[auth] modes`). One that is shown must be good all the same.
+    Optional,
 }
 
 /// `[tls] certificate`
@@ -90,7 +101,7 @@ pub enum TlsVersion {
 }
 
 /// A `[[route]]`, or the default one made of `[gateway]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// For logs and status: `host/path` as written, or `default`.
     pub name: String,
@@ -191,7 +202,7 @@ pub enum Resume {
 }
 
 /// `[hold]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Longest wait of an open session.
     pub max: Duration,
@@ -227,7 +238,7 @@ pub enum ReplayRequests {
 }
 
 /// `[http]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// How long a plain request may wait for the gateway.
     pub hold: Duration,
@@ -236,7 +247,7 @@ pub struct Http {
 }
 
 /// `[limits]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Open WebSocket sessions, held ones included.
     pub sessions: usize,
@@ -261,7 +272,7 @@ pub struct Limits {
 }
 
 /// `[auth]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Whether people sign in with a password.
     pub password: bool,
@@ -294,7 +305,22 @@ impl Auth {
     /// Whether it is decided here who comes in.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.password || self.token || self.certificate.is_some() || self.forward.is_some()
+        self.certificate.is_some() || self.takes_other_than_certificates()
+    }
+
+    /// Whether there is a way to sign in without a client certificate.
+    #[must_use]
+    pub fn takes_other_than_certificates(&self) -> bool {
+        self.password || self.token || self.forward.is_some()
+    }
+
+    /// What `[auth]` leaves to be demanded in the TLS handshake.
+    #[must_use]
+    pub fn client_certificates(&self) -> ClientCertificates {
+        match self.certificate.is_some() && self.takes_other_than_certificates() {
+            true => ClientCertificates::Optional,
+            false => ClientCertificates::Required,
+        }
     }
 }
 
@@ -351,14 +377,14 @@ pub struct ForwardAuth {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where; `None` turns it off.
     pub listen: Option<SocketAddr>,
 }
 
 /// `[log]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// A `tracing` filter, e.g. `info`.
     pub level: String,

@@ -55,6 +55,8 @@ pub struct Machine {
     misses: u32,
     /// Whether anything but a session's word confirmed the current outage.
     confirmed: bool,
+    /// It is taken to be starting because it accepts connections; it has not said so.
+    supposed: bool,
     falls: VecDeque<Instant>,
     outages: Lengths,
     startings: Lengths,
@@ -78,6 +80,7 @@ impl Machine {
             },
             misses: 0,
             confirmed: false,
+            supposed: false,
             falls: VecDeque::new(),
             outages: Lengths::default(),
             startings: Lengths::default(),
@@ -107,6 +110,7 @@ impl Machine {
                 self.confirm_outage(now);
                 // It answers: why it did not before is history.
                 self.view.reason = None;
+                self.supposed = false;
                 self.enter(Phase::Starting, now);
             }
             Observation::Draining => self.enter(Phase::Draining, now),
@@ -114,6 +118,15 @@ impl Machine {
             Observation::Silent => self.missed(now),
         }
         self.judge_crash_loop(now);
+    }
+
+    /// A probe's connection was accepted, and neither answered nor ended for a while: its port is
+    /// open again, which is all that "starting" means. The probe goes on.
+    pub fn accepted(&mut self, now: Instant) {
+        if self.view.phase == Phase::Down {
+            self.supposed = true;
+            self.enter(Phase::Starting, now);
+        }
     }
 
     /// Takes what a session or request saw.
@@ -180,7 +193,7 @@ impl Machine {
         if self.view.phase == Phase::Ready {
             return;
         }
-        if self.view.phase == Phase::Starting {
+        if self.view.phase == Phase::Starting && self.confirmed {
             self.startings
                 .push(now.saturating_duration_since(self.view.since));
         }
@@ -208,7 +221,7 @@ impl Machine {
 
     fn fall(&mut self, reason: Reason, now: Instant) {
         // A start that broke off is one more outage of a loop, though nobody was connected.
-        if self.view.phase == Phase::Starting && self.confirmed {
+        if self.view.phase == Phase::Starting && self.confirmed && !self.supposed {
             self.count_fall(now);
         }
         self.confirm_outage(now);
@@ -221,9 +234,8 @@ impl Machine {
         self.misses = self.misses.saturating_add(1);
         let allowed = match self.view.phase {
             Phase::Ready => MISSES_READY,
-            // The port is open again, which is all that "starting" means.
             Phase::Down => {
-                self.enter(Phase::Starting, now);
+                self.accepted(now);
                 MISSES_BUSY
             }
             Phase::Starting | Phase::Draining | Phase::Hung => MISSES_BUSY,
@@ -401,6 +413,26 @@ mod tests {
     }
 
     #[test]
+    fn an_open_port_is_a_start_and_one_that_closes_again_no_further_outage() {
+        let t = Instant::now();
+        let mut m = machine_ready(t);
+        m.accepted(t);
+        assert_eq!(m.view().phase, Phase::Ready, "a slow answer is no news");
+        for i in 0..10 {
+            m.observe(Observation::Failed(Reason::Closed), after(t, i));
+            assert_eq!(m.view().phase, Phase::Down);
+            m.accepted(after(t, i));
+            assert_eq!(
+                (m.view().phase, m.view().since),
+                (Phase::Starting, after(t, i))
+            );
+        }
+        assert_eq!(m.view().crash_loop, None);
+        m.observe(Observation::Started, after(t, 13));
+        assert_eq!(m.view().expected_starting, Some(Duration::from_secs(4)));
+    }
+
+    #[test]
     fn three_outages_in_two_minutes_are_a_crash_loop_until_it_is_quiet() {
         let t = Instant::now();
         let mut m = machine_ready(t);
@@ -427,7 +459,7 @@ mod tests {
     }
 
     fn any_step() -> impl Strategy<Value = (u8, u16)> {
-        (0u8..10, 0u16..5000)
+        (0u8..11, 0u16..5000)
     }
 
     proptest! {
@@ -448,6 +480,7 @@ mod tests {
                     9 => m.observe(Observation::Failed(Reason::Timeout), now),
                     6 => m.note(Evidence::Lost(Reason::Reset), now),
                     7 => m.note(Evidence::Shutdown, now),
+                    10 => m.accepted(now),
                     _ => m.note(Evidence::Starting, now),
                 }
                 let v = m.view();
@@ -460,7 +493,7 @@ mod tests {
                 prop_assert!(m.falls.len() <= 64);
                 let pace = ProbePace { not_ready: Duration::from_millis(500), ready: Duration::from_secs(5) };
                 let next = m.next_probe(now, pace);
-                prop_assert!(next >= Duration::from_millis(25) && next <= pace.ready);
+                prop_assert!(next >= Duration::from_millis(12) && next <= pace.ready);
                 prop_assert!(v.retry_after(now) <= Duration::from_secs(5));
             }
         }

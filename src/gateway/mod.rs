@@ -5,14 +5,19 @@
 
 mod admission;
 mod dial;
+mod flush;
 mod machine;
 mod news;
 mod pace;
 mod probe;
 mod resolve;
 mod state;
+mod supervise;
 mod tally;
 mod upgrade;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use admission::{HandshakeGate, HandshakePermit};
 pub use dial::{DialError, reason_of};
+pub use flush::{FlushGate, Places};
 pub use machine::{Evidence, Machine, Observation, ProbePace};
 pub use pace::{Pacer, Turn};
 pub use state::{CrashLoop, Phase, Reason, View};
@@ -32,6 +38,8 @@ use crate::config::{Hold, Upstream};
 use crate::observe::Metrics;
 use dial::Dialler;
 use news::Stranger;
+use probe::Probed;
+use supervise::supervise;
 use tally::Tally;
 
 /// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.
@@ -44,6 +52,8 @@ pub struct Gateway {
     pub farewells: Pacer,
     /// Unfinished handshakes.
     pub handshakes: HandshakeGate,
+    /// Requests that were kept for it and that it has not answered yet.
+    pub flushes: FlushGate,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
@@ -69,29 +79,20 @@ impl Gateway {
     /// Starts to watch a gateway. Needs a tokio runtime.
     #[must_use]
     pub fn start(upstream: Upstream, hold: &Hold, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let machine = Machine::new(Instant::now());
-        let (published, _) = watch::channel(machine.view());
-        let tally = Tally::new(Arc::clone(metrics), machine.view().phase);
-        let core = Arc::new(Core {
-            dialler: Dialler::new(&upstream),
-            upstream,
-            watched: Mutex::new(Watched { machine, tally }),
-            metrics: Arc::clone(metrics),
-            published,
-            look_again: Notify::new(),
-        });
+        let core = Core::new(upstream, metrics);
         let (returns, farewells) = (Pacer::new(hold.resume_rate), Pacer::new(hold.resume_rate));
         let tasks = [
-            tokio::spawn(Arc::clone(&core).watch()),
-            tokio::spawn(returns.clone().run()),
-            tokio::spawn(farewells.clone().run()),
+            core.spawn_prober(),
+            returns.spawn("the pacer of returns"),
+            farewells.spawn("the pacer of farewells"),
         ];
         Arc::new(Self {
             core,
             returns,
             farewells,
             handshakes: HandshakeGate::new(hold.unfinished_handshakes, hold.unfinished_per_ip),
-            _tasks: tasks.map(AbortOnDropHandle::new),
+            flushes: FlushGate::default(),
+            _tasks: tasks,
         })
     }
 
@@ -148,6 +149,25 @@ impl Gateway {
 }
 
 impl Core {
+    fn new(upstream: Upstream, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let machine = Machine::new(Instant::now());
+        let (published, _) = watch::channel(machine.view());
+        let tally = Tally::new(Arc::clone(metrics), machine.view().phase);
+        Arc::new(Self {
+            dialler: Dialler::new(&upstream),
+            upstream,
+            watched: Mutex::new(Watched { machine, tally }),
+            metrics: Arc::clone(metrics),
+            published,
+            look_again: Notify::new(),
+        })
+    }
+
+    fn spawn_prober(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+        let core = Arc::clone(self);
+        supervise("the prober", move || Arc::clone(&core).watch())
+    }
+
     /// Steps the machine and publishes; whether anything changed.
     fn change(&self, step: impl FnOnce(&mut Watched, Instant)) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +186,29 @@ impl Core {
         changed
     }
 
+    /// Probes once. A probe that began before the newest evidence says nothing about now: `None`.
+    async fn probe(&self) -> Option<Probed> {
+        let accepted = Notify::new();
+        let probe = probe::probe(&self.upstream, &self.dialler, &accepted);
+        tokio::pin!(probe);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.look_again.notified() => return None,
+                () = accepted.notified() => {
+                    self.change(|watched, now| watched.machine.accepted(now));
+                }
+                probed = &mut probe => {
+                    self.change(|watched, now| {
+                        watched.tally.probed(probed.seen);
+                        watched.machine.observe(probed.seen, now);
+                    });
+                    return Some(probed);
+                }
+            }
+        }
+    }
+
     /// Probes for ever, as often as the state asks for.
     async fn watch(self: Arc<Self>) {
         let pace = ProbePace {
@@ -174,21 +217,12 @@ impl Core {
         };
         let mut stranger = Stranger::default();
         loop {
-            // A probe that began before the newest evidence says nothing about now.
-            tokio::select! {
-                biased;
-                () = self.look_again.notified() => continue,
-                probed = probe::probe(&self.upstream, &self.dialler) => {
-                    let seen = probed.seen;
-                    self.change(|watched, now| {
-                        watched.tally.probed(seen);
-                        watched.machine.observe(seen, now);
-                    });
-                    let view = *self.published.borrow();
-                    if stranger.answered(probed.strangely, &view, Instant::now()) {
-                        Stranger::say(&self.upstream);
-                    }
-                }
+            let Some(probed) = self.probe().await else {
+                continue;
+            };
+            let view = *self.published.borrow();
+            if stranger.answered(probed.strangely, &view, Instant::now()) {
+                Stranger::say(&self.upstream);
             }
             let wait = {
                 let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::supervise::supervise;
 
 /// Gives out turns. Cloning shares the queue.
 #[derive(Debug, Clone)]
@@ -91,8 +94,14 @@ impl Pacer {
         wait
     }
 
+    /// Gives the turns out in a task of its own.
+    pub(super) fn spawn(&self, name: &'static str) -> AbortOnDropHandle<()> {
+        let pacer = self.clone();
+        supervise(name, move || pacer.clone().run())
+    }
+
     /// Gives the turns out until dropped.
-    pub(super) async fn run(self) {
+    async fn run(self) {
         loop {
             let step = {
                 let mut queue = self
@@ -149,7 +158,7 @@ mod tests {
         let waits: Vec<_> = (0..5u64)
             .map(|i| pacer.turn(start + Duration::from_millis(5 - i)))
             .collect();
-        tokio::spawn(pacer.clone().run());
+        let _running = pacer.spawn("a test");
         let mut times = Vec::new();
         for wait in waits {
             times.push(tokio::spawn(async move {
@@ -172,7 +181,7 @@ mod tests {
             drop(pacer.turn(start));
         }
         let last = pacer.turn(start);
-        tokio::spawn(pacer.clone().run());
+        let _running = pacer.spawn("a test");
         last.await.unwrap();
         assert!(start.elapsed() < Duration::from_millis(10));
     }

@@ -14,6 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::Dialler;
@@ -24,6 +25,10 @@ use crate::ws::handshake::ClientKey;
 
 /// How long a connected gateway may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// After this long without an answer, or an end, it is news that the connection was accepted: a
+/// starting gateway's event loop stalls for up to a second, and nobody should wait for that. A
+/// proxy that accepts in the place of nobody ends the connection sooner.
+const STALLED: Duration = Duration::from_millis(100);
 /// What a gateway that trusts our address wants to hear: on whose behalf. An address that belongs
 /// to nobody (RFC 5737), because an address of its own network could be a trusted proxy, too.
 const NOBODY: HeaderValue = HeaderValue::from_static("192.0.2.1");
@@ -40,8 +45,14 @@ pub(super) struct Probed {
     pub(super) strangely: bool,
 }
 
-/// Asks once, with one connection per question.
-pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Probed {
+/// Asks once, with one connection per question. `accepted` is told of an answer that takes its
+/// time.
+pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler, accepted: &Notify) -> Probed {
+    let to = To {
+        upstream,
+        dialler,
+        accepted,
+    };
     let plain = |seen| Probed {
         seen,
         strangely: false,
@@ -51,17 +62,25 @@ pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler) -> Probed {
             Ok(_) => Observation::Started,
             Err(error) => Observation::Failed(error.reason()),
         },
-        (Probe::Path(path), _) => match ask(upstream, dialler, path).await {
+        (Probe::Path(path), _) => match to.ask(path).await {
             Ok((answer, _)) if answer.status().is_success() => Observation::Started,
             Ok((answer, _)) => by_status_word(&answer).unwrap_or(Observation::Starting),
             Err(observed) => observed,
         },
-        (Probe::Auto, ProtocolKind::Openclaw) => return openclaw(upstream, dialler).await,
+        (Probe::Auto, ProtocolKind::Openclaw) => return openclaw(to).await,
     })
 }
 
-async fn openclaw(upstream: &Upstream, dialler: &Dialler) -> Probed {
-    let (known, asker) = match ask(upstream, dialler, "/startupz").await {
+/// Who is asked.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    upstream: &'a Upstream,
+    dialler: &'a Dialler,
+    accepted: &'a Notify,
+}
+
+async fn openclaw(to: To<'_>) -> Probed {
+    let (known, asker) = match to.ask("/startupz").await {
         Ok((answer, asker)) => (by_status_word(&answer), asker),
         Err(observed) => (Some(observed), Asker::Ourselves),
     };
@@ -71,21 +90,21 @@ async fn openclaw(upstream: &Upstream, dialler: &Dialler) -> Probed {
             strangely: false,
         };
     }
-    let seen = without_startupz(upstream, dialler, asker).await;
+    let seen = without_startupz(to, asker).await;
     let strangely = matches!(seen, Observation::Starting | Observation::Silent);
     Probed { seen, strangely }
 }
 
-async fn without_startupz(upstream: &Upstream, dialler: &Dialler, asker: Asker) -> Observation {
+async fn without_startupz(to: To<'_>, asker: Asker) -> Observation {
     // A gateway without /startupz: 404, or the page that it serves on every path.
-    let health = match ask_as(upstream, dialler, "/health", asker).await {
+    let health = match to.ask_as("/health", asker).await {
         Ok(health) => health,
         Err(observed) => return observed,
     };
     if !health.status().is_success() {
         return Observation::Starting;
     }
-    match tokio::time::timeout(ANSWER_LIMIT, challenge(upstream, dialler, asker)).await {
+    match tokio::time::timeout(ANSWER_LIMIT, challenge(to.upstream, to.dialler, asker)).await {
         Ok(observed) => observed,
         Err(_) => Observation::Silent,
     }
@@ -100,53 +119,57 @@ enum Asker {
     Proxy,
 }
 
-/// GETs `path`, as whom the gateway wants it. `Err` is what a missing answer means.
-async fn ask(
-    upstream: &Upstream,
-    dialler: &Dialler,
-    path: &str,
-) -> Result<(Response<Bytes>, Asker), Observation> {
-    let answer = ask_as(upstream, dialler, path, Asker::Ourselves).await?;
-    if !wants_attribution(&answer) {
-        return Ok((answer, Asker::Ourselves));
+impl To<'_> {
+    /// GETs `path`, as whom the gateway wants it. `Err` is what a missing answer means.
+    async fn ask(self, path: &str) -> Result<(Response<Bytes>, Asker), Observation> {
+        let answer = self.ask_as(path, Asker::Ourselves).await?;
+        if !wants_attribution(&answer) {
+            return Ok((answer, Asker::Ourselves));
+        }
+        let answer = self.ask_as(path, Asker::Proxy).await?;
+        Ok((answer, Asker::Proxy))
     }
-    let answer = ask_as(upstream, dialler, path, Asker::Proxy).await?;
-    Ok((answer, Asker::Proxy))
+
+    async fn ask_as(self, path: &str, asker: Asker) -> Result<Response<Bytes>, Observation> {
+        let stream = self
+            .dialler
+            .dial()
+            .await
+            .map_err(|error| Observation::Failed(error.reason()))?;
+        let exchange = async {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+            let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+            let request = request(self.upstream, path, asker).header(header::CONNECTION, "close");
+            let request = request.body(Empty::<Bytes>::new()).unwrap_or_default();
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, BODY_LIMIT).collect().await;
+            let body = body
+                .map(http_body_util::Collected::to_bytes)
+                .unwrap_or_default();
+            Ok::<_, hyper::Error>(Response::from_parts(head, body))
+        };
+        let answered = async {
+            tokio::pin!(exchange);
+            match tokio::time::timeout(STALLED, &mut exchange).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    self.accepted.notify_one();
+                    exchange.await
+                }
+            }
+        };
+        match tokio::time::timeout(ANSWER_LIMIT, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Observation::Failed(hyper_reason(&error))),
+            Err(_) => Err(Observation::Silent),
+        }
+    }
 }
 
 /// The gateway's word for "you are a trusted proxy, so say for whom you ask".
 fn wants_attribution(answer: &Response<Bytes>) -> bool {
     const WORD: &[u8] = b"proxy_attribution_required";
     answer.status() == StatusCode::FORBIDDEN && memchr::memmem::find(answer.body(), WORD).is_some()
-}
-
-async fn ask_as(
-    upstream: &Upstream,
-    dialler: &Dialler,
-    path: &str,
-    asker: Asker,
-) -> Result<Response<Bytes>, Observation> {
-    let stream = dialler
-        .dial()
-        .await
-        .map_err(|error| Observation::Failed(error.reason()))?;
-    let exchange = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = request(upstream, path, asker).header(header::CONNECTION, "close");
-        let request = request.body(Empty::<Bytes>::new()).unwrap_or_default();
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, BODY_LIMIT).collect().await;
-        let body = body
-            .map(http_body_util::Collected::to_bytes)
-            .unwrap_or_default();
-        Ok::<_, hyper::Error>(Response::from_parts(head, body))
-    };
-    match tokio::time::timeout(ANSWER_LIMIT, exchange).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Observation::Failed(hyper_reason(&error))),
-        Err(_) => Err(Observation::Silent),
-    }
 }
 
 fn request(upstream: &Upstream, path: &str, asker: Asker) -> http::request::Builder {
@@ -214,7 +237,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::{LoopbackClients, Resume};
+    use crate::gateway::tests::upstream_at;
 
     /// Answers every request as a gateway does that knows its asker as a trusted proxy.
     async fn gateway_that_trusts_us(listener: TcpListener) {
@@ -243,18 +266,12 @@ mod tests {
         let _gateway = AbortOnDropHandle::new(tokio::spawn(gateway_that_trusts_us(listener)));
         for wanted in [Probe::Auto, Probe::Path("/startupz".to_owned())] {
             let upstream = Upstream {
-                host: "127.0.0.1".to_owned(),
-                port,
-                protocol: ProtocolKind::Openclaw,
                 probe: wanted,
-                probe_interval: Duration::from_millis(500),
-                probe_interval_ready: Duration::from_secs(5),
-                connect_timeout: Duration::from_secs(2),
-                loopback_clients: LoopbackClients::Local,
-                resume: Resume::Auto,
+                ..upstream_at(port)
             };
             let dialler = Dialler::new(&upstream);
-            assert_eq!(probe(&upstream, &dialler).await.seen, Observation::Started);
+            let probed = probe(&upstream, &dialler, &Notify::new()).await;
+            assert_eq!(probed.seen, Observation::Started);
         }
     }
 

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -56,6 +58,8 @@ pub(super) struct Errand<'a> {
     pub(super) presented: &'a Presented,
     /// What it asked for.
     pub(super) host: &'a HeaderValue,
+    /// What the gateway is told of who it is.
+    pub(super) told: &'a [(HeaderName, HeaderValue)],
     /// How long it may wait.
     pub(super) patience: Duration,
 }
@@ -166,7 +170,12 @@ fn outbound(request: Request<Incoming>, errand: Errand<'_>) -> (request::Parts, 
     head.uri = origin_form(&client.uri);
     head.version = Version::HTTP_11;
     head.headers = client.headers;
-    headers::request_for_gateway(&mut head.headers, errand.presented, errand.host);
+    headers::request_for_gateway(
+        &mut head.headers,
+        errand.presented,
+        errand.host,
+        errand.told,
+    );
     if !body.is_end_stream() && !head.headers.contains_key(header::CONTENT_LENGTH) {
         // Said outright: hyper would drop a GET's body of unknown length.
         head.headers.insert(

@@ -50,8 +50,14 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 ///
 /// `host` is what the client asked for (`Host`, or `:authority`) and is passed on as it is: the
 /// gateway compares `Origin` with it. `Connection` and `Upgrade` are removed; an upgrade adds its
-/// own afterwards. Only TLS listeners lead here, so the scheme is always https.
-pub fn request_for_gateway(headers: &mut HeaderMap, presented: &Presented, host: &HeaderValue) {
+/// own afterwards. Only TLS listeners lead here, so the scheme is always https. `told` is what we
+/// say of who the client is, in place of whatever it said of that itself.
+pub fn request_for_gateway(
+    headers: &mut HeaderMap,
+    presented: &Presented,
+    host: &HeaderValue,
+    told: &[(HeaderName, HeaderValue)],
+) {
     let trailers_wanted = wants_trailers(headers);
     remove_hop_by_hop(headers);
     headers.remove(header::TE);
@@ -69,6 +75,12 @@ pub fn request_for_gateway(headers: &mut HeaderMap, presented: &Presented, host:
         }
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
         headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    for (name, _) in told {
+        headers.remove(name);
+    }
+    for (name, value) in told {
+        headers.append(name, value.clone());
     }
 }
 

@@ -1,16 +1,19 @@
 //! Plain HTTP at the edge: from a parsed request to a response, whatever the gateway does.
 //!
-//! [`App::handle`] is the whole way: check → our own surface → route → who is it → WebSocket or
-//! plain. WebSocket upgrades leave here through [`Upgrades`]; frames are unknown in this room.
+//! [`App::handle`] is the whole way: check → our own surface → route → who is it, and may they come
+//! in → WebSocket or plain. WebSocket upgrades leave here through [`Upgrades`]; frames are unknown in this room.
 //! Every answer that is not the gateway's is a [`Cause`], rendered by [`refusal`].
 
 mod account;
+mod form;
 pub mod forward;
+mod gate;
 pub mod headers;
 mod hold;
 mod own;
 pub mod refusal;
 pub mod route;
+mod sign_in;
 pub(crate) mod upgrade;
 mod waiting;
 
@@ -24,12 +27,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, header, request};
+use http::{HeaderName, HeaderValue, Request, Response, header, request};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Route};
+use crate::auth::Grant;
+use crate::config::{Config, LoopbackClients};
 use crate::gateway::Gateway;
 use crate::listen::Peer;
 use crate::observe::Metrics;
@@ -37,10 +41,13 @@ use crate::protocol::rescue::Cause;
 use crate::ws::handshake;
 use account::{Account, Kind};
 use forward::{Errand, Forwarder};
+pub(crate) use gate::Gate;
+use gate::{Caller, Entry};
 use headers::{Presented, Refused};
 use hold::Waits;
 use refusal::Asker;
 use route::Host;
+use sign_in::Visit;
 
 /// An error of any kind, kept for the log.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -60,6 +67,15 @@ impl Table {
     #[must_use]
     pub fn new(config: Arc<Config>, forwarders: Vec<Forwarder>) -> Self {
         Self { config, forwarders }
+    }
+
+    /// The same gateways under another config, which must name the same routes.
+    #[must_use]
+    pub fn with_config(&self, config: Arc<Config>) -> Self {
+        Self {
+            config,
+            forwarders: self.forwarders.clone(),
+        }
     }
 
     /// The config.
@@ -82,6 +98,10 @@ pub struct Call {
     pub peer: Arc<Peer>,
     /// As whom the client is presented; its address is the one that limits count.
     pub presented: Presented,
+    /// As whom it was let in, where that is decided here.
+    pub grant: Option<Arc<Grant>>,
+    /// What the gateway is told of who it is.
+    pub told: Vec<(HeaderName, HeaderValue)>,
     /// What it asked for.
     pub host: Host,
     /// The route's index in the config.
@@ -105,6 +125,7 @@ pub trait Upgrades: Send + Sync {
 pub struct App {
     table: Arc<ArcSwap<Table>>,
     upgrades: Box<dyn Upgrades>,
+    gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     waits: Waits,
 }
@@ -120,15 +141,17 @@ impl fmt::Debug for App {
 impl App {
     /// Reads `table` anew for every request; `stop` ends all waits with an answer.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         table: Arc<ArcSwap<Table>>,
         upgrades: Box<dyn Upgrades>,
+        gate: Arc<Gate>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             table,
             upgrades,
+            gate,
             metrics,
             waits: Waits::new(stop),
         }
@@ -162,6 +185,17 @@ impl App {
         let table = self.table.load_full();
         if own::is_ours(head.uri.path()) {
             account.is(Kind::Own);
+            if sign_in::is_here(head.uri.path()) {
+                let config = Arc::clone(table.config());
+                let visit = Visit {
+                    auth: &config.auth,
+                    gate: &self.gate,
+                    presented: present(&peer, &head, &config, LoopbackClients::Local)?,
+                    host: &host,
+                };
+                let request = Request::from_parts(head, body);
+                return Box::pin(visit.answer(request)).await;
+            }
             return own::answer(&table, &host.name, &head);
         }
         let config = table.config();
@@ -169,22 +203,52 @@ impl App {
             .and_then(|index| Some((index, config.routes.get(index)?, table.forwarder(index)?)));
         let (index, route, forwarder) = chosen.ok_or(Cause::NotFound)?;
         *asker = asker.of_gateway(route.upstream.protocol);
-        let presented = present(&peer, &head, config, route)?;
+        let loopback = route.upstream.loopback_clients;
+        let presented = present(&peer, &head, config, loopback)?;
         account.routed(route, presented);
         let request = Request::from_parts(head, body);
-        if wants_websocket(&request)? {
+        let upgrades = wants_websocket(&request)?;
+        let (mut head, body) = request.into_parts();
+        if upgrades {
             account.is(Kind::Upgrade);
+        }
+        let caller = Caller {
+            auth: &config.auth,
+            peer: &peer,
+            presented,
+            host: &host,
+            asker: *asker,
+            upgrades,
+        };
+        let (presented, welcome) = match self.gate.enter(&caller, &mut head).await? {
+            Entry::Answered(response) => return Ok(response),
+            Entry::Open => (presented, None),
+            Entry::As(welcome) => (gate::presented_as(&config.auth, presented), Some(welcome)),
+        };
+        let (told, cookies) = match &welcome {
+            Some(welcome) => (welcome.told.as_slice(), welcome.cookies.as_slice()),
+            None => Default::default(),
+        };
+        let request = Request::from_parts(head, body);
+        if upgrades {
+            let grant = welcome
+                .as_ref()
+                .map(|welcome| self.gate.grant(&config.auth, welcome.identity.clone()))
+                .transpose()?;
             let config = Arc::clone(config);
             let gateway = Arc::clone(forwarder.gateway());
             let call = Call {
                 peer,
                 presented,
+                grant,
+                told: told.to_vec(),
                 host,
                 route: index,
                 config,
                 gateway,
             };
-            return self.upgrades.handle(call, request).await;
+            let switched = self.upgrades.handle(call, request).await?;
+            return Ok(with_cookies(switched, cookies));
         }
         let patience = match asker.navigates() {
             true => config.http.page_after.min(config.http.hold),
@@ -193,9 +257,15 @@ impl App {
         let errand = Errand {
             presented: &presented,
             host: &host.value,
+            told,
             patience,
         };
-        Box::pin(forwarder.forward(request, errand, &self.waits)).await
+        let response = Box::pin(forwarder.forward(request, errand, &self.waits)).await?;
+        // What is no page may be kept by caches, and a cookie is nothing for these.
+        Ok(match asker.navigates() {
+            true => with_cookies(response, cookies),
+            false => response,
+        })
     }
 }
 
@@ -229,12 +299,21 @@ impl tower::Service<Request<Incoming>> for Doorway {
     }
 }
 
-/// As whom the peer is presented to the route's gateway.
+fn with_cookies(mut response: Response<Body>, cookies: &[HeaderValue]) -> Response<Body> {
+    for cookie in cookies {
+        response
+            .headers_mut()
+            .append(header::SET_COOKIE, cookie.clone());
+    }
+    response
+}
+
+/// As whom the peer is presented to a gateway.
 fn present(
     peer: &Peer,
     head: &request::Parts,
     config: &Config,
-    route: &Route,
+    loopback: LoopbackClients,
 ) -> Result<Presented, Refused> {
     let remote = peer.remote.ip().to_canonical();
     // No connection from loopback arrives at another address: this one was told by the PROXY
@@ -243,7 +322,6 @@ fn present(
         return Err(Refused::ForwardedLoopback(remote));
     }
     let trusted = &config.listen.trusted_proxies;
-    let loopback = route.upstream.loopback_clients;
     headers::present(
         remote,
         peer.via_trusted_proxy,

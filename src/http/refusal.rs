@@ -116,6 +116,15 @@ fn add_headers(headers: &mut HeaderMap, answer: &Answer) {
     if let Some(secs) = answer.retry_after_secs() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }
+    if answer.status == StatusCode::UNAUTHORIZED {
+        headers.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"holdline\""),
+        );
+    }
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+    }
     if answer.status == StatusCode::UPGRADE_REQUIRED {
         headers.insert(
             header::SEC_WEBSOCKET_VERSION,

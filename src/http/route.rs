@@ -170,6 +170,12 @@ fn rank_host(pattern: Option<&HostPattern>, host: &str) -> Option<HostRank> {
     }
 }
 
+/// Whether `path` is `prefix` or lies below it, segment by segment.
+#[must_use]
+pub fn is_under(prefix: &str, path: &str) -> bool {
+    rank_path(Some(prefix), path).is_some()
+}
+
 /// The length of the matching prefix; it ends where a segment ends.
 fn rank_path(prefix: Option<&str>, path: &str) -> Option<usize> {
     let prefix = prefix.unwrap_or_default().trim_end_matches('/');

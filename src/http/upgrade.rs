@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::headers::{request_for_gateway, response_for_client};
 use super::{Body, Call, Upgraded, Upgrades};
+use crate::auth::Grant;
 use crate::config::Limits;
 use crate::gateway::UpstreamSocket;
 use crate::observe::labels::{SessionState, UpgradeOutcome};
@@ -67,6 +68,7 @@ async fn take(
     let opened = {
         let _waiting = Waiting::begin(line);
         tokio::select! {
+            () = revoked(call.grant.as_deref()) => return Err(Cause::SignedOut),
             opened = session::open(line, &ticket, call.presented.address) => opened,
             () = line.stopping.cancelled() => return Err(Cause::Stopping),
         }
@@ -93,6 +95,7 @@ async fn take(
         Opening {
             admitted,
             ticket,
+            grant: call.grant,
             upstream,
         },
         client,
@@ -103,7 +106,7 @@ async fn take(
 /// The request as the gateway gets it, and gets it again.
 fn ticket(line: &Line, call: &Call, request: &mut Request<Incoming>) -> Ticket {
     let headers = request.headers_mut();
-    request_for_gateway(headers, &call.presented, &call.host.value);
+    request_for_gateway(headers, &call.presented, &call.host.value, &call.told);
     // Where messages are read they have to be readable: nothing is negotiated on top.
     Ticket::new(request.uri(), request.headers(), !line.speaks_first())
 }
@@ -168,6 +171,14 @@ fn pass_on(refusal: Response<bytes::Bytes>) -> Response<Body> {
 
 fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Resolves when whoever it is may not be here any more.
+async fn revoked(grant: Option<&Grant>) {
+    match grant {
+        Some(grant) => grant.revoked().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Counts a client as waiting for its 101.

@@ -20,20 +20,26 @@ const TEMPLATE: &str = include_str!("waiting.html");
 /// `Content-Security-Policy` of the page.
 pub(super) fn policy() -> HeaderValue {
     static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-        let policy = format!(
-            "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
-             img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-            hash_of("<style>", "</style>"),
-            hash_of("<script>", "</script>"),
+        let script = hash_of(TEMPLATE, "<script>", "</script>");
+        let rest = format!(
+            "script-src '{script}'; connect-src 'self'; form-action 'none'; frame-ancestors 'self'"
         );
-        HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+        policy_for(TEMPLATE, &rest)
     });
     POLICY.clone()
 }
 
+/// A policy that allows a page its own style, and `rest`.
+pub(super) fn policy_for(template: &str, rest: &str) -> HeaderValue {
+    let style = hash_of(template, "<style>", "</style>");
+    let policy =
+        format!("default-src 'none'; style-src '{style}'; img-src data:; base-uri 'none'; {rest}");
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
 /// The hash by which a policy allows an inline element.
-fn hash_of(open: &str, close: &str) -> String {
-    let inside = TEMPLATE
+fn hash_of(template: &str, open: &str, close: &str) -> String {
+    let inside = template
         .split_once(open)
         .and_then(|(_, rest)| rest.split_once(close))
         .map_or("", |(inside, _)| inside);

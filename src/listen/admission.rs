@@ -14,9 +14,11 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::complaint::Complaint;
 use crate::network::network_of;
 use crate::observe::Metrics;
 use crate::observe::labels::Refusal;
+use crate::protocol::rescue::millis;
 
 /// Most addresses kept count of at a time (some 5 MiB).
 const MOST_ADDRESSES: usize = 65_536;
@@ -37,6 +39,7 @@ pub(super) struct Admission {
     total: AtomicUsize,
     most: usize,
     metrics: Arc<Metrics>,
+    complaint: Mutex<Complaint>,
     /// Told whenever a connection ends: descriptors are free again.
     ended: Notify,
 }
@@ -91,6 +94,7 @@ impl Admission {
             total: AtomicUsize::new(0),
             most,
             metrics,
+            complaint: Mutex::default(),
             ended: Notify::new(),
         })
     }
@@ -103,20 +107,20 @@ impl Admission {
         now: Instant,
     ) -> Result<Open, Refusal> {
         let address = network_of(client);
-        let mut open = self.open()?;
+        let mut open = self.open(now)?;
         let admitted = self.lock().admit(address, quota, now);
         match admitted {
             Ok(()) => {
                 open.address = Some(address);
                 Ok(open)
             }
-            Err(refusal) => Err(self.refused(refusal)),
+            Err(refusal) => Err(self.refused(refusal, now)),
         }
     }
 
     /// Lets in what is not counted by address: a trusted proxy.
-    pub(super) fn admit_trusted(self: &Arc<Self>) -> Result<Open, Refusal> {
-        self.open()
+    pub(super) fn admit_trusted(self: &Arc<Self>, now: Instant) -> Result<Open, Refusal> {
+        self.open(now)
     }
 
     /// Waits until some connection ends.
@@ -125,10 +129,10 @@ impl Admission {
     }
 
     /// One more in all, if there is room.
-    fn open(self: &Arc<Self>) -> Result<Open, Refusal> {
+    fn open(self: &Arc<Self>, now: Instant) -> Result<Open, Refusal> {
         let room = |total: usize| (total < self.most).then_some(total + 1);
         if self.total.fetch_update(Relaxed, Relaxed, room).is_err() {
-            return Err(self.refused(Refusal::Full));
+            return Err(self.refused(Refusal::Full, now));
         }
         self.metrics.connections_open.add(1);
         Ok(Open {
@@ -137,8 +141,21 @@ impl Admission {
         })
     }
 
-    fn refused(&self, refusal: Refusal) -> Refusal {
+    fn refused(&self, refusal: Refusal, now: Instant) -> Refusal {
         self.metrics.connections_refused.inc(refusal);
+        let mut complaint = self
+            .complaint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = complaint.note(refusal, now) {
+            drop(complaint);
+            tracing::warn!(
+                refused = told.count(),
+                over_ms = told.over.map(millis),
+                limits = told.limits(),
+                "connections refused: over a limit"
+            );
+        }
         refusal
     }
 
@@ -283,10 +300,10 @@ mod tests {
         let now = Instant::now();
         let refused = || admission.metrics.connections_refused.get(Refusal::Full);
         let first = admission.admit(ip("192.0.2.1"), QUOTA, now).unwrap();
-        let _proxy = admission.admit_trusted().unwrap();
+        let _proxy = admission.admit_trusted(now).unwrap();
         let third = admission.admit(ip("192.0.2.2"), QUOTA, now);
         assert_eq!(third.unwrap_err(), Refusal::Full);
-        assert_eq!(admission.admit_trusted().unwrap_err(), Refusal::Full);
+        assert_eq!(admission.admit_trusted(now).unwrap_err(), Refusal::Full);
         assert_eq!(refused(), 2);
         drop(first);
         // Whoever is refused for another reason takes no room.

@@ -23,6 +23,7 @@ use tower::Service;
 use super::admission::{Admission, Open, Quota, most_open};
 use super::serve::{self, BoxError};
 use super::{ClientStream, Listener, Listeners, Peer, accept, plain, proxy, redirect};
+use crate::auth::CertificateNames;
 use crate::config::Config;
 use crate::observe::Metrics;
 use crate::observe::labels::{Handshake, Refusal, TlsFailure};
@@ -156,7 +157,7 @@ impl Desk {
     fn admit(&self, client: IpAddr) -> Result<Open, Refusal> {
         let config = self.edge.config.load();
         if trusts(&config, client) {
-            return self.admission.admit_trusted();
+            return self.admission.admit_trusted(Instant::now());
         }
         let quota = Quota {
             rate: config.limits.handshakes_per_ip,
@@ -251,7 +252,10 @@ impl Desk {
             via_trusted_proxy,
             server_name: session.server_name().map(str::to_ascii_lowercase),
             alpn_h2: session.alpn_protocol() == Some(b"h2"),
-            client_certificate: session.peer_certificates().is_some(),
+            client_certificate: session
+                .peer_certificates()
+                .and_then(<[_]>::first)
+                .map(|leaf| Arc::new(CertificateNames::of(leaf))),
         };
         Ok((ClientStream::new(tls, open), peer))
     }

@@ -7,6 +7,7 @@
 mod accept;
 mod admission;
 mod bind;
+mod complaint;
 mod door;
 mod holder;
 mod plain;
@@ -16,11 +17,14 @@ mod serve;
 mod stream;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub use bind::{BindError, Listener, Listeners};
 pub use door::Edge;
 pub use holder::Holder;
 pub use stream::ClientStream;
+
+use crate::auth::CertificateNames;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,6 @@ pub struct Peer {
     pub server_name: Option<String>,
     /// Whether HTTP/2 was agreed on.
     pub alpn_h2: bool,
-    /// Whether it has shown a certificate of `tls.client_ca`.
-    pub client_certificate: bool,
+    /// The names in the certificate of `tls.client_ca` that it has shown.
+    pub client_certificate: Option<Arc<CertificateNames>>,
 }

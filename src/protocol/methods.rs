@@ -14,8 +14,6 @@ pub enum Nature {
     ReadOnly,
     /// Sets something that lives and dies with the connection: said again after a replay.
     Standing(Standing),
-    /// Ties something to the connection that cannot be said again: ends the chance of a replay.
-    Binding,
     /// Anything else: never said again.
     Mutating,
 }
@@ -27,6 +25,8 @@ pub enum Standing {
     Set,
     /// One of several, told apart by `params.key`.
     Add,
+    /// Does what the method of this name does without params, and then only reads.
+    As(&'static str),
     /// Takes back what this method said for the same `params.key`.
     Remove(&'static str),
 }
@@ -113,10 +113,13 @@ const READ_ONLY: &[&str] = &[
     "worktrees.list",
 ];
 
-/// What saying `method` again would do.
+/// What saying `method` again would do. `of_session`: its params name one session.
 #[must_use]
-pub fn nature(method: &str) -> Nature {
+pub fn nature(method: &str, of_session: bool) -> Nature {
     let standing = match method {
+        // The history of one session; without one it subscribes to the list of all first.
+        "chat.startup" if of_session => return Nature::ReadOnly,
+        "chat.startup" => Standing::As("sessions.subscribe"),
         "sessions.subscribe"
         | "sessions.observer.visibility"
         | "sessions.viewers.set"
@@ -124,8 +127,6 @@ pub fn nature(method: &str) -> Nature {
         "sessions.messages.subscribe" => Standing::Add,
         "sessions.unsubscribe" => Standing::Remove("sessions.subscribe"),
         "sessions.messages.unsubscribe" => Standing::Remove("sessions.messages.subscribe"),
-        // Subscribes, too, but also reads the whole history: the client has to do it again itself.
-        "chat.startup" => return Nature::Binding,
         _ if READ_ONLY.binary_search(&method).is_ok() => return Nature::ReadOnly,
         _ => return Nature::Mutating,
     };
@@ -150,11 +151,11 @@ mod tests {
             "sessions.create",
             "new.method",
         ] {
-            assert_eq!(nature(method), Nature::Mutating, "{method}");
+            assert_eq!(nature(method, true), Nature::Mutating, "{method}");
         }
-        assert_eq!(nature("chat.history"), Nature::ReadOnly);
+        assert_eq!(nature("chat.history", false), Nature::ReadOnly);
         assert_eq!(
-            nature("sessions.subscribe"),
+            nature("sessions.subscribe", false),
             Nature::Standing(Standing::Set)
         );
     }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::methods::{self, Nature};
 use super::scan::{self, Go};
@@ -42,8 +43,10 @@ pub struct Connect {
     pub id: Box<str>,
     /// `params.client.id`.
     pub client: Box<str>,
-    /// Signed the challenge, so that only it can connect again.
+    /// Signed the challenge.
     pub has_device: bool,
+    /// Connects as a node: its signature is all that it is known by.
+    pub is_node: bool,
     /// Runs the handshake again on the same socket when it sees another challenge.
     pub answers_challenges: bool,
 }
@@ -80,13 +83,13 @@ pub const CONTROL_UI: &str = "openclaw-control-ui";
 /// Reads a client's message; `text` may be the beginning of a longer one.
 #[must_use]
 pub fn client_says(text: &[u8]) -> ClientSays {
-    let (mut is_request, mut id, mut method, mut key) = (false, None, None, None);
+    let (mut is_request, mut id, mut method, mut params) = (false, None, None, &b""[..]);
     scan::members(text, |name, value| {
         match name {
             b"type" => is_request = value == br#""req""#,
             b"id" => id = scan::string(value),
             b"method" => method = scan::string(value),
-            b"params" => key = member_string(value, b"key"),
+            b"params" => params = value,
             _ => {}
         }
         Go::On
@@ -100,8 +103,12 @@ pub fn client_says(text: &[u8]) -> ClientSays {
             ..connect_facts(text)
         });
     }
-    let nature = methods::nature(&method);
-    let key = key.filter(|_| matches!(nature, Nature::Standing(_)));
+    let of_session = || member_string(params, b"sessionKey").is_some_and(|key| !key.is_empty());
+    let nature = methods::nature(&method, method == "chat.startup" && of_session());
+    let key = match nature {
+        Nature::Standing(_) => member_string(params, b"key"),
+        Nature::ReadOnly | Nature::Mutating => None,
+    };
     ClientSays::Request(Request {
         id: id.into(),
         method: method.into(),
@@ -130,6 +137,7 @@ fn connect_facts(text: &[u8]) -> Connect {
     #[serde(rename_all = "camelCase")]
     struct Params {
         client: Option<Client>,
+        role: Option<Box<str>>,
         device: Option<serde::de::IgnoredAny>,
         user_agent: Option<String>,
     }
@@ -145,6 +153,7 @@ fn connect_facts(text: &[u8]) -> Connect {
                 .and_then(|client| client.id)
                 .unwrap_or_default(),
             has_device: params.device.is_some(),
+            is_node: params.role.is_some_and(|role| &*role != "operator"),
             answers_challenges: params
                 .user_agent
                 .is_some_and(|ua| ua.starts_with("openclaw-node/")),
@@ -155,6 +164,14 @@ fn connect_facts(text: &[u8]) -> Connect {
             ..Connect::default()
         },
     }
+}
+
+/// A `connect` without its signature, which is of no use a second time; `None`: it is not JSON.
+#[must_use]
+pub fn without_device(text: &[u8]) -> Option<Zeroizing<String>> {
+    let mut frame: serde_json::Value = serde_json::from_slice(text).ok()?;
+    frame.get_mut("params")?.as_object_mut()?.remove("device");
+    Some(Zeroizing::new(frame.to_string()))
 }
 
 /// Reads a gateway's message; `text` may be the beginning of a longer one.
@@ -280,6 +297,17 @@ impl Hello {
         })
     }
 
+    /// Whether the gateway took a proxy's word for who it is, so that a signature is not needed.
+    #[must_use]
+    pub fn is_by_proxy(&self) -> bool {
+        self.method == "trusted-proxy"
+    }
+
+    /// From here on a device token is the client's own affair: its session does not hang on it.
+    pub fn disregard_device_token(&mut self) {
+        self.has_device_token = false;
+    }
+
     /// Whether `again` grants at least what this one did.
     ///
     /// # Errors
@@ -351,6 +379,18 @@ mod tests {
         };
         assert_eq!(request.nature, Nature::Standing(Standing::Add));
         assert_eq!(request.key.as_deref(), Some("main"));
+        let startup = |params: &str| {
+            let text =
+                format!(r#"{{"type":"req","id":"6","method":"chat.startup","params":{params}}}"#);
+            match client_says(text.as_bytes()) {
+                ClientSays::Request(request) => request.nature,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(startup(r#"{"sessionKey":"main"}"#), Nature::ReadOnly);
+        let subscribes = Nature::Standing(Standing::As("sessions.subscribe"));
+        assert_eq!(startup("{}"), subscribes);
+        assert_eq!(startup(r#"{"other":{"sessionKey":"main"}}"#), subscribes);
         assert_eq!(client_says(b"{}"), ClientSays::Other);
         assert_eq!(client_says(b"\xff\xfe"), ClientSays::Other);
     }

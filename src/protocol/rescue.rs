@@ -70,6 +70,20 @@ pub enum Cause {
     ForwardedForBroken,
     /// A trusted proxy says that its client is on loopback: that would be full trust on hearsay.
     ForwardedLoopback(IpAddr),
+    /// Nobody known, where only those who signed in may come in.
+    SignInRequired,
+    /// An access token that is not one of ours, or no longer.
+    TokenRefused,
+    /// So many wrong tokens came from this address that none is looked at for a while.
+    TooManyTokens(Duration),
+    /// A request with our cookie that a page of somebody else made.
+    ForeignOrigin,
+    /// The service that says who may come in cannot be asked.
+    AuthUnavailable(Detail),
+    /// The sign-in or token that an open session hangs on was ended.
+    SignedOut,
+    /// A page of ours that is asked for in a way it does not know.
+    MethodNotAllowed,
     /// Nothing of ours lives at this path under `/.holdline/`.
     NotFound,
     /// A frame is larger than the limit.
@@ -110,10 +124,17 @@ impl Cause {
             | Self::ClientUnknown
             | Self::ForwardedForBroken
             | Self::ForwardedLoopback(_) => self.policy_answer(),
+            Self::SignInRequired
+            | Self::TokenRefused
+            | Self::TooManyTokens(_)
+            | Self::ForeignOrigin
+            | Self::AuthUnavailable(_)
+            | Self::SignedOut => self.identity_answer(),
             Self::WebSocketVersion
             | Self::BadUpgrade(_)
             | Self::BadRequest(_)
             | Self::HeadersTooLarge
+            | Self::MethodNotAllowed
             | Self::NotFound
             | Self::FrameTooBig { .. }
             | Self::ProtocolError(_) => self.client_answer(),
@@ -259,6 +280,40 @@ impl Cause {
             .closes(close_code::POLICY, kind)
     }
 
+    /// Not known, or not any more.
+    fn identity_answer(&self) -> Answer {
+        use close_code::{POLICY, TRY_AGAIN_LATER};
+        let unauthorized = StatusCode::UNAUTHORIZED;
+        match self {
+            Self::TokenRefused => Answer::new(unauthorized, "token_refused")
+                .says("this access token is not known here: `holdline token add` makes one")
+                .closes(POLICY, "access token refused"),
+            Self::TooManyTokens(wait) => {
+                Answer::new(StatusCode::TOO_MANY_REQUESTS, "token_limit")
+                    .says("too many wrong access tokens from this address")
+                    .retries(*wait)
+                    .closes(TRY_AGAIN_LATER, "too many wrong access tokens")
+            }
+            Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin")
+                .says("a page of another site made this request in your name: it was not done")
+                .closes(POLICY, "foreign origin"),
+            Self::AuthUnavailable(detail) => {
+                Answer::new(StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable")
+                    .says(format!(
+                        "the service that says who may come in cannot be asked: {detail}"
+                    ))
+                    .retries(LIMIT_RETRY)
+                    .closes(TRY_AGAIN_LATER, "sign-in service unavailable")
+            }
+            Self::SignedOut => Answer::new(unauthorized, "signed_out")
+                .says("signed out")
+                .closes(POLICY, "signed out"),
+            _ => Answer::new(unauthorized, "sign_in_required")
+                .says("sign in first: with a browser at /.holdline/sign-in, a program with an access token")
+                .closes(POLICY, "sign-in required"),
+        }
+    }
+
     /// The client's own mistake.
     fn client_answer(&self) -> Answer {
         use close_code::{POLICY, PROTOCOL_ERROR, TOO_BIG};
@@ -280,6 +335,11 @@ impl Cause {
             Self::NotFound => Answer::new(StatusCode::NOT_FOUND, "not_found")
                 .says("nothing of holdline's is here")
                 .closes(POLICY, "not found"),
+            Self::MethodNotAllowed => {
+                Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+                    .says("this page knows GET and POST only")
+                    .closes(POLICY, "method not allowed")
+            }
             Self::FrameTooBig { limit } => {
                 Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "frame_too_big")
                     .says(format!("a frame may carry at most {limit} bytes"))

@@ -198,6 +198,12 @@ impl Unavailable<'_> {
     }
 }
 
+/// A request without params, still to get its id.
+#[must_use]
+pub fn bare(method: &str) -> String {
+    json!({"type": "req", "id": "", "method": method, "params": {}}).to_string()
+}
+
 /// The text of a recorded request under another id.
 #[must_use]
 pub fn with_id(text: &[u8], id: &str) -> Option<String> {

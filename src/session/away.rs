@@ -168,6 +168,7 @@ impl Machine {
         let way = self.policy.way(self.client.as_deref(), recorded);
         self.settle_at_loss(way, loss.written, now, out);
         self.ours.clear();
+        self.flush = None;
         let shown = self.shutdown.take().is_some();
         self.count_losses(now);
         // Half a message cannot be spliced to the next connection.
@@ -205,7 +206,7 @@ impl Machine {
         self.lost_again = if soon { self.lost_again + 1 } else { 0 };
     }
 
-    fn is_control_ui(&self) -> bool {
+    pub(super) fn is_control_ui(&self) -> bool {
         self.client
             .as_ref()
             .is_some_and(|client| &*client.client == CONTROL_UI)
@@ -224,6 +225,7 @@ impl Machine {
         self.settle_in_place(now, out, |pending| match pending.place {
             _ if repeat && pending.repeatable().is_some() => None,
             Place::Kept(_) if replay => None,
+            Place::Again => Some(Execution::MayHaveExecuted),
             _ if pending.may_have_arrived(written) => Some(Execution::MayHaveExecuted),
             _ => Some(Execution::NotStarted),
         });
@@ -301,12 +303,9 @@ impl Machine {
                 Verdict::Drop
             }
             (_, ClientSays::Connect(_)) => Verdict::Drop,
-            (Way::Replay, ClientSays::Other) if said.whole && said.kept.is_some() => Verdict::Keep,
-            (_, ClientSays::Other) if said.whole => Verdict::Drop,
-            // A request may be in it that nobody could answer.
-            (_, ClientSays::Other) => {
-                self.send_back(now, out);
-                Verdict::Drop
+            (way, ClientSays::Other) => {
+                let kept = said.kept.filter(|_| way == Way::Replay);
+                self.keep_other(Said { kept, ..said }, now, out)
             }
         }
     }
@@ -329,6 +328,13 @@ impl Machine {
         self.away_look(now, out);
     }
 
+    /// Whether a greeted client's first `connect` is said for it. Not a signed one: without its
+    /// signature it would get less than it asked for.
+    pub(super) fn is_said_for(&self) -> bool {
+        let signed = self.client.as_ref().is_some_and(|client| client.has_device);
+        self.journal.connect().is_some() && !signed
+    }
+
     pub(super) fn down(&mut self, now: Instant) -> Duration {
         let since = self.away().map_or(now, |away| away.since);
         now.saturating_duration_since(since)
@@ -340,7 +346,7 @@ impl Machine {
         let view = self.view;
         let openclaw = self.policy.is_openclaw();
         let connected = self.client.is_some();
-        let replayable = self.journal.connect().is_some();
+        let replayable = self.is_said_for();
         let Some(away) = self.away() else { return };
         if away.step != Step::Waiting {
             return;
@@ -425,7 +431,9 @@ impl Machine {
 
     /// Requests whose senders are about to give up are answered before that, and are not sent
     /// later: nobody would know of it.
-    fn give_up_waiting(&mut self, now: Instant, out: &mut Vec<Action>) {
+    pub(super) fn give_up_waiting(&mut self, now: Instant, out: &mut Vec<Action>) {
+        // What a gateway has that is there, it may still answer.
+        let away = matches!(self.state, State::Away(_));
         let ahead = self.policy.notice_every;
         let mut kept = 0;
         self.settle_in_place(now, out, |pending| {
@@ -437,9 +445,11 @@ impl Machine {
                 kept = kept.max(end);
                 return Some(Execution::NotStarted);
             }
-            Some(Execution::MayHaveExecuted)
+            (away || pending.place == Place::Again).then_some(Execution::MayHaveExecuted)
         });
-        self.journal.forget(|pending| pending.answered);
+        self.journal.forget(|pending| {
+            pending.answered && (away || matches!(pending.place, Place::Kept(_) | Place::Again))
+        });
         if kept > 0 {
             self.journal.unkeep(kept);
             out.push(Action::DropKeptUntil(kept));

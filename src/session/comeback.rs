@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::away::{GAP_WAIT, RECHALLENGE_WAIT, STEP_LIMIT, Step};
 use super::event::{Action, Counted, Secret, Verdict};
-use super::journal::Place;
 use super::machine::{Machine, State};
 use super::policy::Way;
 use crate::gateway::{Evidence, Phase, Reason};
@@ -23,7 +22,7 @@ const MAX_ATTEMPTS: u32 = 5;
 impl Machine {
     pub(super) fn away_turn(&mut self, now: Instant, out: &mut Vec<Action>) {
         let view = self.view;
-        let replayable = self.journal.connect().is_some();
+        let replayable = self.is_said_for();
         let openclaw = self.policy.is_openclaw();
         let down = self.down(now);
         let Some(away) = self.away() else { return };
@@ -40,7 +39,8 @@ impl Machine {
             Way::Greet if ready && !replayable => self.say_starting(now, out),
             Way::Gap if ready => {
                 away.step = Step::Leaving(now + GAP_WAIT);
-                self.make_gap(down, out);
+                out.push(Action::Count(Counted::Resumed(Resumed::Gap, down)));
+                self.say_gap(down, Resumed::Gap, out);
             }
             Way::Replay | Way::Rechallenge | Way::Splice | Way::Greet if ready => {
                 away.step = Step::Dialling;
@@ -51,23 +51,17 @@ impl Machine {
         }
     }
 
-    /// Events whose numbers leave a gap: the client fetches everything anew.
-    fn make_gap(&self, down: Duration, out: &mut Vec<Action>) {
-        out.push(Action::Count(Counted::Resumed(Resumed::Gap, down)));
+    /// `gateway.up` with a number that leaves a gap: the client learns that it may have missed
+    /// events.
+    fn say_gap(&self, down: Duration, resumed: Resumed, out: &mut Vec<Action>) {
         // Without any numbered event before, the first one only sets the base.
         let last = self.last_seq.unwrap_or_else(|| {
-            out.push(Action::SayToClient(speech::gateway_up(
-                down,
-                Resumed::Gap,
-                Some(1),
-            )));
+            let base = speech::gateway_up(down, resumed, Some(1));
+            out.push(Action::SayToClient(base));
             1
         });
-        out.push(Action::SayToClient(speech::gateway_up(
-            down,
-            Resumed::Gap,
-            Some(last + 2),
-        )));
+        let up = speech::gateway_up(down, resumed, Some(last + 2));
+        out.push(Action::SayToClient(up));
     }
 
     /// The answer that makes a greeted client come back by itself, unseen.
@@ -195,7 +189,9 @@ impl Machine {
         let again = Hello::parse(text);
         if self.away().is_some_and(|away| away.way == Way::Greet) {
             // Its very first handshake, only later: the answer is the client's.
-            self.hello = again.map(Box::new);
+            if again.is_some() {
+                self.greeted_by(text);
+            }
             self.state = if ok {
                 State::Live
             } else {
@@ -220,14 +216,16 @@ impl Machine {
         let down = self.down(now);
         self.state = State::Live;
         self.back = Some(now);
-        // Numbers start anew with the connection.
-        self.last_seq = None;
         out.push(Action::Count(Counted::Resumed(Resumed::Replay, down)));
-        out.push(Action::SayToClient(speech::gateway_up(
-            down,
-            Resumed::Replay,
-            None,
-        )));
+        if self.is_control_ui() {
+            // It would connect again, which the replay has spared it.
+            let up = speech::gateway_up(down, Resumed::Replay, None);
+            out.push(Action::SayToClient(up));
+        } else {
+            self.say_gap(down, Resumed::Replay, out);
+        }
+        // Numbers start anew with the connection; clients take a lower one as a new beginning.
+        self.last_seq = None;
         if self.shows_suspension() {
             out.push(Action::SayToClient(speech::suspension(
                 Suspension::Accepting,
@@ -249,25 +247,7 @@ impl Machine {
         if unsaid {
             return self.send_back(now, out);
         }
-        for pending in self.journal.unanswered() {
-            if let (Place::Sent(_) | Place::Unfinished, Some(text)) =
-                (pending.place, pending.repeatable())
-            {
-                out.push(Action::SayToGateway(Secret(text.to_vec())));
-                out.push(Action::Count(Counted::Resent));
-                // Counts as delivered from here on: the offset of the new stream is not known yet.
-                pending.place = Place::Sent(0);
-            }
-        }
-        out.push(Action::SendKept);
-    }
-
-    /// [`Action::SendKept`] was done; the bytes begin at this offset of the stream.
-    pub(super) fn kept_sent_at(&mut self, base: u64) {
-        for pending in self.journal.unanswered() {
-            if let Place::Kept(end) = pending.place {
-                pending.place = Place::Sent(base + end);
-            }
-        }
+        self.journal.repeat();
+        self.begin_flush(now, out);
     }
 }

@@ -59,10 +59,14 @@ pub(super) enum Event<'a> {
     View(View),
     /// It is this session's turn.
     Turn,
+    /// So many kept requests may go to the gateway now.
+    Room(usize),
     /// The dial that was asked for has ended.
     Dialled(Result<(), Reason>),
     /// Nothing but time has passed.
     Tick,
+    /// Whoever it is may not be here any more.
+    Revoked,
     /// holdline stops; the session may go on until then.
     Stop {
         /// When it has to end.
@@ -101,6 +105,12 @@ pub(super) enum Action {
     SayToGateway(Secret),
     /// What was kept, to the gateway.
     SendKept,
+    /// The first so many of the kept bytes, to the gateway.
+    SendKeptUntil(u64),
+    /// Ask for room for so many kept requests at the gateway, among all sessions.
+    AskRoom(usize),
+    /// One of the requests for which there was room is answered.
+    GiveRoom,
     /// Nothing of what was kept is wanted any more.
     DropKept,
     /// The first so many of the kept bytes are not wanted any more.
@@ -157,4 +167,6 @@ pub(super) enum Counted {
     Expired,
     /// holdline stops.
     Drained,
+    /// Its client was let in no longer.
+    Revoked,
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::protocol::methods::{Nature, Standing};
 use crate::protocol::openclaw::Request;
+use crate::protocol::speech;
 
 /// Unanswered requests that are followed per session; further ones are refused.
 pub(super) const MAX_PENDING: usize = 1024;
@@ -27,6 +28,8 @@ pub(super) enum Place {
     Sent(u64),
     /// Among the bytes kept for the next connection, ending before this offset of them.
     Kept(u64),
+    /// Sent to a gateway that is lost, and to be said again to this one.
+    Again,
     /// Its message has not ended yet.
     Unfinished,
 }
@@ -40,6 +43,8 @@ pub(super) struct Pending {
     text: Option<Secret>,
     /// We have answered in the gateway's place: its own answer must not follow.
     pub(super) answered: bool,
+    /// The window of a flush in which it was sent.
+    flushed: Option<u32>,
 }
 
 /// A request that set something which died with the connection.
@@ -47,6 +52,14 @@ struct Recorded {
     method: Box<str>,
     key: Option<Box<str>>,
     text: Secret,
+}
+
+/// What the gateway's answer for a request means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) settled: Settled,
+    /// The window of a flush in which the request was sent.
+    pub(super) flushed: Option<u32>,
 }
 
 /// What happened to the gateway's answer for a request.
@@ -63,7 +76,8 @@ pub(super) enum Settled {
 /// One session's record.
 #[derive(Default)]
 pub(super) struct Journal {
-    /// In no order. A client has a handful of these at a time; a search is cheaper than a map.
+    /// In the order of asking. A client has a handful of these at a time; a search is cheaper than
+    /// a map.
     pending: Vec<Pending>,
     standing: Vec<Recorded>,
     connect: Option<Secret>,
@@ -141,6 +155,7 @@ impl Journal {
             asked,
             text,
             answered: false,
+            flushed: None,
         });
     }
 
@@ -163,21 +178,28 @@ impl Journal {
     }
 
     /// The gateway answers `id`.
-    pub(super) fn settle(&mut self, id: &str, ok: bool) -> Settled {
+    pub(super) fn settle(&mut self, id: &str, ok: bool) -> Answer {
         let Some(at) = self.position(id) else {
-            return Settled::Unknown;
+            return Answer {
+                settled: Settled::Unknown,
+                flushed: None,
+            };
         };
-        let pending = self.pending.swap_remove(at);
+        let pending = self.pending.remove(at);
         if let Some(text) = &pending.text {
             self.recorded -= text.len();
         }
         if ok && self.recording {
             self.take_standing(&pending);
         }
-        if pending.answered {
+        let settled = if pending.answered {
             Settled::Already
         } else {
             Settled::Awaited
+        };
+        Answer {
+            settled,
+            flushed: pending.flushed,
         }
     }
 
@@ -185,6 +207,14 @@ impl Journal {
         let (method, key) = (&pending.request.method, &pending.request.key);
         let same = |other: &Recorded| other.method == *method && other.key == *key;
         match pending.request.nature {
+            Nature::Standing(Standing::As(method)) => {
+                self.standing.retain(|other| &*other.method != method);
+                self.standing.push(Recorded {
+                    method: method.into(),
+                    key: None,
+                    text: Secret::new(speech::bare(method).into_bytes().into()),
+                });
+            }
             Nature::Standing(Standing::Remove(undone)) => {
                 self.standing
                     .retain(|other| &*other.method != undone || other.key != *key);
@@ -201,7 +231,6 @@ impl Journal {
                     None => self.spoiled = true,
                 }
             }
-            Nature::Binding => self.spoiled = true,
             Nature::ReadOnly | Nature::Mutating => {}
         }
         let standing: usize = self
@@ -217,9 +246,27 @@ impl Journal {
         self.standing.iter().map(|recorded| &**recorded.text)
     }
 
-    /// Requests still to be answered, in no order.
+    /// Requests still to be answered, in the order of asking.
     pub(super) fn unanswered(&mut self) -> impl Iterator<Item = &mut Pending> {
         self.pending.iter_mut().filter(|pending| !pending.answered)
+    }
+
+    /// Those of them that wait for their turn in a flush.
+    pub(super) fn unsent(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.unanswered()
+            .filter(|pending| matches!(pending.place, Place::Kept(_) | Place::Again))
+    }
+
+    /// Those whose answers were lost with the gateway are to be said again, as far as that is safe.
+    pub(super) fn repeat(&mut self) {
+        for pending in self.unanswered() {
+            pending.flushed = None;
+            if let (Place::Sent(_) | Place::Unfinished, true) =
+                (pending.place, pending.text.is_some())
+            {
+                pending.place = Place::Again;
+            }
+        }
     }
 
     /// Takes out everything that `gone` says and that we have answered.
@@ -239,6 +286,12 @@ impl Pending {
     /// The text, where saying it again is safe and it was kept.
     pub(super) fn repeatable(&self) -> Option<&[u8]> {
         self.text.as_ref().map(|text| &***text)
+    }
+
+    /// It is sent now, in this window of a flush.
+    pub(super) fn flush(&mut self, place: Place, window: u32) {
+        self.place = place;
+        self.flushed = Some(window);
     }
 
     /// Whether its last byte may have reached a gateway that was sent `written` bytes.

@@ -239,6 +239,13 @@ impl Pump {
             } else if verdict == Verdict::Forward && self.gateway_between_messages() {
                 self.undefer_behind(cx, bytes, &mut run, at);
             }
+            if self.last_message && self.gateway_between_messages() {
+                self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
+                run = at;
+                self.last_message = false;
+                self.machine.put_stop(self.now);
+                self.feed(Event::Tick);
+            }
         }
         self.send_to_client(cx, bytes.get(run..at).unwrap_or_default());
         // A state can change without an action, and a permit hangs on it.

@@ -5,7 +5,7 @@
 use tokio::time::Instant;
 
 use super::event::{Action, Counted, Torn, Verdict};
-use super::journal::{Place, Settled};
+use super::journal::{Answer, Place, Settled};
 use super::machine::{Loss, Machine, Said, State, echo};
 use crate::gateway::Evidence;
 use crate::protocol::methods::Nature;
@@ -51,15 +51,21 @@ impl Machine {
                 self.live_request(request, said, now, out)
             }
             (_, ClientSays::Request(request)) => self.live_request(request, said, now, out),
+            (_, ClientSays::Other) if self.keeps() => self.keep_other(said, now, out),
             (_, ClientSays::Other) => Verdict::Forward,
         }
     }
 
     /// Takes note of who connects, and of how, if that can be said again.
     pub(super) fn take_connect(&mut self, connect: Connect, said: Said<'_>) {
-        match said.repeatable() {
-            Some(text) if self.policy.replays(&connect) => self.journal.record_connect(text),
-            _ => self.journal.stop_recording(),
+        let text = said.repeatable().filter(|_| self.policy.replays(&connect));
+        match text {
+            Some(text) if !connect.has_device => self.journal.record_connect(text),
+            Some(text) => match openclaw::without_device(text) {
+                Some(unsigned) => self.journal.record_connect(unsigned.as_bytes()),
+                None => self.journal.stop_recording(),
+            },
+            None => self.journal.stop_recording(),
         }
         self.client = Some(Box::new(connect));
     }
@@ -79,7 +85,7 @@ impl Machine {
             self.answer(&request, Execution::NotStarted, true, now, out);
             return Verdict::Drop;
         }
-        if self.shutdown.is_some() {
+        if self.keeps() {
             return self.keep_or_answer(request, said, now, out);
         }
         let place = said.end.map_or(Place::Unfinished, Place::Sent);
@@ -99,7 +105,9 @@ impl Machine {
         if self.journal.follows(&request.id) {
             return Verdict::Drop;
         }
-        let room = self.journal.has_room(&request) && self.journal.connect().is_some();
+        // A flush has its connection already.
+        let connection = self.flush.is_some() || self.journal.connect().is_some();
+        let room = connection && self.journal.has_room(&request);
         if let (Some(end), true) = (said.kept, room) {
             self.journal
                 .ask(request, said.repeatable(), Place::Kept(end), now);
@@ -109,8 +117,28 @@ impl Machine {
         Verdict::Drop
     }
 
+    /// Keeps what is no request in its place among them.
+    pub(super) fn keep_other(
+        &mut self,
+        said: Said<'_>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Verdict {
+        if !said.whole {
+            // A request may be in it that nobody could answer.
+            self.send_back(now, out);
+            return Verdict::Drop;
+        }
+        if said.kept.is_some() {
+            Verdict::Keep
+        } else {
+            Verdict::Drop
+        }
+    }
+
     pub(super) fn client_close(&mut self, code: Option<u16>, out: &mut Vec<Action>) -> Verdict {
         self.client_closes = Some(code);
+        self.flush_all(out);
         match self.state {
             State::Live | State::Opening { .. } => Verdict::Forward,
             // The gateway's close was passed on; this is the answer to it.
@@ -179,7 +207,7 @@ impl Machine {
         {
             *answered = true;
             if ok {
-                self.hello = Hello::parse(text).map(Box::new);
+                self.greeted_by(text);
                 self.state = State::Live;
                 self.welcome_back(now, out);
             } else if openclaw::is_starting_refusal(text) {
@@ -195,9 +223,24 @@ impl Machine {
             }
             return Verdict::Drop;
         }
-        match self.journal.settle(id, ok) {
+        let Answer { settled, flushed } = self.journal.settle(id, ok);
+        if let Some(window) = flushed {
+            self.flushed_is_answered(window, out);
+        }
+        match settled {
             Settled::Awaited | Settled::Unknown => Verdict::Forward,
             Settled::Already => Verdict::Drop,
+        }
+    }
+
+    /// Keeps what the gateway granted, and whether it can be had again without a signature.
+    pub(super) fn greeted_by(&mut self, text: &[u8]) {
+        self.hello = Hello::parse(text).map(Box::new);
+        let signed = self.client.as_ref().is_some_and(|client| client.has_device);
+        match &mut self.hello {
+            Some(hello) if signed && hello.is_by_proxy() => hello.disregard_device_token(),
+            Some(_) if !signed => {}
+            _ => self.journal.stop_recording(),
         }
     }
 
@@ -231,6 +274,7 @@ impl Machine {
                 return Verdict::Drop;
             }
             self.state = State::Closing;
+            self.flush = None;
             return Verdict::Forward;
         }
         out.push(Action::CloseGateway);

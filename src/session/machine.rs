@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::away::Away;
 use super::event::{Action, Counted, Event, Torn, Verdict};
+use super::flush::Flush;
 use super::journal::{Journal, Pending, Place};
 use super::policy::Policy;
 use crate::gateway::{Phase, Reason, View};
@@ -100,6 +101,8 @@ pub(super) struct Machine {
     /// The gateway has announced its end, then.
     pub(super) shutdown: Option<Instant>,
     pub(super) hung: Option<Hung>,
+    /// What was kept is on its way to the gateway.
+    pub(super) flush: Option<Flush>,
     stop_at: Option<Instant>,
 }
 
@@ -126,6 +129,7 @@ impl Machine {
             lost_again: 0,
             shutdown: None,
             hung: None,
+            flush: None,
             stop_at: None,
         }
     }
@@ -155,7 +159,7 @@ impl Machine {
 
     /// Whether a message may be kept now.
     pub(super) fn keeps(&self) -> bool {
-        matches!(self.state, State::Away(_)) || self.shutdown.is_some()
+        matches!(self.state, State::Away(_)) || self.shutdown.is_some() || self.flush.is_some()
     }
 
     /// Whether messages are looked into at all.
@@ -187,6 +191,7 @@ impl Machine {
             }
             Event::ClientMessageEnds(end) => self.journal.finish(Place::Sent(end)),
             Event::ClientClose { code } => return self.client_close(code, out),
+            Event::Room(requests) => self.flush_window(requests, out),
             Event::GatewayMessage(text) => return self.gateway_message(text, now, out),
             Event::GatewayClose {
                 code,
@@ -224,6 +229,7 @@ impl Machine {
             Event::Turn => self.away_turn(now, out),
             Event::Dialled(result) => self.away_dialled(result, now, out),
             Event::Tick => self.tick(now, out),
+            Event::Revoked => self.revoked(now, out),
             Event::Stop { at } => self.stop(at, now, out),
         }
         Verdict::Drop
@@ -241,7 +247,8 @@ impl Machine {
 
     fn live_deadline(&self) -> Option<Instant> {
         let shutdown = self.shutdown.map(|at| at + SHUTDOWN_MEANT);
-        [shutdown, self.hung.map(|hung| hung.notice_at)]
+        let flush = self.flush.as_ref().map(Flush::deadline);
+        [shutdown, flush, self.hung.map(|hung| hung.notice_at)]
             .into_iter()
             .flatten()
             .min()
@@ -260,6 +267,7 @@ impl Machine {
                 }
                 Some(hung) if self.view.phase == Phase::Ready => {
                     self.hung = None;
+                    self.flush_on(out);
                     if self.policy.is_openclaw() {
                         let down = now.saturating_duration_since(hung.since);
                         let up = speech::gateway_up(down, Resumed::Kept, None);
@@ -289,8 +297,9 @@ impl Machine {
         }
         if self.shutdown.is_some_and(|at| at + SHUTDOWN_MEANT <= now) {
             self.shutdown = None;
-            out.push(Action::SendKept);
+            self.begin_flush(now, out);
         }
+        self.flush_tick(now, out);
         if let Some(hung) = self.hung
             && hung.notice_at <= now
         {
@@ -308,6 +317,10 @@ impl Machine {
         let ahead = self.policy.notice_every;
         let since = self.hung.map_or(now, |hung| hung.since);
         self.settle_in_place(now, out, |pending| {
+            if matches!(pending.place, Place::Kept(_) | Place::Again) {
+                // The flush sees to them.
+                return None;
+            }
             // Whoever had waited for longer than that before the hang can wait for longer still.
             let patient = since.saturating_duration_since(pending.asked) > CLIENT_PATIENCE;
             let impatient = now.saturating_duration_since(pending.asked) + ahead >= CLIENT_PATIENCE;
@@ -394,10 +407,20 @@ impl Machine {
     pub(super) fn settle_all(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.settle_in_place(now, out, |pending| {
             Some(match pending.place {
-                Place::Sent(_) => Execution::MayHaveExecuted,
+                Place::Sent(_) | Place::Again => Execution::MayHaveExecuted,
                 Place::Kept(_) | Place::Unfinished => Execution::NotStarted,
             })
         });
+    }
+
+    /// The sign-in or token that it hangs on is gone: neither held nor put back.
+    fn revoked(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
+        out.push(Action::Count(Counted::Revoked));
+        self.settle_all(now, out);
+        self.close(Cause::SignedOut.answer(now).close, out);
     }
 
     // === holdline stops ===
@@ -408,6 +431,16 @@ impl Machine {
             State::Away(_) => self.end_for_stop(now, out),
             State::Live | State::Opening { .. } => self.stop_at = Some(at),
         }
+    }
+
+    /// Whether the session's time is up because holdline stops.
+    pub(super) fn has_to_stop(&self, now: Instant) -> bool {
+        !matches!(self.state, State::Closing) && self.stop_at.is_some_and(|at| at <= now)
+    }
+
+    /// Its end is put off, or on, until then.
+    pub(super) fn put_stop(&mut self, at: Instant) {
+        self.stop_at = Some(at);
     }
 
     fn end_for_stop(&mut self, now: Instant, out: &mut Vec<Action>) {

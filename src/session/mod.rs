@@ -1,13 +1,14 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
-//! `open` waits before the 101. After it `machine`, `live`, `away` and `comeback` decide (pure), `journal`
-//! remembers, `policy` says what is allowed; `pump`, `judge` and `perform` are the only I/O. JSON
-//! is read and written in [`crate::protocol`], never here.
+//! `open` waits before the 101. After it `machine`, `live`, `away`, `comeback` and `flush` decide
+//! (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`, `perform` and `room`
+//! are the only I/O. JSON is read and written in [`crate::protocol`], never here.
 
 mod away;
 mod client_io;
 mod comeback;
 mod event;
+mod flush;
 mod journal;
 mod judge;
 mod leg;
@@ -19,6 +20,7 @@ mod policy;
 mod pump;
 mod registry;
 mod report;
+mod room;
 mod ticket;
 
 #[cfg(test)]
@@ -31,6 +33,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Grant;
 use crate::config::{Hold, Limits, ProtocolKind};
 use crate::gateway::Gateway;
 use crate::observe::Metrics;
@@ -68,6 +71,8 @@ pub(crate) struct Opening {
     pub(crate) admitted: Admitted,
     /// The request, to be said again.
     pub(crate) ticket: Ticket,
+    /// As whom it came in, where that is decided here.
+    pub(crate) grant: Option<Arc<Grant>>,
     /// The gateway's side; `None`: we speak for it.
     pub(crate) upstream: Option<Box<open::Upstream>>,
 }

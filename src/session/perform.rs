@@ -29,7 +29,10 @@ impl Pump {
         match action {
             Action::SayToClient(text) => self.say_to_client(Opcode::Text, text.as_bytes()),
             Action::SayToGateway(text) => self.say_to_gateway(Opcode::Text, &text.0),
-            Action::SendKept => self.send_kept(),
+            Action::SendKept => self.send_kept(u64::MAX),
+            Action::SendKeptUntil(end) => self.send_kept(end),
+            Action::AskRoom(requests) => self.room.ask(&self.line.gateway.flushes, requests),
+            Action::GiveRoom => self.room.give_one(),
             Action::DropKept => self.drop_kept(),
             Action::DropKeptUntil(end) => {
                 if end > self.kept.len() as u64 && self.client_message == Verdict::Keep {
@@ -115,14 +118,22 @@ impl Pump {
         }
     }
 
-    fn send_kept(&mut self) {
-        if let Some(gateway) = &mut self.gateway {
-            self.machine.kept_sent_at(gateway.queued());
-            gateway.queue(&self.kept.take());
-            // A message whose beginning was kept goes on over the new connection.
-            if self.client_message == Verdict::Keep {
-                self.client_message = Verdict::Forward;
-            }
+    /// Sends what was kept, up to this offset of it.
+    fn send_kept(&mut self, until: u64) {
+        if self.is_client_cut() {
+            // Not into the middle of a message; the machine will ask again.
+            return;
+        }
+        let Some(gateway) = &mut self.gateway else {
+            return;
+        };
+        self.machine
+            .kept_sent(gateway.queued(), until, &mut self.actions);
+        gateway.queue(self.kept.first(until));
+        self.kept.forget(until);
+        // A message whose beginning was kept goes on over the new connection.
+        if self.kept.len() == 0 && self.client_message == Verdict::Keep {
+            self.client_message = Verdict::Forward;
         }
     }
 
@@ -178,6 +189,7 @@ impl Pump {
         self.gateway = None;
         self.dial = None;
         self.permit = None;
+        self.room.clear();
         self.gateway_message = Verdict::Drop;
         if self.is_client_cut() {
             self.client_message = Verdict::Drop;

@@ -15,6 +15,8 @@ pub(super) struct Policy {
     pub(super) notice_after: Duration,
     pub(super) notice_every: Duration,
     pub(super) repeat_requests: bool,
+    /// Who it is was decided here, and the gateway is told: a signature is not needed again.
+    pub(super) identified: bool,
 }
 
 /// How a lost session comes back.
@@ -35,7 +37,7 @@ pub(super) enum Way {
 }
 
 impl Policy {
-    pub(super) fn new(upstream: &Upstream, hold: &Hold) -> Self {
+    pub(super) fn new(upstream: &Upstream, hold: &Hold, identified: bool) -> Self {
         Self {
             protocol: upstream.protocol,
             resume: upstream.resume,
@@ -44,6 +46,7 @@ impl Policy {
             notice_after: hold.notice_after,
             notice_every: hold.notice_every,
             repeat_requests: hold.replay_requests == ReplayRequests::Safe,
+            identified,
         }
     }
 
@@ -51,11 +54,13 @@ impl Policy {
         self.protocol == ProtocolKind::Openclaw
     }
 
-    /// Whether a session of this client can be replayed: it did not sign the challenge.
+    /// Whether a session of this client can be replayed: it did not sign the challenge, or need
+    /// not have.
     pub(super) fn replays(&self, connect: &Connect) -> bool {
         self.is_openclaw()
             && matches!(self.resume, Resume::Auto | Resume::Replay)
-            && !connect.has_device
+            && !connect.is_node
+            && (!connect.has_device || self.identified)
     }
 
     /// The best way that is honest for this session. `recorded`: all that a replay needs is there.

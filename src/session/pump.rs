@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +24,7 @@ use super::open::{Agreed, Upstream};
 use super::policy::Policy;
 use super::registry::{Admitted, Kept};
 use super::report::Report;
+use super::room::Room;
 use super::ticket::Ticket;
 use super::{Line, Opening};
 use crate::gateway::{HandshakePermit, Phase, Reason, Turn, View, reason_of};
@@ -85,6 +86,8 @@ pub(super) struct Pump {
     pub(super) agreed: Option<Agreed>,
     pub(super) permit: Option<HandshakePermit>,
     silent_at: Option<Instant>,
+    /// For kept requests at the gateway.
+    pub(super) room: Room,
     pub(super) turn: Option<Turn>,
     pub(super) dial: Option<Dial>,
     heard: bool,
@@ -97,6 +100,8 @@ pub(super) struct Pump {
     half_closed: bool,
     /// When the connection ends, answered or not.
     pub(super) linger: Option<Instant>,
+    /// The session's time is up, and only the end of the gateway's message is waited for.
+    pub(super) last_message: bool,
     pub(super) done: bool,
     /// The deadline that the timer is set to.
     armed: Option<Instant>,
@@ -106,7 +111,15 @@ pub(super) struct Pump {
 pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
     let mut state = line.gateway.subscribe();
     let stopping = line.stopping.clone();
-    let mut stopped = false;
+    let (mut stopped, mut revoked) = (false, false);
+    let grant = opening.grant.clone();
+    let end_of_grant = async {
+        match &grant {
+            Some(grant) => grant.revoked().await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(end_of_grant);
     let mut pump = Pump::new(line, opening, upgraded);
     let view = *state.borrow_and_update();
     pump.look(view);
@@ -130,6 +143,10 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
                 let at = pump.stop_slot();
                 pump.feed(Event::Stop { at });
             }
+            () = &mut end_of_grant, if !revoked => {
+                revoked = true;
+                pump.feed(Event::Revoked);
+            }
             () = sleep_until(due) => pump.tick(),
         }
     }
@@ -139,7 +156,7 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
 impl Pump {
     fn new(line: Arc<Line>, opening: Opening, upgraded: Upgraded) -> Self {
         let now = Instant::now();
-        let policy = Policy::new(line.gateway.upstream(), &line.hold);
+        let policy = Policy::new(line.gateway.upstream(), &line.hold, opening.grant.is_some());
         let view = line.gateway.view();
         let mut actions = Vec::new();
         let (machine, upstream) = match opening.upstream {
@@ -174,6 +191,7 @@ impl Pump {
             agreed,
             permit: None,
             silent_at: Some(now + SILENT),
+            room: Room::default(),
             turn: None,
             dial: None,
             heard: true,
@@ -181,6 +199,7 @@ impl Pump {
             unanswered: 0,
             half_closed: false,
             linger: None,
+            last_message: false,
             done: false,
             armed: None,
         };
@@ -265,7 +284,8 @@ impl Pump {
         let silent = self.silent_at.filter(|_| self.permit.is_some());
         let proof = self.gateway_ping.map(|(_, until)| until);
         let own = self.machine.deadline();
-        [own, self.ping_at, self.linger, silent, proof]
+        let room = self.room.deadline();
+        [own, room, self.ping_at, self.linger, silent, proof]
             .into_iter()
             .flatten()
             .min()
@@ -287,6 +307,7 @@ impl Pump {
                 permit.release_total();
             }
         }
+        self.room.expire(self.now);
         self.check_alive();
         if self
             .gateway_ping
@@ -294,6 +315,11 @@ impl Pump {
         {
             self.gateway_ping = None;
             self.lost(Reason::Timeout);
+        }
+        if self.machine.has_to_stop(self.now) && !self.last_message && self.torn() != Torn::No {
+            // No close of ours can follow half a frame: the gateway may finish its message.
+            self.last_message = true;
+            self.machine.put_stop(self.now + LINGER);
         }
         self.feed(Event::Tick);
     }
@@ -347,7 +373,7 @@ impl Pump {
         Poll::Pending
     }
 
-    /// The turn and the dial.
+    /// The turn, the dial, and room for what is kept.
     fn poll_waits(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(turn) = &mut self.turn
             && let Poll::Ready(turn) = Pin::new(turn).poll(cx)
@@ -356,6 +382,10 @@ impl Pump {
             if turn.is_ok() {
                 self.feed(Event::Turn);
             }
+            return true;
+        }
+        if let Some(requests) = self.room.poll(cx) {
+            self.feed(Event::Room(requests));
             return true;
         }
         let Some(dial) = &mut self.dial else {
@@ -462,6 +492,8 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
+        self.machine.flush_all(&mut self.actions);
+        self.act();
         match &mut self.gateway {
             Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
                 gateway.end();

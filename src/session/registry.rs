@@ -149,11 +149,27 @@ impl Kept {
         fits
     }
 
-    /// Forgets the first bytes.
+    /// The first bytes.
+    pub(super) fn first(&self, bytes: u64) -> &[u8] {
+        self.bytes.get(..self.at_most(bytes)).unwrap_or_default()
+    }
+
+    /// Forgets the first bytes. The room for a frame that is still coming stays, unless all goes.
     pub(super) fn forget(&mut self, bytes: u64) {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        self.bytes.drain(..bytes.min(self.bytes.len()));
-        self.release();
+        let bytes = self.at_most(bytes);
+        self.bytes.drain(..bytes);
+        self.reserved -= bytes;
+        self.sessions.kept.fetch_sub(bytes, Ordering::Relaxed);
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+            self.release();
+        }
+    }
+
+    fn at_most(&self, bytes: u64) -> usize {
+        usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .min(self.bytes.len())
     }
 
     /// Everything, in order.
@@ -222,6 +238,15 @@ mod tests {
         assert_eq!(two.reserve(4), Some(4));
         two.release();
         assert_eq!(sessions.kept(), 8);
+        // A frame of two bytes is coming, and half of it is here, when the first ones go.
+        assert_eq!(one.reserve(2), Some(10));
+        assert!(one.push(b"9"));
+        assert_eq!(one.first(6), b"123456");
+        one.forget(6);
+        assert_eq!((one.first(9), sessions.kept()), (&b"789"[..], 4));
+        one.forget(u64::MAX);
+        assert_eq!(sessions.kept(), 0);
+        assert!(one.push(b"12345678"));
         assert_eq!(one.take(), b"12345678");
         assert!(two.push(b"abc"));
         drop((one, two));

@@ -114,6 +114,9 @@ impl Report {
             Counted::Drained => {
                 self.end.get_or_insert(SessionEnd::Drain);
             }
+            Counted::Revoked => {
+                self.end.get_or_insert(SessionEnd::Revoked);
+            }
         }
     }
 

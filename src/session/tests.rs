@@ -3,6 +3,7 @@
 //! A small world stands in for the pump and both ends: it hands the machine only events that the
 //! pump could hand it, and keeps a ledger of what every request has become.
 
+mod flush;
 mod world;
 
 use proptest::prelude::*;
@@ -28,6 +29,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Connect),
         3 => (0u32..8000).prop_map(Step::Wait),
         1 => Just(Step::Stop),
+        1 => Just(Step::Revoked),
+        4 => (1u8..40).prop_map(Step::Room),
     ]
 }
 
@@ -36,7 +39,7 @@ proptest! {
 
     #[test]
     fn no_life_breaks_a_promise(
-        client in 0u8..5,
+        client in 0u8..7,
         resume in 0u8..5,
         greeted in any::<bool>(),
         steps in prop::collection::vec(any_step(), 1..120),
@@ -47,6 +50,37 @@ proptest! {
             world.check();
         }
         world.finish();
+    }
+}
+
+/// A gap is how the official client learns of events that it missed; a Control UI reconnects on it.
+#[test]
+fn a_replay_leaves_a_gap_in_the_numbers_but_not_for_a_control_ui() {
+    for (client, expected) in [(0, vec![1, 2, 4, 1, 3, 1]), (4, vec![1, 2, 1])] {
+        let mut world = World::new(client, 0, false);
+        let replay = [
+            Step::Wait(6000),
+            Step::Lose,
+            Step::Phase(4),
+            Step::Turn,
+            Step::Dialled(true),
+            Step::Challenge,
+            Step::Write,
+            Step::Hello(0),
+        ];
+        let before = [
+            Step::Connect,
+            Step::Write,
+            Step::Hello(0),
+            Step::NumberedEvent,
+            Step::NumberedEvent,
+        ];
+        // The second time nothing numbered came before it.
+        let steps = before.into_iter().chain(replay.clone()).chain(replay);
+        for step in steps.chain([Step::NumberedEvent]) {
+            world.step(step);
+        }
+        assert_eq!(world.numbers, expected, "client {client}");
     }
 }
 
@@ -71,6 +105,7 @@ fn a_kept_request_is_answered_before_its_sender_gives_up_and_is_not_sent_later()
         Step::Challenge,
         Step::Write,
         Step::Hello(0),
+        Step::Room(32),
         Step::Write,
     ] {
         world.step(step);

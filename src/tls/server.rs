@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
@@ -14,7 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio_rustls::TlsAcceptor;
 
 use super::{CertStore, Certificate, Facts, TlsError, dev};
-use crate::config::{self, CertificateSource, TlsVersion};
+use crate::config::{self, CertificateSource, ClientCertificates, TlsVersion};
 
 /// ALPN, most preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -115,13 +116,7 @@ fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, Tl
     let mut terms = match &config.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let roots = Arc::new(client_roots(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .build()
-                .map_err(|error| TlsError::ClientCa {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?;
+            let verifier = client_verifier(path, config.client_certificates, provider)?;
             builder.with_client_cert_verifier(verifier)
         }
     }
@@ -142,6 +137,31 @@ fn resumption(terms: &mut ServerConfig, client_certificates: bool) -> Result<(),
         terms.send_tls13_tickets = 1;
     }
     Ok(())
+}
+
+/// Whether clients can be held to the CA in this file.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn check_client_ca(path: &Path) -> Result<(), TlsError> {
+    client_verifier(path, ClientCertificates::Required, provider()).map(drop)
+}
+
+fn client_verifier(
+    path: &Path,
+    wanted: ClientCertificates,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(client_roots(path)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    let verifier = match wanted {
+        ClientCertificates::Required => verifier,
+        ClientCertificates::Optional => verifier.allow_unauthenticated(),
+    };
+    verifier.build().map_err(|error| TlsError::ClientCa {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 fn client_roots(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -177,6 +197,7 @@ mod tests {
             },
             min_version: TlsVersion::V1_2,
             client_ca: None,
+            client_certificates: ClientCertificates::Required,
         };
         let tls = Tls::new(&config).unwrap();
         let before = tls.certificates();

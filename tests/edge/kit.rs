@@ -16,8 +16,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -26,7 +27,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use holdline::config::{self, CertificateFiles, CertificateSource, Config, TlsVersion};
+use holdline::config::{
+    self, CertificateFiles, CertificateSource, ClientCertificates, Config, TlsVersion,
+};
 use holdline::listen::{ClientStream, Edge, Listeners, Peer};
 use holdline::observe::Metrics;
 use holdline::tls::Tls;
@@ -78,6 +81,7 @@ pub(crate) fn config(dir: PathBuf) -> Config {
             certificate: CertificateSource::Dev { dir },
             min_version: TlsVersion::V1_2,
             client_ca: None,
+            client_certificates: ClientCertificates::Required,
         },
         routes: Vec::new(),
         hold: config::Hold {
@@ -109,6 +113,7 @@ pub(crate) fn config(dir: PathBuf) -> Config {
             origins: Vec::new(),
             drain: PATIENCE,
         },
+        auth: config::parse("", "defaults").unwrap().config.auth,
         admin: config::Admin { listen: None },
         log: config::Log {
             level: "info".to_owned(),
@@ -264,6 +269,23 @@ pub(crate) fn client(
         .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// A client that shows a certificate, whatever it is worth: even a key that is not its own.
+pub(crate) fn client_with_certificate(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    alpn: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
+    let key = aws_lc_rs::default_provider()
+        .key_provider
+        .load_private_key(key)
+        .unwrap();
+    let mut config = client(alpn, versions);
+    let certified = Arc::new(CertifiedKey::new(chain, key));
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
     config
 }
 

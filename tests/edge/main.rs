@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod client_certificates;
 mod http;
 mod kit;
 mod limits;

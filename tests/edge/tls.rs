@@ -9,8 +9,8 @@ use holdline::observe::labels::{Handshake, TlsFailure};
 use rustls::crypto::aws_lc_rs;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::kit::*;
@@ -103,7 +103,7 @@ async fn alpn_decides_the_version_of_http() {
         let peer = text(response).await;
         assert!(peer.contains(&format!("alpn_h2: {h2}")), "{peer}");
         assert!(peer.contains("server_name: Some(\"localhost\")"), "{peer}");
-        assert!(peer.contains("client_certificate: false"), "{peer}");
+        assert!(peer.contains("client_certificate: None"), "{peer}");
     }
     let socket = edge.tcp().await;
     handshake(socket, modern(&["spdy/1"]), "localhost")
@@ -134,46 +134,6 @@ async fn the_lowest_version_is_kept_to() {
         .await
         .unwrap_err();
     strict.connect(modern(&[]), "localhost").await;
-}
-
-#[tokio::test]
-async fn a_client_certificate_may_be_required() {
-    let mut made = None;
-    let edge = start(|config, dir| {
-        let certificate = make_certificate(dir, "client", &["client.example"]);
-        config.tls.client_ca = Some(certificate.files.cert.clone());
-        made = Some(certificate);
-    });
-    let anonymous = edge.connect(modern(&["http/1.1"]), "localhost").await;
-    // In TLS 1.3 the client is done before the server has looked at its certificate.
-    let refused = http1(anonymous).await.send_request(get("/")).await;
-    assert!(refused.is_err());
-    let made = made.unwrap();
-    let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates({
-            let pem = fs::read(edge.dir.path().join("dev/cert.pem")).unwrap();
-            let mut roots = RootCertStore::empty();
-            roots
-                .add(CertificateDer::from_pem_slice(&pem).unwrap())
-                .unwrap();
-            roots
-        })
-        .with_client_auth_cert(
-            vec![made.der.clone()],
-            PrivateKeyDer::from_pem_file(&made.files.key).unwrap(),
-        )
-        .unwrap();
-    for kind in [Handshake::Full, Handshake::Full] {
-        let before = edge.metrics().tls_handshakes.get(kind);
-        let stream = edge.connect(config.clone(), "localhost").await;
-        let response = patient(http1(stream).await.send_request(get("/")))
-            .await
-            .unwrap();
-        assert!(text(response).await.contains("client_certificate: true"));
-        assert_eq!(edge.metrics().tls_handshakes.get(kind), before + 1);
-    }
 }
 
 #[tokio::test]

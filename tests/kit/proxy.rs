@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use holdline::Holdline;
 use holdline::config::{self, Config};
@@ -64,6 +65,25 @@ impl Proxy {
         }
     }
 
+    /// The same with settings that can change: read anew by a reload.
+    pub async fn reloadable(gateway: &ScriptedGateway, settings: &Arc<Mutex<String>>) -> Self {
+        let certificate = self_signed();
+        let (url, dir) = (gateway.url(), certificate.path().to_owned());
+        let settings = Arc::clone(settings);
+        let read = move || {
+            let text = text(&url, &dir, &settings.lock().unwrap());
+            let loaded = config::parse(&text, "test").map_err(|errors| errors.render(false))?;
+            Ok(loaded.config)
+        };
+        let first = read().expect("a good config");
+        let start = Holdline::start_from(first, Box::new(read));
+        let holdline = within("the proxy's start", start).await;
+        Self {
+            holdline: holdline.expect("it starts"),
+            _certificate: certificate,
+        }
+    }
+
     pub fn addr(&self) -> SocketAddr {
         self.holdline.https_addrs()[0]
     }
@@ -85,6 +105,18 @@ impl Proxy {
             gateways[gateways.len() - 1]["state"] == state
         };
         within(&format!("the gateway is {state}"), self.status_until(seen)).await;
+    }
+
+    /// Waits until it is on its way out.
+    pub async fn is_draining(&self) {
+        let draining = |status: &serde_json::Value| status["draining"] == true;
+        within("the beginning of the drain", self.status_until(draining)).await;
+    }
+
+    /// Waits until so many bytes of clients are kept.
+    pub async fn keeps(&self, bytes: usize) {
+        let seen = |status: &serde_json::Value| status["sessions"]["keptBytes"] == bytes;
+        within(&format!("{bytes} bytes kept"), self.status_until(seen)).await;
     }
 
     /// Waits until no session is left, nor anything kept for one.
@@ -109,6 +141,13 @@ impl Proxy {
 }
 
 fn config(url: &str, certificate: &Path, settings: &str) -> Config {
+    match config::parse(&text(url, certificate, settings), "test") {
+        Ok(loaded) => loaded.config,
+        Err(errors) => panic!("{errors:?}"),
+    }
+}
+
+fn text(url: &str, certificate: &Path, settings: &str) -> String {
     let mut table: Table = QUICK.parse().unwrap();
     let (cert, key) = (certificate.join("cert.pem"), certificate.join("key.pem"));
     let fixed = format!(
@@ -117,11 +156,7 @@ fn config(url: &str, certificate: &Path, settings: &str) -> Config {
     );
     merge(&mut table, fixed.parse().unwrap());
     merge(&mut table, settings.parse().expect("TOML"));
-    let text = toml::to_string(&table).unwrap();
-    match config::parse(&text, "test") {
-        Ok(loaded) => loaded.config,
-        Err(errors) => panic!("{errors:?}"),
-    }
+    toml::to_string(&table).unwrap()
 }
 
 /// Puts `over` on top of `under`, section by section.

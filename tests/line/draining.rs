@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::kit::frame::CONTINUATION;
 use crate::kit::gateway::ScriptedGateway;
 use crate::kit::{Frame, Proxy, Raw, Role, within};
 
@@ -41,8 +42,56 @@ async fn with_nobody_there_it_stops_at_once() {
     within("the drain", proxy.holdline.drain()).await;
 }
 
+/// A message of the gateway in two parts, with a stop between them.
+async fn stopped_between(one: &[u8], two: &[u8], frames: usize) {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"0s\"").await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    raw.request("open", "config.set", json!({"wait": "never"}))
+        .await;
+    gateway
+        .wait_for("the request", |j| j.requests("config.set").len() == 1)
+        .await;
+    let conn = gateway.conn(1).await;
+    conn.send_bytes(one);
+    conn.flushed().await;
+    if frames == 1 {
+        raw.partial_frame_of(one.len()).await;
+    } else {
+        raw.next_but_pings().await;
+    }
+    let finishing = async {
+        proxy.is_draining().await;
+        // What comes behind it belongs to a message that nobody waits for.
+        conn.send_bytes([two, &Frame::text("too late").encode()].concat());
+        raw.end().await.0
+    };
+    let (seen, ()) = tokio::join!(finishing, within("the drain", proxy.holdline.drain()));
+    assert_eq!(seen[0].payload, vec![b'7'; 200_000]);
+    assert_eq!(
+        seen[1].json()["error"]["details"]["execution"],
+        "may_have_executed"
+    );
+    assert_eq!(seen[2].close_code(), Some(1012));
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
 #[tokio::test]
-async fn a_stop_inside_a_long_frame_ends_below_the_websocket_and_never_completes_it() {
+async fn a_stop_inside_a_long_frame_waits_for_its_end() {
+    let wire = Frame::text("7".repeat(200_000)).encode();
+    let (one, two) = wire.split_at(150_000);
+    stopped_between(one, two, 1).await;
+}
+
+#[tokio::test]
+async fn a_stop_inside_a_message_waits_for_its_last_frame() {
+    let one = Frame::text("first").not_final().encode();
+    let two = Frame::new(CONTINUATION, "7".repeat(200_000)).encode();
+    stopped_between(&one, &two, 2).await;
+}
+
+#[tokio::test]
+async fn a_stop_inside_a_frame_that_never_ends_ends_below_the_websocket_and_never_completes_it() {
     let gateway = ScriptedGateway::start().await;
     let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"0s\"").await;
     let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::kit::frame::CONTINUATION;
-use crate::kit::gateway::{ScriptedGateway, Stop, UpgradeAnswer};
+use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, UpgradeAnswer};
 use crate::kit::{Client, Frame, Proxy, Raw, Role, ms};
 
 const WAYS: [Stop; 4] = [Stop::Sigterm, Stop::Restart, Stop::Kill, Stop::Fin];
@@ -74,6 +74,98 @@ async fn the_latest_subscriptions_are_restored_and_those_taken_back_are_not() {
         [&json!({"key": "b"})]
     );
     client.record().assert_untouched();
+}
+
+/// What a Control UI says when a chat opens.
+#[tokio::test]
+async fn a_chat_that_was_opened_is_no_obstacle_to_a_replay_and_its_subscription_is_restored() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let of_session = Client::connected(Role::backend(), proxy.target()).await;
+    let of_all = Client::connected(Role::backend(), proxy.target()).await;
+    let params = json!({"sessionKey": "main"});
+    of_session.request("chat.startup", params).await.ok();
+    of_all.request("chat.startup", json!({})).await.ok();
+    gateway.kill().await;
+    back(&gateway).await;
+    for client in [&of_session, &of_all] {
+        client.event("gateway.up", 1).await;
+        client.request("health", json!({})).await.ok();
+    }
+    gateway.publish("sessions.subscribe", "sessions.changed", &json!({"n": 1}));
+    assert_eq!(of_all.event("sessions.changed", 1).await["n"], 1);
+    gateway.broadcast("last", &json!({}));
+    of_session.event("last", 1).await;
+    let seen = of_session.record().events("sessions.changed");
+    assert_eq!(seen, [json!(null); 0], "it had not subscribed");
+    of_session.record().assert_untouched();
+    of_all.record().assert_untouched();
+    let journal = gateway.journal();
+    assert_eq!(journal.requests("sessions.subscribe").len(), 1);
+    assert_eq!(journal.requests("chat.startup").len(), 2);
+}
+
+#[tokio::test]
+async fn what_opening_a_chat_subscribed_to_can_be_taken_back() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    for method in ["chat.startup", "sessions.unsubscribe"] {
+        client.request(method, json!({})).await.ok();
+    }
+    gateway.kill().await;
+    back(&gateway).await;
+    client.event("gateway.up", 1).await;
+    client.request("health", json!({})).await.ok();
+    client.record().assert_untouched();
+    assert_eq!(gateway.journal().requests("sessions.subscribe").len(), 0);
+}
+
+#[tokio::test]
+async fn after_a_replay_numbers_leave_a_gap_so_that_a_client_knows_what_it_missed() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    for n in 1..=3 {
+        gateway.broadcast("sessions.changed", &json!({"n": n}));
+        client.event("sessions.changed", n).await;
+    }
+    for gaps in [vec![(4, 5)], vec![(4, 5), (2, 3)]] {
+        // The second time nothing numbered came before it.
+        gateway.kill().await;
+        back(&gateway).await;
+        client
+            .wait_for("the gap", |record| record.gaps == gaps)
+            .await;
+    }
+    gateway.broadcast("sessions.changed", &json!({"n": 4}));
+    client.event("sessions.changed", 4).await;
+    assert_eq!(client.record().gaps.len(), 2, "new numbers are no gap");
+    client.record().assert_untouched();
+}
+
+#[tokio::test]
+async fn a_control_ui_that_is_replayed_sees_no_gap_and_does_not_reconnect() {
+    let auth = AuthMode::Anyone;
+    let gateway = ScriptedGateway::with(Options {
+        auth,
+        ..Options::default()
+    })
+    .await;
+    let proxy = Proxy::start(&gateway).await;
+    let role = Role {
+        device: false,
+        ..Role::control_ui()
+    };
+    let client = Client::connected(role, proxy.target()).await;
+    gateway.broadcast("sessions.changed", &json!({}));
+    client.event("sessions.changed", 1).await;
+    gateway.kill().await;
+    back(&gateway).await;
+    assert_eq!(client.event("gateway.up", 1).await["resumed"], "replay");
+    client.request("health", json!({})).await.ok();
+    client.record().assert_untouched();
+    assert_eq!(client.record().gaps, []);
 }
 
 #[tokio::test]

@@ -7,10 +7,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::config::checker::Item;
-use crate::config::model::{CertificateFiles, CertificateSource, Tls, TlsVersion};
+use crate::config::model::{
+    CertificateFiles, CertificateSource, ClientCertificates, Tls, TlsVersion,
+};
 use crate::config::section::Section;
 use crate::config::units::Wrong;
-use crate::tls::{Certificate, TlsError};
+use crate::tls::{Certificate, TlsError, check_client_ca};
 
 /// Where the development certificate is kept, beside the config file.
 const DEV_DIR: &str = "certs-dev";
@@ -44,8 +46,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
     let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
     let min_version = section.choice("min_version", TlsVersion::V1_2, versions);
     let client_ca = section.text("client_ca", String::new(), |text| Ok(text.to_owned()));
-    let client_ca = (!client_ca.value.is_empty())
-        .then(|| check_pem(section, &client_ca.map(PathBuf::from), Pem::Certificate).path);
+    let client_ca =
+        (!client_ca.value.is_empty()).then(|| check_ca(section, &client_ca.map(PathBuf::from)));
     check_source(section, &source, count.is_empty());
     let certificate = match source.value {
         Source::Files => CertificateSource::Files(files),
@@ -57,6 +59,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
         certificate,
         min_version: min_version.value,
         client_ca,
+        // [auth] decides.
+        client_certificates: ClientCertificates::Required,
     }
 }
 
@@ -106,12 +110,22 @@ fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
     Some(files)
 }
 
+fn check_ca(section: &mut Section<'_, '_>, place: &Item<PathBuf>) -> PathBuf {
+    let ca = check_pem(section, place, Pem::Certificate);
+    if ca.readable
+        && let Err(error) = check_client_ca(&ca.path)
+    {
+        section.checker().error(place, unusable(&error));
+    }
+    ca.path
+}
+
 /// The error's own words; what follows its last semicolon is the remedy.
 fn unusable(error: &TlsError) -> Wrong {
     let text = error.to_string();
     let (what, remedy) = text
         .rsplit_once("; ")
-        .unwrap_or((&text, "name another pair"));
+        .unwrap_or((&text, "name another file"));
     Wrong::new(what, remedy)
 }
 

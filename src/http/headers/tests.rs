@@ -36,7 +36,7 @@ fn map(lines: &[(&str, &str)]) -> HeaderMap {
 
 fn sent(lines: &[(&str, &str)], presented: &Presented) -> HeaderMap {
     let mut headers = map(lines);
-    request_for_gateway(&mut headers, presented, &HOST);
+    request_for_gateway(&mut headers, presented, &HOST, &[]);
     headers
 }
 
@@ -188,7 +188,7 @@ proptest! {
         }
         headers.append("connection", HeaderValue::from_str(&options.join(", ")).unwrap());
         let presented = if is_local { local() } else { remote() };
-        request_for_gateway(&mut headers, &presented, &HOST);
+        request_for_gateway(&mut headers, &presented, &HOST, &[]);
         let said: Vec<&str> =
             headers.keys().filter(|name| speaks_for_client(name)).map(HeaderName::as_str).collect();
         prop_assert_eq!(said.len(), if is_local { 0 } else { 3 });

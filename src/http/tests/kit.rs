@@ -13,11 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Desk;
 use crate::config::*;
 use crate::gateway::Gateway;
 use crate::http::forward::Forwarder;
 use crate::http::hold::Waits;
-use crate::http::{App, Call, Doorway, Table, Upgraded, Upgrades};
+use crate::http::{App, Call, Doorway, Gate, Table, Upgraded, Upgrades};
 use crate::listen::Peer;
 use crate::observe::Metrics;
 use crate::protocol::rescue::Cause;
@@ -72,6 +73,7 @@ impl Setup {
 
     pub(super) async fn start(self) -> Proxy {
         let config = Arc::new(self.config());
+        let auth = config.auth.clone();
         let metrics = Arc::new(Metrics::default());
         let gateway = Gateway::start(self.upstream.clone(), &config.hold, &metrics);
         let forwarder = Forwarder::new(Arc::clone(&gateway));
@@ -80,6 +82,7 @@ impl Setup {
         let mut app = App::new(
             Arc::new(ArcSwap::from_pointee(table)),
             Box::new(NoUpgrades),
+            Arc::new(Gate::new(Desk::open(&auth).unwrap())),
             metrics,
             stop.clone(),
         );
@@ -130,7 +133,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, setup: Trust) {
             via_trusted_proxy: setup.trusted,
             server_name: None,
             alpn_h2: false,
-            client_certificate: false,
+            client_certificate: None,
         };
         let service = TowerToHyperService::new(Doorway::new(Arc::clone(&app), Arc::new(peer)));
         tokio::spawn(async move {

@@ -20,6 +20,7 @@ impl Setup {
                 },
                 min_version: TlsVersion::V1_2,
                 client_ca: None,
+                client_certificates: ClientCertificates::Required,
             },
             routes: vec![Route {
                 name: "default".into(),

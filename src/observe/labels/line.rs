@@ -53,6 +53,8 @@ pub enum SessionEnd {
     Torn,
     /// holdline was told to stop.
     Drain,
+    /// Its sign-in or token was ended.
+    Revoked,
 }
 
 /// What a gateway is doing.

@@ -7,6 +7,7 @@ use proptest::sample::Index;
 use tokio::time::Instant;
 
 use super::super::event::{Action, Event, Torn, Verdict};
+use super::super::flush::{TICK, WINDOW};
 use super::super::machine::{Machine, State};
 use super::super::policy::Policy;
 use crate::config::{ProtocolKind, Resume};
@@ -16,7 +17,10 @@ use crate::protocol::openclaw::{GatewaySays, gateway_says};
 /// One thing that happens.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    Ask { id: u8, kind: u8 },
+    Ask {
+        id: u8,
+        kind: u8,
+    },
     Answer(Index),
     Write,
     NumberedEvent,
@@ -32,6 +36,9 @@ pub(super) enum Step {
     Connect,
     Wait(u32),
     Stop,
+    Revoked,
+    /// There is room for so many kept requests.
+    Room(u8),
 }
 
 /// A request in the ledger.
@@ -60,22 +67,28 @@ pub(super) struct World {
     kept: Vec<(u64, String)>,
     kept_bytes: u64,
     ledger: HashMap<String, Asked>,
+    /// Requests as they went into a gateway's socket, `connect` left out.
+    pub(super) deliveries: Vec<String>,
     next: u32,
     turn_wanted: bool,
     dial_wanted: bool,
+    room_wanted: usize,
+    /// Flushed requests that are unanswered, and when each was sent.
+    flushed: Vec<(String, Instant)>,
     client_closed: bool,
     closed: bool,
     client_kind: u8,
     connected: bool,
     seq: u64,
-    numbers: Vec<u64>,
+    /// Of the events that the client heard.
+    pub(super) numbers: Vec<u64>,
 }
 
-const ROOM: u64 = 2000;
+const ROOM: u64 = 20_000;
 
-fn hello(scopes: &str) -> String {
+fn hello(scopes: &str, method: &str) -> String {
     format!(
-        r#"{{"type":"res","id":"c","ok":true,"payload":{{"type":"hello-ok","protocol":4,"auth":{{"role":"operator","scopes":[{scopes}]}}}}}}"#
+        r#"{{"type":"res","id":"c","ok":true,"payload":{{"type":"hello-ok","protocol":4,"auth":{{"role":"operator","method":"{method}","scopes":[{scopes}]}}}}}}"#
     )
 }
 
@@ -98,6 +111,7 @@ impl World {
             notice_after: second / 2,
             notice_every: 5 * second,
             repeat_requests: true,
+            identified: client >= 5,
         };
         let view = view_at(now, if greeted { Phase::Down } else { Phase::Ready }, 1);
         let mut actions = Vec::new();
@@ -118,9 +132,12 @@ impl World {
             kept: Vec::new(),
             kept_bytes: 0,
             ledger: HashMap::new(),
+            deliveries: Vec::new(),
             next: 0,
             turn_wanted: false,
             dial_wanted: false,
+            room_wanted: 0,
+            flushed: Vec::new(),
             client_closed: false,
             closed: false,
             client_kind: client,
@@ -174,7 +191,15 @@ impl World {
                 let at = self.now + Duration::from_secs(3);
                 self.feed(Event::Stop { at });
             }
-            Step::Turn | Step::Dialled(_) => {}
+            Step::Revoked => {
+                self.feed(Event::Revoked);
+            }
+            Step::Room(n) if self.room_wanted > 0 => {
+                let room = self.room_wanted.min(usize::from(n).max(1));
+                self.room_wanted = 0;
+                self.feed(Event::Room(room));
+            }
+            Step::Turn | Step::Dialled(_) | Step::Room(_) => {}
         }
     }
 
@@ -217,7 +242,8 @@ impl World {
         let params = match self.client_kind {
             0 => r#"{"client":{"id":"gateway-client"}}"#,
             1 => r#"{"client":{"id":"gateway-client"},"device":{"id":"d"}}"#,
-            2 => r#"{"client":{"id":"openclaw-control-ui"},"device":{"id":"d"}}"#,
+            2 | 5 => r#"{"client":{"id":"openclaw-control-ui"},"device":{"id":"d"}}"#,
+            6 => r#"{"client":{"id":"gateway-client"},"device":{"id":"d"}}"#,
             3 => r#"{"client":{"id":"x"},"device":{"id":"d"},"userAgent":"openclaw-node/1"}"#,
             _ => r#"{"client":{"id":"openclaw-control-ui"}}"#,
         };
@@ -238,7 +264,7 @@ impl World {
         self.next += 1;
         let id = format!("{id}-{}", self.next);
         let asked = Asked {
-            mutating: matches!(kind, 0 | 3),
+            mutating: kind == 0,
             ..Asked::default()
         };
         self.ledger.insert(id.clone(), asked);
@@ -283,6 +309,7 @@ impl World {
         for (_, id) in std::mem::take(&mut self.stream) {
             if let Some(asked) = self.ledger.get_mut(&id) {
                 asked.delivered += 1;
+                self.deliveries.push(id.clone());
                 assert!(
                     !asked.mutating || asked.delivered == 1,
                     "a mutating request was sent twice: {id}"
@@ -300,10 +327,14 @@ impl World {
         if self.at_gateway.is_empty() || !self.has_gateway {
             return;
         }
-        let id = self
-            .at_gateway
-            .swap_remove(index.index(self.at_gateway.len()));
+        self.answer_at(index.index(self.at_gateway.len()));
+    }
+
+    /// The gateway answers this one of the requests that it has.
+    pub(super) fn answer_at(&mut self, index: usize) {
+        let id = self.at_gateway.swap_remove(index);
         if id != "c" {
+            self.flushed.retain(|(flushed, _)| *flushed != id);
             self.gateway(&format!(
                 r#"{{"type":"res","id":"{id}","ok":true,"payload":{{}}}}"#
             ));
@@ -315,9 +346,13 @@ impl World {
             return;
         };
         self.at_gateway.swap_remove(at);
+        let method = match self.client_kind {
+            5.. => "trusted-proxy",
+            _ => "token",
+        };
         match kind {
-            0 | 1 => self.gateway(&hello(r#""a","b""#)),
-            2 => self.gateway(&hello(r#""a""#)),
+            0 | 1 => self.gateway(&hello(r#""a","b""#, method)),
+            2 => self.gateway(&hello(r#""a""#, method)),
             _ => self.gateway(
                 r#"{"type":"res","id":"c","ok":false,"error":{"code":"UNAVAILABLE","retryable":true}}"#,
             ),
@@ -376,6 +411,8 @@ impl World {
     fn detach(&mut self) {
         self.has_gateway = false;
         self.dial_wanted = false;
+        self.room_wanted = 0;
+        self.flushed.clear();
         self.stream.clear();
         self.at_gateway.clear();
         self.queued = 0;
@@ -449,19 +486,18 @@ impl World {
                 Action::SayToGateway(text) => {
                     if self.has_gateway {
                         let id = id_of(&String::from_utf8_lossy(&text.0));
+                        self.flushing(&id);
                         self.queued += text.0.len() as u64;
                         self.stream.push((self.queued, id));
                     }
                 }
-                Action::SendKept => {
-                    if self.has_gateway {
-                        self.machine.kept_sent_at(self.queued);
-                        for (end, id) in std::mem::take(&mut self.kept) {
-                            self.stream.push((self.queued + end, id));
-                        }
-                        self.queued += std::mem::take(&mut self.kept_bytes);
-                    }
+                Action::SendKept => self.send_kept(u64::MAX),
+                Action::SendKeptUntil(end) => self.send_kept(end),
+                Action::AskRoom(requests) => {
+                    assert_eq!(self.room_wanted, 0, "asked for room twice");
+                    self.room_wanted = requests;
                 }
+                Action::GiveRoom => {}
                 Action::DropKept => {
                     self.kept.clear();
                     self.kept_bytes = 0;
@@ -474,7 +510,8 @@ impl World {
                     self.kept_bytes -= end;
                 }
                 Action::CloseClient(close) => {
-                    assert!(close.code != 1008, "down is never final");
+                    let signed_out = close.reason == "signed out";
+                    assert!(signed_out || close.code != 1008, "down is never final");
                     self.closed = true;
                 }
                 Action::Abort => self.closed = true,
@@ -488,6 +525,47 @@ impl World {
                 Action::Count(_) => {}
             }
         }
+    }
+
+    fn send_kept(&mut self, until: u64) {
+        if !self.has_gateway {
+            return;
+        }
+        let mut more = Vec::new();
+        self.machine.kept_sent(self.queued, until, &mut more);
+        let (sent, left) = std::mem::take(&mut self.kept)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(end, _)| *end <= until);
+        let bytes = until.min(self.kept_bytes);
+        self.kept = left
+            .into_iter()
+            .map(|(end, id)| (end - bytes, id))
+            .collect();
+        for (end, id) in sent {
+            self.flushing(&id);
+            self.stream.push((self.queued + end, id));
+        }
+        self.queued += bytes;
+        self.kept_bytes -= bytes;
+        self.perform(more);
+    }
+
+    /// A request of the ledger goes to the gateway in a flush.
+    fn flushing(&mut self, id: &str) {
+        if !self.ledger.contains_key(id) {
+            return;
+        }
+        self.flushed.push((id.to_owned(), self.now));
+        let counting = self
+            .flushed
+            .iter()
+            .filter(|(_, at)| self.now.saturating_duration_since(*at) < TICK)
+            .count();
+        // A window, and what followed at a tick in between.
+        assert!(
+            counting <= 2 * WINDOW || self.client_closed,
+            "{counting} at once"
+        );
     }
 
     fn report(&mut self, evidence: Evidence) {
@@ -535,6 +613,27 @@ impl World {
     /// What we told the sender of a request in the gateway's place.
     pub(super) fn told(&self, id: &str) -> Option<&str> {
         self.ledger.get(id)?.told.as_deref()
+    }
+
+    /// Whether something still waits to go to the gateway.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.machine.flush.is_some()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed && matches!(self.machine.state, State::Live)
+    }
+
+    /// Every request, and whether doing it twice would do harm.
+    pub(super) fn asked(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.ledger
+            .iter()
+            .map(|(id, asked)| (id.as_str(), asked.mutating))
+    }
+
+    /// How often a request was answered.
+    pub(super) fn answers(&self, id: &str) -> u32 {
+        self.ledger.get(id).map_or(0, |asked| asked.answers)
     }
 
     /// How often a request went to a gateway.

@@ -15,7 +15,7 @@ pub(super) fn hello_ok(inner: &Inner, process: &Process, conn: u64, scopes: &[St
             .collect()
     };
     let (mode, method) = match inner.options.auth {
-        AuthMode::Token => ("token", "token"),
+        AuthMode::Token | AuthMode::Anyone => ("token", "token"),
         AuthMode::TrustedProxy => ("trusted-proxy", "trusted-proxy"),
     };
     json!({

@@ -6,6 +6,7 @@
 //! (length of the answer's filler).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -113,6 +114,7 @@ impl Talk<'_> {
         self.check_device(&params["device"])?;
         let device = params["device"].is_object();
         match self.inner.options.auth {
+            AuthMode::Anyone => Ok(asked),
             AuthMode::Token => {
                 if params["auth"]["token"] != *self.inner.token.lock().unwrap() {
                     let code = json!({"code":"AUTH_TOKEN_MISMATCH"});
@@ -176,6 +178,9 @@ impl Talk<'_> {
         if method.contains(".subscribe") || method.ends_with(".set") {
             self.conn.subscribe(method);
         }
+        if method == "chat.startup" && params["sessionKey"].is_null() {
+            self.conn.subscribe("sessions.subscribe");
+        }
         self.answer(request, method);
     }
 
@@ -187,11 +192,18 @@ impl Talk<'_> {
                 "details":{"method":method,"reason":"gateway-restarting","phase":"accepting"}})),
             Phase::Closing => Some(json!({"code":"UNAVAILABLE",
                 "message":"Error: Gateway request entry is closed"})),
+            _ if self.is_busy() => Some(json!({"code":"UNAVAILABLE","retryable":true,
+                "message":"The server is busy. Please try again in a moment."})),
             _ if self.conn.scopes().is_empty() && method != "health" => {
                 Some(json!({"code":"FORBIDDEN","message":"missing scope: operator.read"}))
             }
             _ => None,
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        let busy_from = self.inner.options.busy_from.unwrap_or(usize::MAX);
+        self.inner.journal.read(|j| j.unanswered) >= busy_from
     }
 
     fn answer(&self, request: &Value, method: &str) {
@@ -203,6 +215,9 @@ impl Talk<'_> {
         let answer = json!({"type":"res","id":request["id"],"ok":true,"payload":{
             "method":method,"name":params["name"],"bootId":self.process.boot_id,
             "conn":self.conn.id(),"filler":filler}});
+        if self.inner.options.busy_from.is_some() && params["wait"].is_null() {
+            return self.answer_slowly(answer);
+        }
         let Some(key) = params["wait"].as_str().map(str::to_owned) else {
             return self.conn.send_json(&answer);
         };
@@ -213,6 +228,21 @@ impl Talk<'_> {
                 () = inner.released(&key) => conn.send_json(&answer),
                 _ = process.died() => {}
             }
+        });
+    }
+}
+
+impl Talk<'_> {
+    fn answer_slowly(&self, answer: Value) {
+        let (inner, conn) = (Arc::clone(self.inner), self.conn.clone());
+        inner.journal.change(|journal| {
+            journal.unanswered += 1;
+            journal.peak_unanswered = journal.peak_unanswered.max(journal.unanswered);
+        });
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            inner.journal.change(|journal| journal.unanswered -= 1);
+            conn.send_json(&answer);
         });
     }
 }

@@ -25,6 +25,9 @@ pub struct Options {
     pub tick_interval: Duration,
     /// Size of its sockets' receive buffers; `None` leaves it to the kernel.
     pub receive_buffer: Option<u32>,
+    /// Unanswered requests over all connections, from which on it is busy; each then takes a few
+    /// milliseconds.
+    pub busy_from: Option<usize>,
     /// Whether the journal keeps client frames' payloads.
     pub record_frames: bool,
 }
@@ -42,6 +45,7 @@ impl Default for Options {
             ping_every: Duration::from_secs(25),
             tick_interval: Duration::from_secs(30),
             receive_buffer: None,
+            busy_from: None,
             record_frames: true,
         }
     }
@@ -63,6 +67,8 @@ pub enum AuthMode {
     Token,
     /// `x-forwarded-user` must be [`USER`] on the upgrade; every scope is granted to it.
     TrustedProxy,
+    /// Whoever asks gets what it asks for.
+    Anyone,
 }
 
 /// Gateways before `/startupz` existed answer it in one of two other ways.

@@ -1,0 +1,126 @@
+//! A client certificate as a way in: which of its names says who it is.
+//!
+//! Only names. That the certificate is good (its CA, its dates, the key behind it) has been seen
+//! in the TLS handshake; how long it counts is the connection's concern.
+
+use std::sync::Arc;
+
+use x509_parser::asn1_rs::Tag;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::identity::{Credential, Identity};
+use super::name::is_name;
+use crate::config::{Auth, CertificateName};
+use crate::listen::Peer;
+
+/// The names in one certificate that can be said in a header; taken once per connection, so that
+/// neither is the certificate kept nor read again for every request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CertificateNames {
+    subject_cn: Option<Arc<str>>,
+    san_email: Option<Arc<str>>,
+    san_dns: Option<Arc<str>>,
+    san_uri: Option<Arc<str>>,
+}
+
+impl CertificateNames {
+    /// The names in a certificate; none where it cannot be read.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Self {
+        let Ok((rest, x509)) = X509Certificate::from_der(der) else {
+            return Self::default();
+        };
+        if !rest.is_empty() {
+            return Self::default();
+        }
+        // An extension that stands there twice is an error, and then nothing in it counts.
+        let alternative = x509.subject_alternative_name().ok().flatten();
+        let alternative = alternative.map(|san| &*san.value.general_names);
+        let first = |pick| first(alternative.unwrap_or_default(), pick);
+        Self {
+            subject_cn: common_name(&x509),
+            san_email: first(|name| match name {
+                GeneralName::RFC822Name(name) => Some(name),
+                _ => None,
+            }),
+            san_dns: first(|name| match name {
+                GeneralName::DNSName(name) => Some(name),
+                _ => None,
+            }),
+            san_uri: first(|name| match name {
+                GeneralName::URI(name) => Some(name),
+                _ => None,
+            }),
+        }
+    }
+
+    /// The one that the rule asks for.
+    #[must_use]
+    pub fn get(&self, rule: CertificateName) -> Option<&Arc<str>> {
+        match rule {
+            CertificateName::SubjectCn => self.subject_cn.as_ref(),
+            CertificateName::SanEmail => self.san_email.as_ref(),
+            CertificateName::SanDns => self.san_dns.as_ref(),
+            CertificateName::SanUri => self.san_uri.as_ref(),
+        }
+    }
+}
+
+/// The name in a certificate by a rule; `None` if there is none, or none that a header can say.
+#[must_use]
+pub fn name_of(der: &[u8], rule: CertificateName) -> Option<String> {
+    CertificateNames::of(der)
+        .get(rule)
+        .map(|name| name.to_string())
+}
+
+/// Who the peer is by its certificate, where `[auth]` takes certificates.
+#[must_use]
+pub fn identify(peer: &Peer, auth: &Auth) -> Option<Identity> {
+    let rule = auth.certificate?;
+    let user = peer.client_certificate.as_ref()?.get(rule)?;
+    Some(Identity {
+        user: Arc::clone(user),
+        credential: Credential::Certificate,
+    })
+}
+
+/// The subject's common name. Two of them could be read either way, so that is none.
+fn common_name(x509: &X509Certificate<'_>) -> Option<Arc<str>> {
+    let mut names = x509.subject().iter_common_name();
+    let (name, another) = (names.next()?, names.next());
+    if another.is_some() {
+        return None;
+    }
+    // One byte per character, and ASCII: other strings (BMPString, T61String) can spell a name
+    // in ways that look alike.
+    let plain = [Tag::Utf8String, Tag::PrintableString, Tag::Ia5String];
+    if !plain.contains(&name.attr_value().tag()) {
+        return None;
+    }
+    usable(name.as_str().ok()?)
+}
+
+/// The first alternative name of a kind. If it is not usable, the next one is not asked: a rule
+/// that picks by content could be led.
+fn first<'a>(
+    names: &'a [GeneralName<'a>],
+    pick: fn(&'a GeneralName<'a>) -> Option<&'a str>,
+) -> Option<Arc<str>> {
+    // What the parser refuses could have been the first.
+    if names
+        .iter()
+        .any(|name| matches!(name, GeneralName::Invalid(..)))
+    {
+        return None;
+    }
+    usable(names.iter().find_map(pick)?)
+}
+
+fn usable(name: &str) -> Option<Arc<str>> {
+    is_name(name).then(|| name.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! A service that is asked who may come in (`[auth.forward]`), as nginx's `auth_request` and
+//! Caddy's `forward_auth` ask theirs.
+//!
+//! It is told what was asked for and by whom, with the client's own credentials, and answers with
+//! a name (2xx), or with what the client is to be told. Whatever else happens is a no: this room
+//! lets nobody in for want of an answer. Nothing here knows gateways or sessions, and nothing it
+//! keeps can be printed.
+
+mod exchange;
+mod known;
+mod question;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response};
+use tokio::sync::Semaphore;
+
+use super::identity::{Credential, Identity};
+use super::name::is_name;
+use crate::config;
+use crate::http::headers;
+use known::{Known, Looked};
+use question::Asked;
+
+pub use question::Question;
+
+/// Questions asked at a time; more wait for their turn, and not for longer than for an answer.
+const AT_ONCE: usize = 64;
+
+/// Asks, and remembers what it was told. Share it in an `Arc`; it outlives a reload.
+pub struct ForwardAuth {
+    known: Arc<Known>,
+    places: Semaphore,
+}
+
+/// What the service says.
+#[derive(Clone)]
+pub enum Answer {
+    /// It may come in.
+    Yes(Admitted),
+    /// It may not; this is what it is told, with a way to sign in most likely.
+    No(Box<Response<Bytes>>),
+    /// There is no answer to go by, so it may not.
+    Failed(Failure),
+}
+
+/// Somebody whom the service let in.
+#[derive(Clone)]
+pub struct Admitted {
+    /// Who it is.
+    pub identity: Identity,
+    /// What the gateway gets in place of headers of the same names (`copy`).
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// `Set-Cookie`s for the client, to go with the gateway's answer: a sign-in renewed.
+    pub cookies: Vec<HeaderValue>,
+}
+
+/// Why there is no answer to go by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nobody listens there.
+    #[error("the sign-in service cannot be reached: {0}")]
+    Unreachable(Arc<str>),
+    /// It took longer than `timeout`.
+    #[error("the sign-in service does not answer in time")]
+    TooSlow,
+    /// What it sent is no answer, or not a whole one.
+    #[error("the sign-in service's answer is broken: {0}")]
+    Broken(Arc<str>),
+    /// Its page is larger than any that is passed on.
+    #[error("the sign-in service's answer is too large")]
+    TooLarge,
+    /// It said yes, but not to whom.
+    #[error(
+        "the sign-in service says yes, but its answer has no `{0}`: set [auth.forward] user to the header it names the user in"
+    )]
+    NoUser(HeaderName),
+    /// The name it gave cannot be one.
+    #[error(
+        "the sign-in service says yes, but `{0}` in its answer is not one name of visible ASCII characters"
+    )]
+    BadUser(HeaderName),
+    /// The client sent what cannot be passed on without a doubt about its meaning.
+    #[error("the request's {0} cannot be passed on to the sign-in service")]
+    Unsayable(&'static str),
+}
+
+// === impl ForwardAuth ===
+
+impl ForwardAuth {
+    /// Knows nobody yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            known: Arc::default(),
+            places: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// Asks whether the client may come in, or remembers that it just could.
+    ///
+    /// Only a yes is remembered, for `config.cache`, and only for the very same question: what
+    /// the service may decide by (credentials, host, path, method, address) is part of it. Those
+    /// who ask the same at the same time share one request.
+    pub async fn ask(&self, config: &config::ForwardAuth, question: Question<'_>) -> Answer {
+        let asked = match Asked::new(config, &question) {
+            Ok(asked) => asked,
+            Err(failure) => return Answer::Failed(failure),
+        };
+        let seat = match self.known.look(asked.key()) {
+            Looked::Admitted(admitted) => return Answer::Yes(admitted),
+            Looked::Ask(seat) => seat,
+        };
+        let ask = async {
+            let answer = self.send(config, asked).await;
+            if let Answer::Yes(admitted) = &answer {
+                seat.keep(admitted, config.cache);
+            }
+            answer
+        };
+        // Whoever goes away while it asks leaves the asking to the next one.
+        seat.answer().get_or_init(|| ask).await.clone()
+    }
+
+    async fn send(&self, config: &config::ForwardAuth, asked: Asked) -> Answer {
+        let exchange = async {
+            // Closed never.
+            let _place = self.places.acquire().await;
+            exchange::run(config, asked).await
+        };
+        let response = match tokio::time::timeout(config.timeout, exchange).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(failure)) => return Answer::Failed(failure),
+            Err(_) => return Answer::Failed(Failure::TooSlow),
+        };
+        if response.status().is_success() {
+            return match admit(config, &response) {
+                Ok(admitted) => Answer::Yes(admitted),
+                Err(failure) => Answer::Failed(failure),
+            };
+        }
+        Answer::No(Box::new(for_client(response)))
+    }
+}
+
+impl Default for ForwardAuth {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ForwardAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardAuth").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes(admitted) => f.debug_tuple("Yes").field(admitted).finish(),
+            Self::No(response) => f.debug_tuple("No").field(&response.status()).finish(),
+            Self::Failed(failure) => f.debug_tuple("Failed").field(failure).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admitted")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a yes.
+fn admit(config: &config::ForwardAuth, response: &Response<Bytes>) -> Result<Admitted, Failure> {
+    let said = response.headers();
+    let mut users = said.get_all(&config.user).iter();
+    let user = users
+        .next()
+        .ok_or_else(|| Failure::NoUser(config.user.clone()))?;
+    let name = user.to_str().ok().filter(|name| is_name(name));
+    // Two names could be read either way.
+    let (Some(name), None) = (name, users.next()) else {
+        return Err(Failure::BadUser(config.user.clone()));
+    };
+    let headers = config.copy.iter().flat_map(|name| {
+        let values = said.get_all(name).iter();
+        values.map(move |value| (name.clone(), own(value)))
+    });
+    let identity = Identity {
+        user: name.into(),
+        credential: Credential::Forward,
+    };
+    Ok(Admitted {
+        identity,
+        headers: headers.collect(),
+        cookies: said
+            .get_all(http::header::SET_COOKIE)
+            .iter()
+            .map(own)
+            .collect(),
+    })
+}
+
+/// A copy that does not keep the buffer alive which the whole answer was read into.
+fn own(value: &HeaderValue) -> HeaderValue {
+    let mut own = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    own.set_sensitive(true);
+    own
+}
+
+/// A no as the client gets it.
+fn for_client(response: Response<Bytes>) -> Response<Bytes> {
+    let (service, body) = response.into_parts();
+    let mut response = Response::new(body);
+    *response.status_mut() = service.status;
+    *response.headers_mut() = service.headers;
+    headers::response_for_client(response.headers_mut());
+    // The body is whole: whoever sends it knows its length.
+    response.headers_mut().remove(http::header::CONTENT_LENGTH);
+    response.headers_mut().remove(http::header::TRAILER);
+    response
+}
+
+#[cfg(test)]
+mod tests;

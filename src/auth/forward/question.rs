@@ -1,0 +1,174 @@
+//! What the service is asked, and the key under which its answer is known.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http_body_util::Empty;
+
+use super::Failure;
+use crate::config;
+
+/// A client's request, as far as the service is told of it.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// What it asked for (`Host`, or `:authority`).
+    pub host: &'a HeaderValue,
+    /// Path and query.
+    pub target: &'a str,
+    /// As whom the client is presented.
+    pub address: IpAddr,
+    /// Its headers, from which the credentials are taken.
+    pub headers: &'a HeaderMap,
+}
+
+impl std::fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Question")
+            .field("method", self.method)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// SHA-256 of everything that the service can decide by, itself included.
+pub(super) type Key = [u8; digest::SHA256_OUTPUT_LEN];
+
+/// A question, ready to be sent.
+pub(super) struct Asked {
+    /// In a fixed order.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    path: String,
+    key: Key,
+}
+
+impl Asked {
+    /// # Errors
+    /// Where the service could take the request for another than the gateway does.
+    pub(super) fn new(
+        config: &config::ForwardAuth,
+        question: &Question<'_>,
+    ) -> Result<Self, Failure> {
+        let headers = headers(config, question)?;
+        Ok(Self {
+            key: key(config, &headers),
+            path: config.path.clone(),
+            headers,
+        })
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Always a GET without a body, whatever the client sends.
+    pub(super) fn into_request(self) -> Result<Request<Empty<Bytes>>, http::Error> {
+        let mut request = Request::get(self.path);
+        for (name, value) in self.headers {
+            request = request.header(name, value);
+        }
+        request.body(Empty::new())
+    }
+}
+
+fn headers(
+    config: &config::ForwardAuth,
+    question: &Question<'_>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+    let target = value(question.target.as_bytes(), "path")?;
+    let url = [b"https://", question.host.as_bytes(), target.as_bytes()].concat();
+    // A WebSocket over HTTP/2 is a GET everywhere else (RFC 8441).
+    let method = match *question.method {
+        Method::CONNECT => &Method::GET,
+        ref method => method,
+    };
+    let method = value(method.as_str().as_bytes(), "method")?;
+    let address = question.address.to_string();
+    let service = authority(config);
+    let named = HeaderName::from_static;
+    let mut headers = vec![
+        (header::HOST, value(service.as_bytes(), "service")?),
+        (header::CONNECTION, HeaderValue::from_static("close")),
+        (named("x-forwarded-method"), method.clone()),
+        (
+            named("x-forwarded-proto"),
+            HeaderValue::from_static("https"),
+        ),
+        (named("x-forwarded-host"), question.host.clone()),
+        (named("x-forwarded-uri"), target),
+        (
+            named("x-forwarded-for"),
+            value(address.as_bytes(), "address")?,
+        ),
+        (named("x-original-url"), value(&url, "URL")?),
+        (named("x-original-method"), method),
+    ];
+    headers.extend(passed_on(question.headers)?);
+    Ok(headers)
+}
+
+/// The client's own words.
+fn passed_on(client: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+    let mut headers = Vec::new();
+    // HTTP/2 clients may send cookies in many fields; HTTP/1.1 has one (RFC 9113, 8.2.3).
+    let cookies: Vec<&[u8]> = client
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if !cookies.is_empty() {
+        headers.push((header::COOKIE, value(&cookies.join(&b"; "[..]), "cookie")?));
+    }
+    let mut credentials = client.get_all(header::AUTHORIZATION).iter();
+    if let Some(first) = credentials.next() {
+        // The service would judge by one, and the gateway perhaps by the other.
+        if credentials.next().is_some() {
+            return Err(Failure::Unsayable("second Authorization header"));
+        }
+        headers.push((header::AUTHORIZATION, first.clone()));
+    }
+    for name in [header::USER_AGENT, header::ACCEPT] {
+        let values = client.get_all(&name).iter();
+        headers.extend(values.map(|value| (name.clone(), value.clone())));
+    }
+    Ok(headers)
+}
+
+/// `host:port` of the service.
+pub(super) fn authority(config: &config::ForwardAuth) -> String {
+    match config.host.contains(':') {
+        true => format!("[{}]:{}", config.host, config.port),
+        false => format!("{}:{}", config.host, config.port),
+    }
+}
+
+fn value(bytes: &[u8], what: &'static str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_bytes(bytes).map_err(|_| Failure::Unsayable(what))
+}
+
+/// Every part with its length before it, so that no two questions are one text.
+fn key(config: &config::ForwardAuth, headers: &[(HeaderName, HeaderValue)]) -> Key {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    part(config.path.as_bytes());
+    part(config.user.as_str().as_bytes());
+    part(&(config.copy.len() as u64).to_be_bytes());
+    for name in &config.copy {
+        part(name.as_str().as_bytes());
+    }
+    for (name, value) in headers {
+        part(name.as_str().as_bytes());
+        part(value.as_bytes());
+    }
+    let mut key = Key::default();
+    for (to, from) in key.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    key
+}

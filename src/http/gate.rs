@@ -1,0 +1,292 @@
+//! Whether a request may come in, and as whom, where that is decided here (`[auth]`).
+//!
+//! Every credential is asked of the `auth` room; this file knows what HTTP makes of the answer:
+//! which paths are open, which page is shown, what the gateway is told, and that a browser does
+//! nothing in somebody's name for a page of somebody else.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request};
+
+use super::Body;
+use super::headers::Presented;
+use super::refusal::Asker;
+use super::route::{Host, is_under};
+use super::sign_in;
+use crate::auth::forward::{Admitted, Answer, ForwardAuth, Question};
+use crate::auth::{Desk, DeskError, Grant, Grants, Identity, TokenCheck, certificate};
+use crate::config::Auth;
+use crate::listen::Peer;
+use crate::protocol::rescue::Cause;
+
+/// Lets in or not. One for the whole proxy; what is right is read from the config each time.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    desk: ArcSwap<Desk>,
+    forward: ForwardAuth,
+    grants: Arc<Grants>,
+}
+
+/// A request as far as the gate is concerned.
+pub(super) struct Caller<'a> {
+    pub(super) auth: &'a Auth,
+    pub(super) peer: &'a Peer,
+    pub(super) presented: Presented,
+    pub(super) host: &'a Host,
+    pub(super) asker: Asker,
+    pub(super) upgrades: bool,
+}
+
+/// What the gate says.
+pub(super) enum Entry {
+    /// Nobody is asked who they are.
+    Open,
+    /// Come in.
+    As(Box<Welcome>),
+    /// This is the answer.
+    Answered(Response<Body>),
+}
+
+/// Somebody who may come in.
+pub(super) struct Welcome {
+    pub(super) identity: Identity,
+    /// What the gateway is told of them.
+    pub(super) told: Vec<(HeaderName, HeaderValue)>,
+    /// `Set-Cookie` for the answer.
+    pub(super) cookies: Vec<HeaderValue>,
+}
+
+impl Gate {
+    pub(crate) fn new(desk: Desk) -> Self {
+        Self {
+            desk: ArcSwap::from_pointee(desk),
+            forward: ForwardAuth::new(),
+            grants: Arc::default(),
+        }
+    }
+
+    /// Makes ready for a new config before it is in force. Reads and writes files.
+    pub(crate) fn prepare(&self, old: &Auth, new: &Auth) -> Result<(), DeskError> {
+        let keys_needed = new.password && (!old.password || old.state_dir != new.state_dir);
+        if keys_needed {
+            self.desk.store(Arc::new(Desk::open(new)?));
+        }
+        Ok(())
+    }
+
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        self.desk.load_full()
+    }
+
+    pub(super) fn grants(&self) -> &Arc<Grants> {
+        &self.grants
+    }
+
+    /// Decides; takes our own credentials out of the request, for they are not the gateway's.
+    pub(super) async fn enter(
+        &self,
+        caller: &Caller<'_>,
+        head: &mut request::Parts,
+    ) -> Result<Entry, Cause> {
+        let auth = caller.auth;
+        if !auth.is_on() {
+            return Ok(Entry::Open);
+        }
+        let found = self.look(caller, head).await;
+        Desk::remove_ours(&mut head.headers);
+        found
+    }
+
+    async fn look(&self, caller: &Caller<'_>, head: &mut request::Parts) -> Result<Entry, Cause> {
+        let (auth, desk) = (caller.auth, self.desk());
+        if is_public(&auth.public, head.uri.path()) {
+            return Ok(Entry::Open);
+        }
+        if auth.token {
+            match desk.by_token(auth, &head.headers, caller.presented.address) {
+                TokenCheck::None => {}
+                TokenCheck::Good(identity) => {
+                    head.headers.remove(header::AUTHORIZATION);
+                    return welcome(auth, identity, Vec::new(), Vec::new());
+                }
+                TokenCheck::Wrong => return Err(Cause::TokenRefused),
+                TokenCheck::TooMany { retry_after } => {
+                    return Err(Cause::TooManyTokens(retry_after));
+                }
+            }
+        }
+        // What a browser sends along by itself proves nothing about whose page made it do so.
+        let own = |needs_proof| is_own_request(&head.method, &head.headers, caller, needs_proof);
+        if let Some(identity) = certificate::identify(caller.peer, auth) {
+            return match own(false) {
+                true => welcome(auth, identity, Vec::new(), Vec::new()),
+                false => Err(Cause::ForeignOrigin),
+            };
+        }
+        if auth.password
+            && let Some(session) = desk.by_cookie(auth, &head.headers, SystemTime::now())
+        {
+            let cookies = session.renew.into_iter().collect();
+            return match own(true) {
+                true => welcome(auth, session.identity, Vec::new(), cookies),
+                false => Err(Cause::ForeignOrigin),
+            };
+        }
+        if let Some(forward) = &auth.forward {
+            let question = Question {
+                method: &head.method,
+                host: &caller.host.value,
+                target: head
+                    .uri
+                    .path_and_query()
+                    .map_or("/", |target| target.as_str()),
+                address: caller.presented.address,
+                headers: &head.headers,
+            };
+            match self.forward.ask(forward, question).await {
+                Answer::Yes(Admitted {
+                    identity,
+                    headers,
+                    cookies,
+                }) => {
+                    return match own(head.headers.contains_key(header::COOKIE)) {
+                        true => welcome(auth, identity, headers, cookies),
+                        false => Err(Cause::ForeignOrigin),
+                    };
+                }
+                // People sign in here where they can; the service's word is for everybody else.
+                Answer::No(_) if auth.password && caller.asker.navigates() => {}
+                Answer::No(refusal) => return Ok(Entry::Answered(sign_in::pass_on(*refusal))),
+                Answer::Failed(failure) => {
+                    return Err(Cause::AuthUnavailable(failure.to_string().into()));
+                }
+            }
+        }
+        if auth.password && caller.asker.navigates() && !caller.upgrades {
+            return Ok(Entry::Answered(sign_in::redirect(&head.uri)));
+        }
+        Err(Cause::SignInRequired)
+    }
+
+    /// One session's right to be here.
+    pub(super) fn grant(&self, auth: &Auth, identity: Identity) -> Result<Arc<Grant>, Cause> {
+        let grant = self.grants.enter(identity);
+        // It may have been ended between the look and the entry.
+        if self.desk().stands(auth, grant.identity()) {
+            Ok(Arc::new(grant))
+        } else {
+            Err(Cause::SignedOut)
+        }
+    }
+
+    /// Ends the sessions of everybody who may not be here under this config; how many.
+    pub(crate) fn sweep(&self, auth: &Auth) -> usize {
+        let desk = self.desk();
+        self.grants
+            .revoke(|identity| !auth.is_on() || !desk.stands(auth, identity))
+    }
+}
+
+fn welcome(
+    auth: &Auth,
+    identity: Identity,
+    mut told: Vec<(HeaderName, HeaderValue)>,
+    cookies: Vec<HeaderValue>,
+) -> Result<Entry, Cause> {
+    let name = HeaderValue::from_str(&identity.user).map_err(|_| Cause::SignInRequired)?;
+    told.retain(|(header, _)| *header != auth.user_header);
+    told.push((auth.user_header.clone(), name));
+    Ok(Entry::As(Box::new(Welcome {
+        identity,
+        told,
+        cookies,
+    })))
+}
+
+/// As whom somebody who was let in is presented: on loopback a gateway believes no identity.
+pub(super) fn presented_as(auth: &Auth, presented: Presented) -> Presented {
+    match presented.local {
+        true => Presented {
+            address: auth.loopback_as,
+            local: false,
+        },
+        false => presented,
+    }
+}
+
+/// Whether a path needs no sign-in. One that programs may read in more than one way does.
+fn is_public(prefixes: &[String], path: &str) -> bool {
+    let ambiguous = path.contains(['%', '\\', ';'])
+        || path.contains("//")
+        || path
+            .split('/')
+            .any(|segment| segment == "." || segment == "..");
+    !ambiguous && prefixes.iter().any(|prefix| is_under(prefix, path))
+}
+
+/// Whether no page of somebody else made this request. `needs_proof`: whoever says nothing may be a
+/// browser all the same, because only browsers have cookies.
+fn is_own_request(
+    method: &Method,
+    headers: &HeaderMap,
+    caller: &Caller<'_>,
+    needs_proof: bool,
+) -> bool {
+    let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if harmless && !caller.upgrades {
+        return true;
+    }
+    match (origin(headers, caller.host), headers.get("sec-fetch-site")) {
+        (Origin::Own, _) => true,
+        (Origin::Foreign, _) => false,
+        (Origin::Unnamed, Some(site)) => {
+            !caller.upgrades && (site == "same-origin" || site == "none")
+        }
+        (Origin::Unnamed, None) => !needs_proof,
+    }
+}
+
+/// Whose page made a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// One of this very host.
+    Own,
+    /// Another's, or one that hides.
+    Foreign,
+    /// Nothing is said.
+    Unnamed,
+}
+
+/// Reads `Origin` (RFC 6454) against the host that was asked.
+pub(super) fn origin(headers: &HeaderMap, host: &Host) -> Origin {
+    let mut named = headers.get_all(header::ORIGIN).iter();
+    let (Some(origin), None) = (named.next(), named.next()) else {
+        let several = headers.contains_key(header::ORIGIN);
+        return if several {
+            Origin::Foreign
+        } else {
+            Origin::Unnamed
+        };
+    };
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.strip_prefix("https://"));
+    let asked = host.value.to_str().unwrap_or_default();
+    match authority {
+        Some(authority) if without_default_port(authority) == without_default_port(asked) => {
+            Origin::Own
+        }
+        _ => Origin::Foreign,
+    }
+}
+
+fn without_default_port(authority: &str) -> String {
+    let authority = authority.to_ascii_lowercase();
+    match authority.strip_suffix(":443") {
+        Some(host) => host.to_owned(),
+        None => authority,
+    }
+}

@@ -1,0 +1,96 @@
+//! A new config for a running proxy: what of it can be taken live.
+//!
+//! Taken whole or not at all. Today that is `[auth]`; whatever else has changed is named, and
+//! nothing is taken then.
+
+use serde_json::{Value, json};
+
+use crate::config::Config;
+
+/// Reads the config anew; the error is for a person.
+pub type Loader = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// Why a new config is not taken. The old one is still in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It was not started from anything that could have changed.
+    #[error("it runs without a config file: there is nothing to read anew")]
+    NoSource,
+    /// The new one cannot be used.
+    #[error("the new config is refused, the old one is in force: {0}")]
+    Refused(String),
+    /// These sections have changed, too.
+    #[error(
+        "only [auth] is taken without a restart, and {} changed as well: nothing was taken; restart \
+         to take all of it",
+        sections(.0)
+    )]
+    NotLive(Vec<&'static str>),
+}
+
+/// What a reload has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Whether anything is different from before.
+    pub changed: bool,
+    /// Sessions whose sign-in or token is gone, and which were ended for it.
+    pub ended: usize,
+}
+
+impl Reloaded {
+    /// For the answer to a command.
+    #[must_use]
+    pub fn json(self) -> Value {
+        let auth = match self.changed {
+            true => "applied to everything",
+            false => "not changed",
+        };
+        json!({"auth": auth, "sessionsEnded": self.ended})
+    }
+}
+
+/// Whether `new` can be taken in place of `old`.
+pub(crate) fn check(old: &Config, new: &Config) -> Result<(), ReloadError> {
+    let changed: Vec<&'static str> = [
+        ("listen", old.listen == new.listen),
+        ("tls", old.tls == new.tls),
+        ("gateway or route", old.routes == new.routes),
+        ("hold", old.hold == new.hold),
+        ("http", old.http == new.http),
+        ("limits", old.limits == new.limits),
+        ("admin", old.admin == new.admin),
+        ("log", old.log == new.log),
+    ]
+    .into_iter()
+    .filter(|(_, same)| !same)
+    .map(|(section, _)| section)
+    .collect();
+    match changed.is_empty() {
+        true => Ok(()),
+        false => Err(ReloadError::NotLive(changed)),
+    }
+}
+
+fn sections(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("[{name}]"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn whoever_may_come_in_is_taken_live_and_nothing_else() {
+        let parse = |text: &str| config::parse(text, "t").unwrap().config;
+        let old = parse("");
+        assert!(check(&old, &parse("[auth]\nsession_idle = \"1h\"")).is_ok());
+        let new = parse("[hold]\nmax = \"1m\"\n[limits]\nsessions = 5");
+        let refused = check(&old, &new).unwrap_err().to_string();
+        assert!(refused.contains("[hold], [limits] changed"), "{refused}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What was kept during an outage does not overrun the gateway when it is back.
+
+use serde_json::json;
+
+use crate::kit::client::request;
+use crate::kit::gateway::{Options, ScriptedGateway};
+use crate::kit::{Client, Frame, Outcome, Proxy, Role};
+
+async fn busy_from(unanswered: usize) -> ScriptedGateway {
+    let busy_from = Some(unanswered);
+    ScriptedGateway::with(Options {
+        busy_from,
+        ..Options::default()
+    })
+    .await
+}
+
+async fn back(gateway: &ScriptedGateway) {
+    gateway.begin_starting().await;
+    gateway.ready();
+}
+
+#[tokio::test]
+async fn three_hundred_kept_requests_reach_a_gateway_that_takes_thirty_two_at_a_time() {
+    let gateway = busy_from(32).await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    gateway.kill().await;
+    client.event("gateway.down", 1).await;
+    let send = |name: usize| client.send_request("config.set", json!({"name": name}));
+    let mut ids: Vec<String> = (0..300).map(send).collect();
+    back(&gateway).await;
+    // Asked while the others are still on their way, this one comes behind them.
+    client.event("gateway.up", 1).await;
+    ids.push(send(300));
+    for id in &ids {
+        client.outcome(id).await.ok();
+    }
+    let journal = gateway.journal();
+    let arrived: Vec<_> = journal
+        .requests("config.set")
+        .iter()
+        .filter_map(|params| params["name"].as_u64())
+        .collect();
+    assert_eq!(arrived, (0..=300).collect::<Vec<_>>());
+    client.record().assert_untouched();
+    client.close(1000);
+    proxy.is_empty().await;
+}
+
+#[tokio::test]
+async fn many_sessions_together_do_not_overrun_it_either() {
+    let gateway = busy_from(256).await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connected(Role::backend(), proxy.target()).await);
+    }
+    gateway.kill().await;
+    let mut ids = Vec::new();
+    let mut bytes = 0;
+    for client in &clients {
+        client.event("gateway.down", 1).await;
+        for number in 0..40 {
+            let params = json!({"name": number});
+            let id = client.send_request("config.set", params.clone());
+            let frame = Frame::text(request(&id, "config.set", &params));
+            bytes += frame.encode_masked([0; 4]).len();
+            ids.push((client, id));
+        }
+    }
+    proxy.keeps(bytes).await;
+    back(&gateway).await;
+    for (client, id) in &ids {
+        client.outcome(id).await.ok();
+    }
+    let peak = gateway.journal().peak_unanswered;
+    assert!(peak <= 128, "{peak} at once");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_something_do_not_hold_up_those_behind_them() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    gateway.kill().await;
+    client.event("gateway.down", 1).await;
+    let wait = |_| client.send_request("agent.wait", json!({"wait": "run"}));
+    let waits: Vec<String> = (0..40).map(wait).collect();
+    let quick = client.send_request("config.set", json!({"name": "quick"}));
+    back(&gateway).await;
+    client.outcome(&quick).await.ok();
+    gateway.release("run");
+    for id in &waits {
+        client.outcome(id).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn what_the_next_outage_catches_unsent_is_kept_for_the_return_after_it() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    gateway.kill().await;
+    client.event("gateway.down", 1).await;
+    let send = |number: usize| {
+        let params = json!({"name": number, "wait": "answer"});
+        client.send_request("config.set", params)
+    };
+    let ids: Vec<String> = (0..40).map(send).collect();
+    back(&gateway).await;
+    gateway
+        .wait_for("a window", |j| j.requests("config.set").len() == 32)
+        .await;
+    gateway.kill().await;
+    gateway.release("answer");
+    back(&gateway).await;
+    for (number, id) in ids.iter().enumerate() {
+        match client.outcome(id).await {
+            Outcome::Ok(_) => assert!(number >= 32, "{number} was sent twice"),
+            Outcome::Error(error) => {
+                assert_eq!(error["details"]["execution"], "may_have_executed");
+                assert!(number < 32, "{number} was never sent");
+            }
+            Outcome::Lost => panic!("{number} got no answer"),
+        }
+    }
+    assert_eq!(gateway.journal().requests("config.set").len(), 40);
+}

@@ -1,0 +1,342 @@
+//! Where it is decided here who comes in: what a signed-in client notices of an outage, what the
+//! gateway is told, and who is kept out.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdline::auth::TokenHash;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::kit::gateway::{AuthMode, Options, SCOPES, ScriptedGateway, Stop, USER};
+use crate::kit::{Client, Proxy, Role, http, ms};
+
+const TOKEN: &str = "hl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const WAYS: [Stop; 4] = [Stop::Sigterm, Stop::Restart, Stop::Kill, Stop::Fin];
+
+/// `[auth]` that knows these tokens, by name.
+fn auth(tokens: &[(&str, &str)]) -> String {
+    let tokens: Vec<String> = tokens
+        .iter()
+        .map(|(name, token)| {
+            let hash = TokenHash::of(token).to_base64url();
+            format!("{{ name = \"{name}\", user = \"{USER}\", hash = \"{hash}\" }}")
+        })
+        .collect();
+    format!(
+        "[auth]\nmodes = [\"token\"]\npublic = [\"/hooks\"]\ntokens = [{}]\n",
+        tokens.join(", ")
+    )
+}
+
+fn bearer() -> String {
+    format!("Bearer {TOKEN}")
+}
+
+fn signed_in(role: Role) -> Role {
+    role.header("authorization", &bearer())
+}
+
+async fn believing_gateway() -> ScriptedGateway {
+    ScriptedGateway::with(Options {
+        auth: AuthMode::TrustedProxy,
+        ..Options::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_operator_survives_every_kind_of_restart_on_its_own_socket() {
+    for how in WAYS {
+        for role in [Role::control_ui(), Role::official(), Role::backend()] {
+            let gateway = believing_gateway().await;
+            let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+            let who = role.id;
+            let client = Client::connected(signed_in(role), proxy.target()).await;
+            client.request("sessions.subscribe", json!({})).await.ok();
+
+            gateway.stop(how).await;
+            client.event("gateway.down", 1).await;
+            let waiting = client.send_request("config.set", json!({"name": "typed"}));
+            gateway.begin_starting().await;
+            gateway.ready();
+            let up = client.event("gateway.up", 1).await;
+            assert_eq!(up["resumed"], "replay", "{who} {how:?}");
+
+            let answer = client.outcome(&waiting).await.ok();
+            assert_eq!(answer["bootId"], gateway.boot_id(), "{who} {how:?}");
+            assert_eq!(gateway.journal().executions("typed"), 1);
+            gateway.publish("sessions.subscribe", "sessions.changed", &json!({"n": 1}));
+            assert_eq!(client.event("sessions.changed", 1).await["n"], 1);
+            client.record().assert_untouched();
+            let journal = gateway.journal();
+            let connects = journal.connects();
+            let [(_, None), (again, None)] = connects[..] else {
+                panic!("{who} {how:?}: {connects:?}");
+            };
+            assert!(again["device"].is_null(), "its signature is stale");
+            assert_eq!(again["scopes"], json!(SCOPES));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_control_ui_shows_a_suspension_that_ends_and_nothing_else() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let client = Client::connected(signed_in(Role::control_ui()), proxy.target()).await;
+    gateway.broadcast("presence", &json!({}));
+    client.event("presence", 1).await;
+    gateway.stop(Stop::Kill).await;
+    assert_eq!(
+        client.event("gateway.suspension", 1).await["phase"],
+        "draining"
+    );
+    gateway.begin_starting().await;
+    gateway.ready();
+    assert_eq!(
+        client.event("gateway.suspension", 2).await["phase"],
+        "accepting"
+    );
+    gateway.broadcast("presence", &json!({}));
+    client.event("presence", 2).await;
+    let record = client.record();
+    record.assert_untouched();
+    assert_eq!(record.gaps, []);
+    assert_eq!(record.events("shutdown"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_grant_that_shrank_is_not_passed_off_as_the_old_one() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let client = Client::connected(signed_in(Role::official()), proxy.target()).await;
+    gateway.set_identity_scopes(&["operator.read"]);
+    gateway.restart(ms(100), ms(100)).await;
+    client.hello(2).await;
+    let record = client.record();
+    record.assert_sound();
+    assert_eq!(record.disconnects.len(), 1);
+    assert_eq!(record.disconnects[0].code, 1012);
+}
+
+#[tokio::test]
+async fn a_gateway_that_believes_no_proxy_is_not_tried_with_an_unsigned_handshake() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let ui = Client::connected(signed_in(Role::control_ui()), proxy.target()).await;
+    gateway.restart(ms(200), ms(200)).await;
+    ui.hello(2).await;
+    let record = ui.record();
+    record.assert_sound();
+    assert_eq!(record.disconnects, []);
+    assert_eq!(record.gaps.len(), 1, "it came back by itself, at once");
+    let refused = gateway
+        .journal()
+        .refused("CONTROL_UI_DEVICE_IDENTITY_REQUIRED");
+    assert_eq!(refused, 0);
+}
+
+#[tokio::test]
+async fn nobody_else_gets_to_the_gateway() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let wrong = format!("Bearer {}", TOKEN.replace('A', "B"));
+    for headers in [
+        &[][..],
+        &[("authorization", wrong.as_str())][..],
+        &[("authorization", "Bearer hl_")][..],
+        &[("authorization", "Basic bmljazpwYXNzd29yZA==")][..],
+        &[("cookie", "__Host-holdline=x")][..],
+    ] {
+        let answer = http::get(&proxy.target(), "/api/sessions", headers).await;
+        assert_eq!(answer.status, 401, "{headers:?}");
+        assert!(answer.header("www-authenticate").is_some());
+        assert!(answer.json()["error"]["type"].is_string());
+        let mut role = Role::official();
+        for (name, value) in headers {
+            role = role.header(name, value);
+        }
+        let client = Client::start(role, proxy.target());
+        client
+            .wait_for("a refusal", |record| !record.failed.is_empty())
+            .await;
+        assert_eq!(client.record().failed[0], "upgrade: HTTP 401");
+    }
+    let journal = gateway.journal();
+    assert_eq!((journal.upgrades().len(), journal.http().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn the_gateway_is_told_who_it_is_and_nothing_that_a_client_says_of_that() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let bearer = bearer();
+    let spoofed = [
+        ("authorization", bearer.as_str()),
+        ("X-Forwarded-User", "root@example.com"),
+        ("x_forwarded_user", "root@example.com"),
+        ("X-Forwarded-User", "second@example.com"),
+        ("Remote-User", "root@example.com"),
+        ("Connection", "X-Forwarded-User"),
+        ("cookie", "a=1; __Host-holdline=secret; b=2"),
+    ];
+    let answer = http::get(&proxy.target().from("127.0.0.1"), "/x", &spoofed).await;
+    // Signs of a proxy on loopback: it is not known whose request this is.
+    assert_eq!(answer.status, 403);
+    let plain = [
+        ("authorization", bearer.as_str()),
+        ("cookie", "a=1; __Host-holdline=secret; b=2"),
+    ];
+    assert_eq!(http::get(&proxy.target(), "/x", &plain).await.status, 200);
+    let client = Client::connected(signed_in(Role::official()), proxy.target()).await;
+    client.request("health", json!({})).await.ok();
+    let journal = gateway.journal();
+    let http = journal.http();
+    let upgrades = journal.upgrades();
+    let heads = http
+        .iter()
+        .map(|(head, _)| *head)
+        .chain(upgrades.iter().map(|(head, _)| *head));
+    for head in heads {
+        let users: Vec<_> = head
+            .headers
+            .iter()
+            .filter(|(name, _)| name.contains("user") && name != "user-agent")
+            .collect();
+        assert_eq!(users, [&("x-forwarded-user".to_owned(), USER.to_owned())]);
+        assert_eq!(head.header("x-forwarded-for"), Some("192.0.2.1"));
+        assert_eq!(head.header("x-forwarded-proto"), Some("https"));
+        assert_eq!(
+            head.header("authorization"),
+            None,
+            "it is not for the gateway"
+        );
+    }
+    assert_eq!(http[0].0.header("cookie"), Some("a=1; b=2"));
+}
+
+#[tokio::test]
+async fn public_paths_need_no_sign_in_and_carry_no_identity() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let bearer = bearer();
+    for headers in [&[][..], &[("authorization", bearer.as_str())][..]] {
+        let answer = http::get(&proxy.target(), "/hooks/telegram", headers).await;
+        assert_eq!(answer.status, 200);
+    }
+    for elsewhere in [
+        "/hooksx",
+        "/",
+        "/hooks/../api",
+        "/hooks/%2e%2e/api",
+        "/hooks/..%2fapi",
+        "/hooks//../api",
+        "/hooks/.;/../api",
+        "/HOOKS/a",
+    ] {
+        let answer = http::get(&proxy.target(), elsewhere, &[]).await;
+        assert_eq!(answer.status, 401, "{elsewhere}");
+    }
+    for (head, _) in gateway.journal().http() {
+        assert_eq!(head.header("x-forwarded-user"), None, "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_let_in_no_longer_is_out_within_a_second_held_or_not() {
+    const OTHER: &str = "hl_BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB";
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(auth(&[("laptop", TOKEN), ("phone", OTHER)])));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let phone = Role::official().header("authorization", &format!("Bearer {OTHER}"));
+    let stays = Client::connected(phone, proxy.target()).await;
+    let live = Client::connected(signed_in(Role::official()), proxy.target()).await;
+    let unanswered = live.send_request("config.set", json!({"name": "a", "wait": "never"}));
+    gateway
+        .wait_for("the request", |journal| journal.executions("a") == 1)
+        .await;
+
+    *settings.lock().unwrap() = auth(&[("phone", OTHER)]);
+    let asked = Instant::now();
+    let done = proxy.holdline.reload().await.expect("it is taken");
+    assert_eq!((done.changed, done.ended), (true, 1));
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    let record = live.record();
+    assert_eq!(record.disconnects[0].code, 1008);
+    let told = record.outcome(&unanswered).unwrap().error();
+    assert_eq!(told["details"]["execution"], "may_have_executed");
+    live.wait_for("a refusal", |record| !record.failed.is_empty())
+        .await;
+    stays.request("health", json!({})).await.ok();
+
+    // Held: neither fed nor put back.
+    gateway.stop(Stop::Kill).await;
+    stays.event("gateway.down", 1).await;
+    *settings.lock().unwrap() =
+        "[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"x\", user = \"y\", hash = \"".to_owned()
+            + &TokenHash::of("hl_x").to_base64url()
+            + "\" }]\n";
+    proxy.holdline.reload().await.expect("it is taken");
+    stays
+        .wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert_eq!(stays.record().disconnects[0].code, 1008);
+    assert_eq!(gateway.journal().hellos(), 2);
+}
+
+#[tokio::test]
+async fn a_config_that_cannot_be_taken_live_is_refused_whole() {
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(auth(&[("laptop", TOKEN)])));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let client = Client::connected(signed_in(Role::official()), proxy.target()).await;
+    for (broken, told) in [
+        ("[hold]\nmax = \"1m\"\n", "[hold]"),
+        ("[auth]\nmodes = [\"passwrd\"]\n", "not a way to sign in"),
+    ] {
+        *settings.lock().unwrap() = broken.to_owned();
+        let answer = http::request(&proxy.admin(), "POST", "/reload", &[], b"").await;
+        assert_eq!(answer.status, 422, "{}", answer.text());
+        assert!(answer.text().contains(told), "{}", answer.text());
+    }
+    client.request("health", json!({})).await.ok();
+    client.record().assert_untouched();
+}
+
+#[tokio::test]
+async fn a_node_signs_its_own_handshake_again() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let node = Client::connected(signed_in(Role::node()), proxy.target()).await;
+    gateway.restart(ms(100), ms(100)).await;
+    let up = node.event("gateway.up", 1).await;
+    assert_eq!(up["resumed"], "rechallenge");
+    let record = node.record();
+    assert_eq!(record.disconnects, []);
+    let journal = gateway.journal();
+    let (again, refused) = journal.connects()[1];
+    assert!(again["device"].is_object() && refused.is_none());
+}
+
+#[tokio::test]
+async fn a_signed_newcomer_during_an_outage_comes_back_by_itself_with_its_signature() {
+    let gateway = ScriptedGateway::stopped(Options {
+        auth: AuthMode::TrustedProxy,
+        ..Options::default()
+    });
+    let settings = auth(&[("laptop", TOKEN)]) + "[hold]\nupgrade = \"100ms\"\n";
+    let proxy = Proxy::with(&gateway, &settings).await;
+    proxy.gateway_is("down").await;
+    let client = Client::start(signed_in(Role::official()), proxy.target());
+    client.event("gateway.down", 1).await;
+    gateway.begin_starting().await;
+    gateway.ready();
+    client.hello(1).await;
+    client.record().assert_sound();
+    let journal = gateway.journal();
+    let (connect, _) = journal.connects()[0];
+    assert!(connect["device"].is_object(), "it got what it asked for");
+}
