@@ -60,7 +60,8 @@ impl PasswordHash {
     /// # Errors
     /// When it is no such thing, or one that this machine should not be asked to check.
     pub fn parse(text: &str) -> Result<Self, HashRefused> {
-        let (cost, salt, hash) = split(text).ok_or(HashRefused::Malformed)?;
+        let parsed = split(text).ok_or(HashRefused::Malformed)?;
+        let Self { cost, salt, hash } = &parsed;
         let sound = cost.passes >= 1
             && cost.lanes >= 1
             && cost.memory_kib / 8 >= cost.lanes
@@ -73,7 +74,7 @@ impl PasswordHash {
         {
             return Err(HashRefused::TooExpensive);
         }
-        Ok(Self { cost, salt, hash })
+        Ok(parsed)
     }
 
     /// The form that [`PasswordHash::parse`] takes.
@@ -95,7 +96,8 @@ impl PasswordHash {
     }
 }
 
-fn split(text: &str) -> Option<(Cost, Box<[u8]>, Box<[u8]>)> {
+/// Whatever its numbers say.
+fn split(text: &str) -> Option<PasswordHash> {
     let mut parts = text.strip_prefix("$argon2id$v=19$")?.split('$');
     let (cost, salt, hash) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {
@@ -116,7 +118,11 @@ fn split(text: &str) -> Option<(Cost, Box<[u8]>, Box<[u8]>)> {
         return None;
     }
     let bytes = |text: &str| BASE64_STANDARD_NO_PAD.decode(text).ok();
-    Some((cost, bytes(salt)?.into(), bytes(hash)?.into()))
+    Some(PasswordHash {
+        cost,
+        salt: bytes(salt)?.into(),
+        hash: bytes(hash)?.into(),
+    })
 }
 
 impl fmt::Debug for PasswordHash {

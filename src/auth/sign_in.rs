@@ -19,7 +19,7 @@ use super::desk::{Desk, fresh, new_session, user};
 use super::gate::Attempting;
 use super::identity::{Credential, Identity};
 use super::keys::seconds;
-use super::password::{self, HashFailed};
+use super::password;
 use super::seal::{self, Kind};
 use super::values::DeviceValue;
 use super::{PasswordHash, cookie};
@@ -164,12 +164,11 @@ impl Desk {
             let _slot = slot;
             password::matches(&stored, password.as_bytes())
         });
-        let failed = match hashed.await {
+        match hashed.await {
             Ok(Ok(matches)) => return Ok(matches),
-            Ok(Err(failed)) => failed,
-            Err(_) => HashFailed::Parameters,
-        };
-        tracing::error!("a password could not be checked: {failed}");
+            Ok(Err(failed)) => tracing::error!("a password could not be checked: {failed}"),
+            Err(failed) => tracing::error!("a password could not be checked: {failed}"),
+        }
         Err(busy())
     }
 

@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::kit::*;
+use crate::auth::lane::{Full, Slot};
 use crate::auth::{Attempt, SignInRefused};
 
 /// Outcomes of one attack.
@@ -178,4 +180,54 @@ async fn a_success_clears_its_address() {
     assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
     let wrong = world.try_in(&mut browser, "somebody", "x").await;
     assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
+}
+
+/// All places of strangers are taken, as by a flood of slow hashes, by some that have not failed before.
+async fn taken(world: &World) -> (Vec<Slot>, Vec<tokio::task::JoinHandle<Result<Slot, Full>>>) {
+    let enter = || world.desk.strangers.enter(0).now_or_never();
+    let slots = [enter(), enter()].map(|slot| slot.unwrap().unwrap()).into();
+    let wait = |_| {
+        let lane = world.desk.strangers.clone();
+        tokio::spawn(async move { lane.enter(0).await })
+    };
+    let queue = (0..64).map(wait).collect();
+    tokio::task::yield_now().await;
+    (slots, queue)
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_devices_never_wait_behind_strangers() {
+    let world = world();
+    let mut known = world.nick().await;
+    let (_slots, _queue) = taken(&world).await;
+    assert!(
+        world
+            .try_in(&mut known, NICK, "nick's password")
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_more_can_wait_it_is_said_and_not_held_against_anybody() {
+    let world = world();
+    let (slots, queue) = taken(&world).await;
+    let mut browser = Browser::at("192.0.2.9");
+    let retry_after = Duration::from_secs(2);
+    for _ in 0..20 {
+        // An unknown user goes the same way, so that neither answer nor time tells.
+        for user in [NICK, "nobody"] {
+            let busy = world.try_in(&mut browser, user, "nick's password").await;
+            assert_eq!(busy.err(), Some(SignInRefused::Busy { retry_after }));
+        }
+    }
+    assert_eq!(world.desk.gate.len(), 0);
+    drop((slots, queue));
+    tokio::task::yield_now().await;
+    assert!(
+        world
+            .try_in(&mut browser, NICK, "nick's password")
+            .await
+            .is_ok()
+    );
 }

@@ -116,7 +116,7 @@ async fn sessions_survive_a_restart_and_a_rotation_of_the_key() {
     let again = Desk::open(&world.auth).unwrap();
     let session = again.by_cookie(&world.auth, &headers, now).unwrap();
     // Moved to the new key; its forms stay good.
-    let mut moved = browser.clone();
+    let mut moved = browser;
     moved.take(&session.renew);
     let after = again.by_cookie(&world.auth, &moved.headers(), now).unwrap();
     assert!(after.renew.is_none());
