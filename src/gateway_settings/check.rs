@@ -5,10 +5,10 @@
 //! answer hangs on it alone. A question with a device is only asked where the gateway has just
 //! refused the same credentials, so that it never gets as far as pairing that device.
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use serde_json::Value;
 
+use super::answer::{Reason, code_of, is_starting, is_unattributed, text};
 use super::connect::{As, AskError, Connected, connect, get};
 use super::wanted::{Identities, Wanted};
 use super::{Finding, Verdict};
@@ -426,54 +426,4 @@ impl<'w> Check<'w> {
             _ => Finding::cannot_tell(MODE, reason.in_words(), ""),
         });
     }
-}
-
-/// Why a `connect` was refused.
-struct Reason {
-    /// `details.code`, or the error's own.
-    code: String,
-    /// `details.authReason`.
-    auth: String,
-}
-
-impl Reason {
-    fn of(connected: &Connected) -> Self {
-        let code = code_of(connected).unwrap_or_default().to_owned();
-        let auth = match connected {
-            Connected::Error(error) => text(error, "/details/authReason"),
-            Connected::Hello(_) | Connected::Refused(_) => None,
-        };
-        Self {
-            code,
-            auth: auth.unwrap_or_default().to_owned(),
-        }
-    }
-
-    fn in_words(&self) -> String {
-        match (self.code.as_str(), self.auth.as_str()) {
-            ("", _) => "it gives no reason".to_owned(),
-            (code, "") => format!("it answers {code}"),
-            (code, auth) => format!("it answers {code} ({auth})"),
-        }
-    }
-}
-
-fn code_of(connected: &Connected) -> Option<&str> {
-    let Connected::Error(error) = connected else {
-        return None;
-    };
-    text(error, "/details/code").or_else(|| text(error, "/code"))
-}
-
-fn is_starting(connected: &Connected) -> bool {
-    matches!(connected, Connected::Error(error) if text(error, "/code") == Some("UNAVAILABLE"))
-}
-
-fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
-    value.pointer(pointer)?.as_str()
-}
-
-fn is_unattributed(answer: &Response<Bytes>) -> bool {
-    const WORD: &[u8] = b"proxy_attribution_required";
-    answer.status() == StatusCode::FORBIDDEN && memchr::memmem::find(answer.body(), WORD).is_some()
 }
