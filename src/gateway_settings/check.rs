@@ -5,10 +5,10 @@
 //! answer hangs on it alone. A question with a device is only asked where the gateway has just
 //! refused the same credentials, so that it never gets as far as pairing that device.
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use serde_json::Value;
 
+use super::answer::{Reason, code_of, is_starting, is_unattributed, text};
 use super::connect::{As, AskError, Connected, connect, get};
 use super::wanted::{Identities, Wanted};
 use super::{Finding, Verdict};
@@ -284,16 +284,9 @@ impl<'w> Check<'w> {
 
     /// Why a user is refused. Whether it is worth asking about the next one.
     async fn refused(&mut self, identity: &Identities, user: &str, dressed: &As<'_>) -> bool {
-        let with_device = As {
-            device: true,
-            ..dressed.clone()
-        };
-        let reason = match connect(self.upstream, &with_device).await {
-            Ok(connected) => Reason::of(&connected),
-            Err(error) => {
-                self.unanswered(MODE, &error);
-                return false;
-            }
+        let remedy = "set it to \"trusted-proxy\"";
+        let Some(reason) = self.reason(dressed, remedy).await else {
+            return false;
         };
         let header = &identity.user_header;
         let trusted = |check: &mut Self| check.note(Finding::ok(MODE, "trusted-proxy"));
@@ -339,8 +332,7 @@ impl<'w> Check<'w> {
                         "see the gateway's log",
                     ));
                 } else {
-                    let seen = reason.in_words();
-                    self.note(Finding::wrong(MODE, seen, "set it to \"trusted-proxy\""));
+                    self.note(Finding::wrong(MODE, reason.in_words(), remedy));
                 }
             }
         }
@@ -368,32 +360,59 @@ impl<'w> Check<'w> {
         }
     }
 
+    /// Why somebody without a device is refused; the gateway says so only to one with a device.
+    /// `None`: it is noted already that there is no telling, or no refusal.
+    async fn reason(&mut self, dressed: &As<'_>, remedy: &str) -> Option<Reason> {
+        const CONFIG: &str = "/control-ui-config.json";
+        let answer = match get(self.upstream, CONFIG, dressed).await {
+            Ok((answer, _)) => answer,
+            Err(error) => {
+                self.unanswered(MODE, &error);
+                return None;
+            }
+        };
+        // Only the device is missing then, and the next question would pair one.
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            let open = answer.status().is_success();
+            self.note(
+                match open && serde_json::from_slice::<Value>(answer.body()).is_ok() {
+                    true => Finding::wrong(MODE, "it lets anybody in", remedy),
+                    false => {
+                        let seen = format!("{CONFIG} is answered with {}", answer.status());
+                        Finding::cannot_tell(MODE, seen, "")
+                    }
+                },
+            );
+            return None;
+        }
+        let with_device = As {
+            device: true,
+            ..dressed.clone()
+        };
+        match connect(self.upstream, &with_device).await {
+            Ok(connected) => {
+                let reason = Reason::of(&connected);
+                if reason.code != "AUTH_RATE_LIMITED" {
+                    return Some(reason);
+                }
+                let remedy = "try again in some minutes";
+                self.note(Finding::cannot_tell(MODE, reason.in_words(), remedy));
+            }
+            Err(error) => self.unanswered(MODE, &error),
+        }
+        None
+    }
+
     // === where the gateway decides ===
 
     async fn own_auth(&mut self, origin: Option<&str>) {
-        const CONFIG: &str = "/control-ui-config.json";
-        let origin = origin.unwrap_or(NO_ORIGIN);
-        let answer = match get(self.upstream, CONFIG, &self.forwarded()).await {
-            Ok((answer, _)) => answer,
-            Err(error) => return self.unanswered(MODE, &error),
-        };
-        if answer.status().is_success() && serde_json::from_slice::<Value>(answer.body()).is_ok() {
-            let seen = "it lets anybody in, and [auth] is off here";
-            let remedy = "set it to \"token\" or \"password\", or set [auth] modes";
-            return self.note(Finding::wrong(MODE, seen, remedy));
-        }
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            let seen = format!("{CONFIG} is answered with {}", answer.status());
-            return self.note(Finding::cannot_tell(MODE, seen, ""));
-        }
         let dressed = As {
-            origin: Some(origin),
-            device: true,
+            origin: Some(origin.unwrap_or(NO_ORIGIN)),
             ..self.forwarded()
         };
-        let reason = match connect(self.upstream, &dressed).await {
-            Ok(connected) => Reason::of(&connected),
-            Err(error) => return self.unanswered(MODE, &error),
+        let remedy = "set it to \"token\" or \"password\", or set [auth] modes";
+        let Some(reason) = self.reason(&dressed, remedy).await else {
+            return;
         };
         let auth = reason.auth.as_str();
         self.note(match reason.code.as_str() {
@@ -407,54 +426,4 @@ impl<'w> Check<'w> {
             _ => Finding::cannot_tell(MODE, reason.in_words(), ""),
         });
     }
-}
-
-/// Why a `connect` was refused.
-struct Reason {
-    /// `details.code`, or the error's own.
-    code: String,
-    /// `details.authReason`.
-    auth: String,
-}
-
-impl Reason {
-    fn of(connected: &Connected) -> Self {
-        let code = code_of(connected).unwrap_or_default().to_owned();
-        let auth = match connected {
-            Connected::Error(error) => text(error, "/details/authReason"),
-            Connected::Hello(_) | Connected::Refused(_) => None,
-        };
-        Self {
-            code,
-            auth: auth.unwrap_or_default().to_owned(),
-        }
-    }
-
-    fn in_words(&self) -> String {
-        match (self.code.as_str(), self.auth.as_str()) {
-            ("", _) => "it gives no reason".to_owned(),
-            (code, "") => format!("it answers {code}"),
-            (code, auth) => format!("it answers {code} ({auth})"),
-        }
-    }
-}
-
-fn code_of(connected: &Connected) -> Option<&str> {
-    let Connected::Error(error) = connected else {
-        return None;
-    };
-    text(error, "/details/code").or_else(|| text(error, "/code"))
-}
-
-fn is_starting(connected: &Connected) -> bool {
-    matches!(connected, Connected::Error(error) if text(error, "/code") == Some("UNAVAILABLE"))
-}
-
-fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
-    value.pointer(pointer)?.as_str()
-}
-
-fn is_unattributed(answer: &Response<Bytes>) -> bool {
-    const WORD: &[u8] = b"proxy_attribution_required";
-    answer.status() == StatusCode::FORBIDDEN && memchr::memmem::find(answer.body(), WORD).is_some()
 }

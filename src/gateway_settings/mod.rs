@@ -4,6 +4,7 @@
 //! outside, as a client of ours would reach it, and leaves nothing behind there: no device is
 //! paired, nothing is written. Printing is the command line's business.
 
+mod answer;
 mod check;
 mod connect;
 mod device;

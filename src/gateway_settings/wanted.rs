@@ -190,7 +190,8 @@ fn identities(
             users.push(user.clone());
         }
     }
-    if auth.certificate.is_some() || auth.forward.is_some() {
+    let elsewhere = auth.certificate.is_some() || auth.forward.is_some();
+    if elsewhere && options.users.is_empty() {
         notes.push(
             "users who come in by a certificate or through the sign-in service are not in this \
              config: name each with --user NAME, else they may do nothing at the gateway"

@@ -190,8 +190,10 @@ impl Scripted {
 
     /// `authReason` of a refusal.
     fn refusal(&self, head: &Head) -> Option<String> {
-        if self.mode == "token" {
-            return Some("token_missing".to_owned());
+        match self.mode {
+            "token" => return Some("token_missing".to_owned()),
+            "rate" => return Some("rate_limited".to_owned()),
+            _ => {}
         }
         if !self.loopback {
             return Some("trusted_proxy_loopback_source".to_owned());
@@ -223,10 +225,12 @@ impl Scripted {
         let device = params["device"].is_object();
         match self.refusal(head) {
             None if device => refuse("PAIRING_REQUIRED", None),
+            None if self.mode == "none" => refuse("CONTROL_UI_DEVICE_IDENTITY_REQUIRED", None),
             None => Ok(json!({"type": "hello-ok",
                 "auth": {"method": "trusted-proxy", "scopes": self.scopes}})),
             Some(_) if !device => refuse("CONTROL_UI_DEVICE_IDENTITY_REQUIRED", None),
             Some(reason) if reason == "token_missing" => refuse("AUTH_TOKEN_MISSING", Some(reason)),
+            Some(reason) if reason == "rate_limited" => refuse("AUTH_RATE_LIMITED", Some(reason)),
             Some(reason) => refuse("AUTH_UNAUTHORIZED", Some(reason)),
         }
     }
@@ -515,12 +519,40 @@ async fn without_auth_the_gateways_own_way_is_looked_at() {
         ..Scripted::good()
     };
     let gateway = open.start().await;
-    let (findings, code) = gateway.check("", &[]).await;
-    let last = findings.last().unwrap();
-    assert!(last.starts_with("wrong mode: it lets anybody in"), "{last}");
-    assert_eq!(code, Some(1));
+    for (config, remedy) in [
+        (
+            "",
+            "set it to \"token\" or \"password\", or set [auth] modes",
+        ),
+        (SIGNED_IN, "set it to \"trusted-proxy\""),
+    ] {
+        let (findings, code) = gateway.check(config, &[]).await;
+        let wrong = format!("wrong mode: it lets anybody in -> {remedy}");
+        assert!(findings.contains(&wrong), "{findings:#?}");
+        assert_eq!(code, Some(1));
+    }
     let connects = gateway.connects.lock().unwrap();
     assert!(connects.iter().all(|params| params["device"].is_null()));
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_had_enough_is_left_alone() {
+    let limited = Scripted {
+        mode: "rate",
+        ..Scripted::good()
+    };
+    let gateway = limited.start().await;
+    let args = [&AS_NICK[..], &["--user", "another@example.com"]].concat();
+    let (findings, _) = gateway.check(SIGNED_IN, &args).await;
+    assert_eq!(
+        *findings.last().unwrap(),
+        "cannot_tell mode: it answers AUTH_RATE_LIMITED (rate_limited) -> try again in some minutes"
+    );
+    let connects = gateway.connects.lock().unwrap();
+    let failed = connects
+        .iter()
+        .filter(|params| params["device"].is_object());
+    assert_eq!(failed.count(), 1);
 }
 
 #[tokio::test]
