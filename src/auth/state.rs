@@ -35,8 +35,11 @@ impl StateDir {
         let _lock = dir.lock()?;
         let probe = dir.path("auth.probe");
         dir.create(&probe)?.write_all(b"\n")?;
-        fs::remove_file(probe)?;
-        Ok(dir)
+        match fs::remove_file(probe) {
+            // Where there are no locks, another process may have tried the same.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(dir),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
