@@ -307,7 +307,7 @@ async fn forms_of_other_sites_do_nothing() {
             .status,
         403
     );
-    assert_eq!(browser.session().or(other.session()), None);
+    assert_eq!(browser.session().or_else(|| other.session()), None);
 
     let mut browser = Browser::signed_in(&scene.proxy).await;
     for form in ["", "form=x"] {
