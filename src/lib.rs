@@ -19,6 +19,7 @@
 //! | [`auth`] | who may come in, where that is decided here | know routes, sessions or frames |
 //! | [`ws`] | pure: handshake, frame headers, boundaries, close codes | know gateways |
 //! | [`gateway`] | the one owner of a gateway's state: prober, dialling, paced return | know clients |
+//! | [`gateway_settings`] | what to set on a gateway for a config, and whether it is | pair or write anything there |
 //! | [`session`] | the heart: pure machine, journal, and the pump that does its I/O | parse JSON |
 //! | [`protocol`] | what a frame means, which frames we say, what each failure is answered with | do I/O |
 //! | [`observe`] | log, numbers, status, admin listener | decide anything |
@@ -28,6 +29,7 @@
 pub mod auth;
 pub mod config;
 pub mod gateway;
+pub mod gateway_settings;
 pub mod http;
 pub mod listen;
 mod network;

@@ -4,8 +4,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "helpers of tests"
 )]
+
+#[path = "cli/gateway_config.rs"]
+mod gateway_config;
 
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod gateway_config;
 pub(crate) mod signals;
 
 use std::error::Error;
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     /// The key that cookies are signed with ([auth])
     #[command(subcommand)]
     Key(KeyCommand),
+    /// What to set on the gateway for this config, and whether it is
+    GatewayConfig(gateway_config::GatewayConfig),
 }
 
 /// May stand before and after the command.

@@ -94,15 +94,12 @@ impl Visit<'_> {
         let desk = self.gate.desk();
         let to = local(form.get("to")).unwrap_or_else(|| "/".to_owned());
         let user = form.get("user").trim();
-        let again = |status, wrong: String| {
-            let page = Page {
-                status,
-                wrong: Some(wrong),
-                user: user.to_owned(),
-                to: to.clone(),
-                retry_after: None,
-            };
-            page
+        let again = |status, wrong: String| Page {
+            status,
+            wrong: Some(wrong),
+            user: user.to_owned(),
+            to: to.clone(),
+            retry_after: None,
         };
         if !desk.check_form_token(&head.headers, form.get("form"), SystemTime::now()) {
             let wrong = "This form was open for too long. Please sign in again.".to_owned();

@@ -29,3 +29,4 @@ mod open_sessions;
 mod operation;
 mod plain_http;
 mod requests;
+mod sign_in;

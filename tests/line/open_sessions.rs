@@ -219,6 +219,27 @@ async fn the_official_client_is_closed_while_the_gateway_starts_so_that_its_own_
     assert_eq!(client.record().quiet_retries, 0);
 }
 
+/// A starting gateway's event loop stalls: nobody loses the time until its first answer.
+#[tokio::test]
+async fn the_official_client_is_closed_as_soon_as_the_gateways_port_is_open_again() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let client = Client::connected(Role::official(), proxy.target()).await;
+    gateway.kill().await;
+    client.event("gateway.down", 1).await;
+    gateway.begin_starting().await;
+    gateway.hang();
+    let open = tokio::time::Instant::now();
+    client
+        .wait_for("the close", |record| record.disconnects.len() == 1)
+        .await;
+    assert!(open.elapsed() < ms(1500), "{:?}", open.elapsed());
+    gateway.resume();
+    gateway.ready();
+    client.hello(2).await;
+    client.record().assert_sound();
+}
+
 #[tokio::test]
 async fn the_control_ui_is_shown_a_restart_and_comes_back_through_a_gap() {
     for how in [Stop::Sigterm, Stop::Kill] {

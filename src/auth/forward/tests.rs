@@ -144,6 +144,9 @@ impl Client {
     }
 }
 
+/// Makes another question of one.
+type Change = dyn Fn(&mut Client);
+
 async fn asked_once(answer: impl Into<Vec<u8>>) -> Answer {
     let service = Service::saying(answer).await;
     let config = service.config();
@@ -402,7 +405,7 @@ async fn another_question_has_its_own_answer() {
                 .insert(name.clone(), HeaderValue::from_static(value));
         }
     };
-    let changes: [Box<dyn Fn(&mut Client)>; 7] = [
+    let changes: [Box<Change>; 7] = [
         Box::new(replace(header::COOKIE, "_proxy=other")),
         // The parts of one value do not run into the next.
         Box::new(replace(header::AUTHORIZATION, "Bearer secretx")),

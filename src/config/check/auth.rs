@@ -249,7 +249,7 @@ fn read_forward(section: &mut Section<'_, '_>, wanted: bool) -> Option<ForwardAu
     let url = section.text("url", None, |text| forward_url(text).map(Some));
     let user = HeaderName::from_static("x-auth-request-email");
     let user = section.text("user", user, answer_header);
-    let copy = section.list("copy", Vec::new(), answer_header);
+    let copy = section.list("copy", Vec::new(), copied_header);
     let timeout = section.duration("timeout", Duration::from_secs(5), FORWARD_TIMEOUT);
     let cache = section.duration("cache", Duration::from_secs(10), FORWARD_CACHE);
     if wanted && url.is_sound() && !url.is_set() {
@@ -298,6 +298,32 @@ fn answer_header(text: &str) -> Result<HeaderName, Wrong> {
             "write for example \"x-auth-request-email\"",
         )
     })
+}
+
+/// What frames a message, or belongs to a connection, is never another message's.
+fn copied_header(text: &str) -> Result<HeaderName, Wrong> {
+    const NEVER: [&str; 12] = [
+        "connection",
+        "content-length",
+        "content-encoding",
+        "cookie",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let name = answer_header(text)?;
+    if NEVER.contains(&name.as_str()) || name.as_str().starts_with("sec-websocket-") {
+        return Err(Wrong::new(
+            "this header belongs to one message and cannot be copied to another",
+            "name headers that say who it is, e.g. \"x-auth-request-groups\"",
+        ));
+    }
+    Ok(name)
 }
 
 fn check_sessions(section: &mut Section<'_, '_>, idle: &Item<Duration>, max: &Item<Duration>) {

@@ -89,6 +89,7 @@ const NAMES: &[&str] = &[
     "xspiffeid",
     "xjwtassertion",
     "proxyauthenticateduser",
+    "xopenclawscopes", // caps what an identity grants
 ];
 
 /// Names that show a proxy or tunnel but say nothing about the client: they pass, and yet a

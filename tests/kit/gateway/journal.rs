@@ -55,9 +55,8 @@ pub struct Journal {
     /// Most unfinished handshakes of one client address at a time, and of all together.
     pub peak_unfinished_per_ip: usize,
     pub peak_unfinished: usize,
-    /// Unanswered requests, where [`super::Options::busy_from`] counts them, and the most of them.
+    /// Unanswered requests, where [`super::Options::busy_from`] counts them.
     pub unanswered: usize,
-    pub peak_unanswered: usize,
 }
 
 impl Journal {

@@ -235,10 +235,7 @@ impl Talk<'_> {
 impl Talk<'_> {
     fn answer_slowly(&self, answer: Value) {
         let (inner, conn) = (Arc::clone(self.inner), self.conn.clone());
-        inner.journal.change(|journal| {
-            journal.unanswered += 1;
-            journal.peak_unanswered = journal.peak_unanswered.max(journal.unanswered);
-        });
+        inner.journal.change(|journal| journal.unanswered += 1);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
             inner.journal.change(|journal| journal.unanswered -= 1);

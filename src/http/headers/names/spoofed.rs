@@ -101,4 +101,6 @@ pub(in crate::http) const SPOOFED: &[&str] = &[
     "SSL-Client-Cert",
     "Client-Cert",
     "Ngrok-Auth-User-Email",
+    "X-OpenClaw-Scopes",
+    "x_openclaw_scopes",
 ];

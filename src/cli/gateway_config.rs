@@ -1,0 +1,150 @@
+//! `holdline gateway-config`: what to set on the gateway for this config, and whether it is.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use holdline::gateway_settings::{self, Finding, Options, SCOPES, Verdict, Wanted};
+use holdline::observe::log::colors_wanted;
+use serde_json::{Value, json};
+
+use super::{Settings, fail, say};
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayConfig {
+    /// Only print the settings, without a look at the gateway
+    #[arg(long)]
+    print: bool,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// What users may do, comma-separated; everything without it
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',', value_parser = scope)]
+    scopes: Vec<String>,
+    /// A user who is not in the config (certificates, forward-auth); may be repeated
+    #[arg(long, value_name = "NAME")]
+    user: Vec<String>,
+    /// An address of holdline in browsers, e.g. https://claw.example.com; may be repeated
+    #[arg(long, value_name = "URL", value_parser = origin)]
+    origin: Vec<String>,
+}
+
+pub(crate) fn run(settings: &Settings, asked: &GatewayConfig) -> ExitCode {
+    let loaded = match settings.load() {
+        Ok(loaded) => loaded,
+        Err(refused) => return refused,
+    };
+    let options = Options {
+        scopes: asked.scopes.clone(),
+        users: asked.user.clone(),
+        origins: asked.origin.clone(),
+    };
+    let wanted = match Wanted::of(&loaded.config, &options) {
+        Ok(wanted) => wanted,
+        Err(error) => return fail("nothing to set", &error),
+    };
+    let findings = match asked.print {
+        true => None,
+        false => match look(&wanted) {
+            Ok(findings) => Some(findings),
+            Err(error) => return fail("no threads to run on", &error),
+        },
+    };
+    let text = match asked.json {
+        true => format!("{:#}\n", report(&wanted, findings.as_deref())),
+        false => in_words(&wanted, findings.as_deref()),
+    };
+    let printed = io::stdout().write_all(text.as_bytes()).is_ok();
+    match printed && findings.is_none_or(|findings| all_good(&findings)) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn look(wanted: &Wanted) -> io::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    if io::stderr().is_terminal() {
+        say(&format!("looking at {} ...\n", wanted.gateway()));
+    }
+    Ok(runtime.block_on(gateway_settings::check(wanted)))
+}
+
+/// What cannot be seen is no failure, but nothing seen at all is.
+fn all_good(findings: &[Finding]) -> bool {
+    let any = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
+    any(Verdict::Ok) && !any(Verdict::Wrong)
+}
+
+fn report(wanted: &Wanted, findings: Option<&[Finding]>) -> Value {
+    json!({
+        "gateway": wanted.gateway(),
+        "settings": wanted.to_json(),
+        "commands": wanted.commands(),
+        "notes": wanted.notes,
+        "checks": findings,
+        "ok": findings.map(all_good),
+    })
+}
+
+fn in_words(wanted: &Wanted, findings: Option<&[Finding]>) -> String {
+    let mut text = format!(
+        "For openclaw.json of the gateway at {}:\n\n{:#}\n\nThe same as commands:\n\n",
+        wanted.gateway(),
+        wanted.to_json()
+    );
+    for command in wanted.commands() {
+        text.push_str(&format!("{command}\n"));
+    }
+    for note in &wanted.notes {
+        text.push_str(&format!("\nnote: {note}\n"));
+    }
+    let Some(findings) = findings else {
+        return text;
+    };
+    text.push_str("\nThe gateway as it is:\n\n");
+    let colors = io::stdout().is_terminal() && colors_wanted();
+    for finding in findings {
+        let (word, color) = match finding.verdict {
+            Verdict::Ok => ("ok", "32"),
+            Verdict::Wrong => ("wrong", "31"),
+            Verdict::CannotTell => ("cannot tell", "33"),
+        };
+        let word = match colors {
+            true => format!("\x1b[{color}m{word}\x1b[0m"),
+            false => word.to_owned(),
+        };
+        text.push_str(&format!("{word}: {}: {}\n", finding.setting, finding.seen));
+        if !finding.remedy.is_empty() {
+            text.push_str(&format!("  -> {}\n", finding.remedy));
+        }
+    }
+    text
+}
+
+fn scope(text: &str) -> Result<String, String> {
+    // Those that only few clients ask for.
+    const RARE: [&str; 2] = ["operator.talk.secrets", "operator.talk"];
+    let mut known = SCOPES.iter().chain(&RARE);
+    match known.any(|scope| *scope == text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "no scope of the gateway; write any of {}",
+            SCOPES.join(", ")
+        )),
+    }
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let uri = rest.parse::<http::uri::Authority>();
+    match uri {
+        Ok(authority) if !authority.as_str().contains('@') => Ok(format!(
+            "https://{}",
+            authority.as_str().to_ascii_lowercase()
+        )),
+        _ => Err("not an origin; write for example https://claw.example.com".to_owned()),
+    }
+}

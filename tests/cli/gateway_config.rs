@@ -1,0 +1,590 @@
+//! `holdline gateway-config`: what it prints, and what it makes of gateways of every kind.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Ended, ended, folder, run};
+
+const NICK: &str = "nick@example.com";
+/// Decided here who comes in, for a gateway on this machine.
+const SIGNED_IN: &str = "[auth]\nmodes = [\"forward\"]\n\
+    [auth.forward]\nurl = \"http://127.0.0.1:4180/auth\"\n";
+const SIX: [&str; 6] = [
+    "operator.admin",
+    "operator.read",
+    "operator.write",
+    "operator.approvals",
+    "operator.questions",
+    "operator.pairing",
+];
+
+async fn asked(config: &str, args: &[&str]) -> Ended {
+    let folder = folder(config);
+    let config = ["gateway-config", "--config", "holdline.toml"];
+    ended(&folder, &[&config, args].concat()).await
+}
+
+async fn printed(config: &str, args: &[&str]) -> Value {
+    let ended = asked(config, &[&["--print", "--json"], args].concat()).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    serde_json::from_str(&ended.out).unwrap()
+}
+
+// === what is to be set ===
+
+#[tokio::test]
+async fn without_auth_the_gateway_keeps_its_own() {
+    let report = printed("", &[]).await;
+    let expected = json!({"gateway": {
+        "trustedProxies": ["127.0.0.1", "::1"],
+        "controlUi": {"allowedOrigins": ["https://localhost:8443", "https://127.0.0.1:8443"]},
+    }});
+    assert_eq!(report["settings"], expected);
+    assert_eq!(report["checks"], Value::Null);
+    assert_eq!(report["ok"], Value::Null);
+    assert_eq!(
+        report["commands"],
+        json!([
+            "openclaw config set gateway.trustedProxies '[\"127.0.0.1\",\"::1\"]' --strict-json",
+            "openclaw config set gateway.controlUi.allowedOrigins \
+             '[\"https://localhost:8443\",\"https://127.0.0.1:8443\"]' --strict-json",
+        ])
+    );
+}
+
+#[tokio::test]
+async fn with_auth_the_gateway_is_to_believe_us() {
+    let config = format!("{SIGNED_IN}[gateway]\nurl = \"http://localhost:3001\"\n")
+        .replace("[auth]\n", "[auth]\nuser_header = \"x-forwarded-email\"\n");
+    let report = printed(&config, &["--user", NICK, "--user", "o'hara@x"]).await;
+    let auth = &report["settings"]["gateway"]["auth"];
+    assert_eq!(
+        *auth,
+        json!({
+            "mode": "trusted-proxy",
+            "trustedProxy": {
+                "userHeader": "x-forwarded-email",
+                "requiredHeaders": ["x-forwarded-proto", "x-forwarded-host"],
+                "allowLoopback": true,
+                "deviceAutoApprove": {"enabled": true},
+            },
+            "identityScopes": {NICK: SIX, "o'hara@x": SIX},
+        })
+    );
+    let commands = report["commands"].as_array().unwrap();
+    let scopes = commands[3].as_str().unwrap();
+    assert!(scopes.contains(r"o'\''hara@x"), "{scopes}");
+    let mode = "openclaw config set gateway.auth.mode '\"trusted-proxy\"' --strict-json";
+    assert_eq!(*commands.last().unwrap(), mode);
+    let fewer = printed(
+        &config,
+        &["--user", NICK, "--scopes", "operator.read,operator.write"],
+    )
+    .await;
+    assert_eq!(
+        fewer["settings"]["gateway"]["auth"]["identityScopes"],
+        json!({NICK: ["operator.read", "operator.write"]})
+    );
+}
+
+#[tokio::test]
+async fn what_only_the_other_side_knows_is_asked_for() {
+    let config = format!(
+        "{SIGNED_IN}[gateway]\nurl = \"http://gateway:3001\"\n\
+         [listen]\nhttps = [\"0.0.0.0:443\", \"[::]:443\", \"198.51.100.7:8443\"]\n"
+    );
+    let report = printed(&config, &[]).await;
+    let gateway = &report["settings"]["gateway"];
+    assert_eq!(gateway["trustedProxies"], json!(["ADDRESS-OF-HOLDLINE"]));
+    assert_eq!(
+        gateway["auth"]["trustedProxy"]["allowLoopback"],
+        Value::Null
+    );
+    assert_eq!(
+        gateway["controlUi"]["allowedOrigins"],
+        json!([
+            "https://localhost",
+            "https://127.0.0.1",
+            "https://[::1]",
+            "https://198.51.100.7:8443"
+        ])
+    );
+    let notes = report["notes"].to_string();
+    for words in [
+        "ADDRESS-OF-HOLDLINE",
+        "--user NAME",
+        "--origin https://NAME",
+    ] {
+        assert!(notes.contains(words), "no {words} in {notes}");
+    }
+    let named = printed(&config, &["--origin", "https://Claw.example.com/"]).await;
+    let origins = named["settings"]["gateway"]["controlUi"]["allowedOrigins"].clone();
+    assert_eq!(origins[4], "https://claw.example.com");
+    assert!(!named["notes"].to_string().contains("--origin"));
+}
+
+#[tokio::test]
+async fn wrong_words_are_a_usage_error_and_a_bad_config_a_bad_config() {
+    for (args, words) in [
+        (["--scopes", "operator.everything"], "operator.admin"),
+        (["--origin", "http://plain.example.com"], "not an origin"),
+        (["--origin", "https://a.example/path"], "not an origin"),
+    ] {
+        let ended = run(&[&["gateway-config", "--print"], &args[..]].concat()).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(64), ""), "{args:?}");
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
+    assert_eq!(asked("[hold]\nmaxx = 1", &["--print"]).await.code, Some(78));
+    let generic = asked("[gateway]\nprotocol = \"generic\"", &["--print"]).await;
+    assert_eq!(generic.code, Some(1));
+    assert!(generic.err.contains("OpenClaw"), "{}", generic.err);
+}
+
+// === what is set ===
+
+/// A gateway's settings; answers as version 2026.9.6 does, in its order.
+#[derive(Clone)]
+struct Scripted {
+    trusts: bool,
+    origins: Vec<&'static str>,
+    mode: &'static str,
+    user_header: &'static str,
+    required: Vec<&'static str>,
+    loopback: bool,
+    allowed: Option<&'static str>,
+    scopes: Vec<&'static str>,
+    started: bool,
+}
+
+impl Scripted {
+    fn good() -> Self {
+        Self {
+            trusts: true,
+            origins: vec!["https://localhost:8443", "https://127.0.0.1:8443"],
+            mode: "trusted-proxy",
+            user_header: "x-forwarded-user",
+            required: vec!["x-forwarded-proto", "x-forwarded-host"],
+            loopback: true,
+            allowed: None,
+            scopes: SIX.to_vec(),
+            started: true,
+        }
+    }
+
+    fn token() -> Self {
+        Self {
+            mode: "token",
+            ..Self::good()
+        }
+    }
+
+    /// `authReason` of a refusal.
+    fn refusal(&self, head: &Head) -> Option<String> {
+        match self.mode {
+            "token" => return Some("token_missing".to_owned()),
+            "rate" => return Some("rate_limited".to_owned()),
+            _ => {}
+        }
+        if !self.loopback {
+            return Some("trusted_proxy_loopback_source".to_owned());
+        }
+        if let Some(missing) = self.required.iter().find(|name| head.get(name).is_none()) {
+            return Some(format!("trusted_proxy_missing_header_{missing}"));
+        }
+        match (head.get(self.user_header), self.allowed) {
+            (None, _) => Some("trusted_proxy_user_missing".to_owned()),
+            (Some(user), Some(allowed)) if user != allowed => {
+                Some("trusted_proxy_user_not_allowed".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn connect(&self, head: &Head, params: &Value) -> Result<Value, Value> {
+        let refuse = |code: &str, auth: Option<String>| {
+            Err(json!({"code": "INVALID_REQUEST", "message": "no",
+                "details": {"code": code, "authReason": auth}}))
+        };
+        if !self.started {
+            return Err(json!({"code": "UNAVAILABLE", "retryable": true}));
+        }
+        let origin = head.get("origin").unwrap_or_default();
+        if !self.origins.contains(&origin) {
+            return refuse("CONTROL_UI_ORIGIN_NOT_ALLOWED", None);
+        }
+        let device = params["device"].is_object();
+        match self.refusal(head) {
+            None if device => refuse("PAIRING_REQUIRED", None),
+            None if self.mode == "none" => refuse("CONTROL_UI_DEVICE_IDENTITY_REQUIRED", None),
+            None => Ok(json!({"type": "hello-ok",
+                "auth": {"method": "trusted-proxy", "scopes": self.scopes}})),
+            Some(_) if !device => refuse("CONTROL_UI_DEVICE_IDENTITY_REQUIRED", None),
+            Some(reason) if reason == "token_missing" => refuse("AUTH_TOKEN_MISSING", Some(reason)),
+            Some(reason) if reason == "rate_limited" => refuse("AUTH_RATE_LIMITED", Some(reason)),
+            Some(reason) => refuse("AUTH_UNAUTHORIZED", Some(reason)),
+        }
+    }
+
+    async fn start(self) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connects = Arc::<Mutex<Vec<Value>>>::default();
+        let seen = Arc::clone(&connects);
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(self.clone(), stream, Arc::clone(&seen)));
+            }
+        });
+        Running {
+            address,
+            connects,
+            _accepting: AbortOnDropHandle::new(accepting),
+        }
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    /// What every `connect` said.
+    connects: Arc<Mutex<Vec<Value>>>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    /// The findings as `verdict setting: seen`, those with a remedy with `-> remedy`; exit code.
+    async fn check(&self, config: &str, args: &[&str]) -> (Vec<String>, Option<i32>) {
+        let url = format!("http://{}", self.address);
+        let args = [&["--json", "--gateway", &url][..], args].concat();
+        let ended = asked(config, &args).await;
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!(report["ok"], json!(ended.code == Some(0)));
+        let lines = report["checks"].as_array().unwrap().iter().map(|finding| {
+            let text = |key: &str| finding[key].as_str().unwrap().to_owned();
+            let setting = text("setting");
+            let setting = setting.rsplit('.').next().unwrap();
+            let line = format!("{} {setting}: {}", text("verdict"), text("seen"));
+            match text("remedy").as_str() {
+                "" => line,
+                remedy => format!("{line} -> {remedy}"),
+            }
+        });
+        (lines.collect(), ended.code)
+    }
+}
+
+struct Head(String);
+
+impl Head {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+async fn serve(gateway: Scripted, mut stream: TcpStream, seen: Arc<Mutex<Vec<Value>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = Head(String::from_utf8(head).unwrap());
+    let path = head.0.split(' ').nth(1).unwrap().to_owned();
+    let forwarded = head.0.to_ascii_lowercase().contains("\r\nx-forwarded-");
+    let (status, body) = match path.as_str() {
+        "/health" => ("200 OK", json!({"ok": true, "status": "live"})),
+        _ if forwarded && !gateway.trusts => {
+            let error = json!({"error": {"type": "proxy_attribution_required"}});
+            ("403 Forbidden", error)
+        }
+        "/startupz" if gateway.started => ("200 OK", json!({"ok": true, "status": "started"})),
+        "/startupz" => ("503 No", json!({"ok": false, "status": "starting"})),
+        "/control-ui-config.json" if gateway.mode == "none" => ("200 OK", json!({})),
+        "/control-ui-config.json" => ("401 Unauthorized", json!({"error": {}})),
+        _ => return talk(gateway, stream, &head, seen).await,
+    };
+    let body = body.to_string();
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+    let _ = stream.write_all(answer.as_bytes()).await;
+}
+
+async fn talk(gateway: Scripted, mut stream: TcpStream, head: &Head, seen: Arc<Mutex<Vec<Value>>>) {
+    let accept = derive_accept_key(head.get("sec-websocket-key").unwrap().as_bytes());
+    let switching = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(switching.as_bytes()).await.unwrap();
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    let say = |value: Value| Message::text(value.to_string());
+    let challenge = json!({"type": "event", "event": "connect.challenge",
+        "payload": {"nonce": "n-1", "ts": 1_795_290_202_130_u64}});
+    socket.send(say(challenge)).await.unwrap();
+    // A ping and another event may come before the answer.
+    socket.send(Message::Ping(Vec::new().into())).await.unwrap();
+    socket
+        .send(say(json!({"type": "event", "event": "tick"})))
+        .await
+        .unwrap();
+    let Some(Ok(Message::Text(text))) = socket.next().await else {
+        return;
+    };
+    let request: Value = serde_json::from_str(&text).unwrap();
+    seen.lock().unwrap().push(request["params"].clone());
+    let answer = match gateway.connect(head, &request["params"]) {
+        Ok(hello) => json!({"type": "res", "id": request["id"], "ok": true, "payload": hello}),
+        Err(error) => json!({"type": "res", "id": request["id"], "ok": false, "error": error}),
+    };
+    let _ = socket.send(say(answer)).await;
+    let _ = socket.close(None).await;
+}
+
+const AS_NICK: [&str; 2] = ["--user", NICK];
+
+#[tokio::test]
+async fn a_gateway_that_is_set_up_is_found_so_and_nothing_is_left_there() {
+    let gateway = Scripted::good().start().await;
+    let (findings, code) = gateway.check(SIGNED_IN, &AS_NICK).await;
+    assert_eq!(
+        findings,
+        [
+            "ok gateway: it answers",
+            "ok trustedProxies: it takes the forwarding headers of a remote client from us",
+            "ok allowedOrigins: https://localhost:8443 is allowed",
+            "ok allowedOrigins: https://127.0.0.1:8443 is allowed",
+            "ok mode: trusted-proxy",
+            "ok userHeader: it reads x-forwarded-user",
+            "ok allowLoopback: it believes us over loopback",
+            &format!("ok identityScopes: {NICK} has {}", SIX.join(", ")),
+            "ok requiredHeaders: x-forwarded-proto is required",
+            "ok requiredHeaders: x-forwarded-host is required",
+            "cannot_tell deviceAutoApprove: to see it, a device would have to be paired -> see \
+             that enabled is true: openclaw config get \
+             gateway.auth.trustedProxy.deviceAutoApprove",
+        ]
+    );
+    assert_eq!(code, Some(0));
+    let connects = gateway.connects.lock().unwrap();
+    assert!(
+        connects.iter().all(|params| params["device"].is_null()),
+        "a device would have been paired"
+    );
+    assert_eq!(connects[0]["client"]["id"], "openclaw-control-ui");
+}
+
+#[tokio::test]
+async fn each_wrong_setting_is_named_with_what_to_do() {
+    let good = Scripted::good;
+    let cases = [
+        (
+            Scripted {
+                trusts: false,
+                ..good()
+            },
+            "wrong trustedProxies: it refuses requests with forwarding headers \
+             (proxy_attribution_required) -> add the address that holdline has for it; from here \
+             that is 127.0.0.1",
+        ),
+        (
+            Scripted {
+                origins: vec!["https://127.0.0.1:8443"],
+                ..good()
+            },
+            "wrong allowedOrigins: pages of https://localhost:8443 are refused -> add \
+             \"https://localhost:8443\"",
+        ),
+        (
+            Scripted::token(),
+            "wrong mode: it answers AUTH_TOKEN_MISSING (token_missing) -> set it to \
+             \"trusted-proxy\"",
+        ),
+        (
+            Scripted {
+                loopback: false,
+                ..good()
+            },
+            "wrong allowLoopback: it believes nobody on its own machine -> set it to true",
+        ),
+        (
+            Scripted {
+                user_header: "x-user",
+                ..good()
+            },
+            "wrong userHeader: it does not read x-forwarded-user -> set it to \"x-forwarded-user\"",
+        ),
+        (
+            Scripted {
+                required: vec!["x-other"],
+                ..good()
+            },
+            "wrong requiredHeaders: it wants x-other, which holdline does not send -> set it to \
+             [\"x-forwarded-proto\", \"x-forwarded-host\"]",
+        ),
+        (
+            Scripted {
+                required: vec!["x-forwarded-proto"],
+                ..good()
+            },
+            "wrong requiredHeaders: it lets nick@example.com in without x-forwarded-host -> add \
+             \"x-forwarded-host\"",
+        ),
+        (
+            Scripted {
+                allowed: Some("someone@else"),
+                ..good()
+            },
+            "wrong allowUsers: nick@example.com is refused -> add \"nick@example.com\", or unset it",
+        ),
+        (
+            Scripted {
+                scopes: SIX[..5].to_vec(),
+                ..good()
+            },
+            "wrong identityScopes: nick@example.com has operator.admin, operator.read, \
+             operator.write, operator.approvals, operator.questions -> add operator.pairing for \
+             nick@example.com",
+        ),
+        (
+            Scripted {
+                scopes: Vec::new(),
+                ..good()
+            },
+            "wrong identityScopes: nick@example.com may do nothing -> add operator.admin, \
+             operator.read, operator.write, operator.approvals, operator.questions, \
+             operator.pairing for nick@example.com",
+        ),
+    ];
+    for (gateway, expected) in cases {
+        let gateway = gateway.start().await;
+        let (findings, code) = gateway.check(SIGNED_IN, &AS_NICK).await;
+        let wrong: Vec<_> = findings
+            .iter()
+            .filter(|line| line.starts_with("wrong"))
+            .collect();
+        assert_eq!(wrong, [expected]);
+        assert_eq!(code, Some(1));
+    }
+}
+
+#[tokio::test]
+async fn more_than_was_asked_for_is_wrong_as_well() {
+    let gateway = Scripted::good().start().await;
+    let args = [&AS_NICK[..], &["--scopes", "operator.read,operator.write"]].concat();
+    let (findings, code) = gateway.check(SIGNED_IN, &args).await;
+    let wanted = "-> remove operator.admin, operator.approvals, operator.questions, \
+         operator.pairing for nick@example.com";
+    assert!(
+        findings.iter().any(|line| line.ends_with(wanted)),
+        "{findings:#?}"
+    );
+    assert_eq!(code, Some(1));
+}
+
+#[tokio::test]
+async fn without_auth_the_gateways_own_way_is_looked_at() {
+    let gateway = Scripted::token().start().await;
+    let (findings, code) = gateway.check("", &[]).await;
+    assert_eq!(findings.last().unwrap(), "ok mode: token");
+    assert_eq!((findings.len(), code), (5, Some(0)));
+    let signed = gateway.connects.lock().unwrap().last().unwrap()["device"].clone();
+    assert_eq!(signed["nonce"], "n-1");
+    assert_eq!(signed["id"].as_str().unwrap().len(), 64);
+
+    let gateway = Scripted::good().start().await;
+    let (findings, code) = gateway.check("", &[]).await;
+    assert_eq!(
+        findings.last().unwrap(),
+        "wrong mode: trusted-proxy, but holdline names nobody while [auth] is off -> set [auth] \
+         modes here, or \"token\" there"
+    );
+    assert_eq!(code, Some(1));
+
+    let open = Scripted {
+        mode: "none",
+        ..Scripted::good()
+    };
+    let gateway = open.start().await;
+    for (config, remedy) in [
+        (
+            "",
+            "set it to \"token\" or \"password\", or set [auth] modes",
+        ),
+        (SIGNED_IN, "set it to \"trusted-proxy\""),
+    ] {
+        let (findings, code) = gateway.check(config, &[]).await;
+        let wrong = format!("wrong mode: it lets anybody in -> {remedy}");
+        assert!(findings.contains(&wrong), "{findings:#?}");
+        assert_eq!(code, Some(1));
+    }
+    let connects = gateway.connects.lock().unwrap();
+    assert!(connects.iter().all(|params| params["device"].is_null()));
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_had_enough_is_left_alone() {
+    let limited = Scripted {
+        mode: "rate",
+        ..Scripted::good()
+    };
+    let gateway = limited.start().await;
+    let args = [&AS_NICK[..], &["--user", "another@example.com"]].concat();
+    let (findings, _) = gateway.check(SIGNED_IN, &args).await;
+    assert_eq!(
+        *findings.last().unwrap(),
+        "cannot_tell mode: it answers AUTH_RATE_LIMITED (rate_limited) -> try again in some minutes"
+    );
+    let connects = gateway.connects.lock().unwrap();
+    let failed = connects
+        .iter()
+        .filter(|params| params["device"].is_object());
+    assert_eq!(failed.count(), 1);
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_be_seen_is_no_success() {
+    let starting = Scripted {
+        started: false,
+        ..Scripted::good()
+    };
+    let gateway = starting.start().await;
+    let (findings, code) = gateway.check(SIGNED_IN, &AS_NICK).await;
+    assert_eq!(
+        findings,
+        ["cannot_tell gateway: it is starting -> try again when it has started"]
+    );
+    assert_eq!(code, Some(1));
+
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", reserved.local_addr().unwrap());
+    let ended = asked("", &["--gateway", &url]).await;
+    assert_eq!((ended.code, ended.err.as_str()), (Some(1), ""));
+    assert!(
+        ended.out.contains("wrong: gateway: cannot connect: ")
+            && ended
+                .out
+                .contains("\n  -> start the gateway, or correct [gateway] url"),
+        "{}",
+        ended.out
+    );
+    assert!(
+        ended
+            .out
+            .contains("openclaw config set gateway.trustedProxies")
+    );
+}
