@@ -29,9 +29,6 @@ use crate::tls::{Tls, TlsError};
 /// Beyond the drain's time, for what is being written.
 const LAST_WRITES: Duration = Duration::from_secs(6);
 
-/// Between two looks for sign-ins that came to their end by themselves.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -119,7 +116,6 @@ impl Holdline {
         if let Some(listener) = admin {
             serve_admin(&shared, listener);
         }
-        shared.rest.spawn(Arc::clone(&shared).sweep());
         tracing::info!(
             https = listed(&https),
             http = listed(&http),
@@ -330,25 +326,6 @@ impl std::fmt::Debug for Source {
 }
 
 impl Shared {
-    /// Ends the sessions whose sign-in has come to its end by itself.
-    async fn sweep(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
-                () = self.stopped.cancelled() => return,
-            }
-            let config = Arc::clone(self.table.load().config());
-            let ended = if config.auth.is_on() {
-                self.gate.sweep(&config.auth)
-            } else {
-                0
-            };
-            if ended > 0 {
-                tracing::info!(ended, "sign-ins came to their end");
-            }
-        }
-    }
-
     async fn reload(self: Arc<Self>) -> Result<Reloaded, ReloadError> {
         let this = Arc::clone(&self);
         let reloaded = tokio::task::spawn_blocking(move || this.take_new_config())

@@ -8,10 +8,11 @@ use std::fmt;
 use std::hash::RandomState;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
@@ -59,6 +60,8 @@ pub struct Session {
     pub identity: Identity,
     /// What forms on a signed-in page have to send back.
     pub csrf: String,
+    /// When it ends, used or not.
+    pub until: SystemTime,
     /// `Set-Cookie`, because it is being used: send it with the response.
     pub renew: Option<HeaderValue>,
 }
@@ -141,6 +144,9 @@ impl Desk {
             self.session_cookie(auth, &value, clock)
         });
         Some(Session {
+            until: UNIX_EPOCH
+                .checked_add(Duration::from_secs(value.issued))
+                .and_then(|issued| issued.checked_add(auth.session_max))?,
             csrf: value.csrf(),
             identity: Identity {
                 user: value.user.into(),
@@ -174,9 +180,12 @@ impl Desk {
             .collect()
     }
 
-    /// Takes our cookies out of a request, so that the gateway never sees them.
-    pub fn remove_ours(headers: &mut HeaderMap) {
+    /// Takes our cookies and tokens out of a request, so that the gateway never sees them.
+    pub fn remove_ours(auth: &Auth, headers: &mut HeaderMap) {
         cookie::remove_ours(headers);
+        if auth.token && token::presented(headers).is_some() {
+            headers.remove(AUTHORIZATION);
+        }
     }
 
     // === what holds for how long ===

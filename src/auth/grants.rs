@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::Identity;
 
@@ -26,6 +28,7 @@ struct Live {
 pub struct Grant {
     key: u64,
     identity: Identity,
+    until: Option<SystemTime>,
     revoked: CancellationToken,
     grants: Arc<Grants>,
 }
@@ -33,8 +36,10 @@ pub struct Grant {
 impl Grants {
     /// Lets somebody in. Check the credential once more afterwards: what was revoked before this
     /// does not find the grant.
+    ///
+    /// `until`: when it ends by itself.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, identity: Identity) -> Grant {
+    pub fn enter(self: &Arc<Self>, identity: Identity, until: Option<SystemTime>) -> Grant {
         let revoked = CancellationToken::new();
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let key = live.next;
@@ -44,6 +49,7 @@ impl Grants {
         Grant {
             key,
             identity,
+            until,
             revoked,
             grants: Arc::clone(self),
         }
@@ -70,9 +76,16 @@ impl Grant {
         &self.identity
     }
 
-    /// Resolves when it is revoked.
-    pub fn revoked(&self) -> WaitForCancellationFuture<'_> {
-        self.revoked.cancelled()
+    /// Resolves when it is revoked, or at its end.
+    pub async fn ended(&self) {
+        let left = self
+            .until
+            .map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+        match left {
+            // Both ways it is over.
+            Some(left) => drop(timeout(left, self.revoked.cancelled()).await),
+            None => self.revoked.cancelled().await,
+        }
     }
 }
 
@@ -89,6 +102,8 @@ impl Drop for Grant {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::auth::Credential;
 
@@ -102,16 +117,26 @@ mod tests {
     #[tokio::test]
     async fn only_the_holders_of_what_is_gone_are_ended() {
         let grants = Arc::new(Grants::default());
-        let (laptop, phone) = (
-            grants.enter(holder("laptop")),
-            grants.enter(holder("phone")),
-        );
+        let laptop = grants.enter(holder("laptop"), None);
+        let phone = grants.enter(holder("phone"), None);
         let of_laptop = |identity: &Identity| *identity == holder("laptop");
         assert_eq!(grants.revoke(of_laptop), 1);
-        laptop.revoked().await;
+        laptop.ended().await;
         assert!(!phone.revoked.is_cancelled());
         assert_eq!(grants.revoke(of_laptop), 0, "once is enough");
         drop((laptop, phone));
         assert!(grants.live.lock().unwrap().held.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_ends_at_its_time_by_itself() {
+        let grants = Arc::new(Grants::default());
+        let day = Duration::from_secs(86_400);
+        let grant = grants.enter(holder("nick"), Some(SystemTime::now() + day));
+        let began = tokio::time::Instant::now();
+        grant.ended().await;
+        assert!((day - Duration::from_secs(60)..=day).contains(&began.elapsed()));
+        let over = grants.enter(holder("nick"), Some(SystemTime::UNIX_EPOCH));
+        over.ended().await;
     }
 }

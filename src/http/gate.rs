@@ -56,6 +56,8 @@ pub(super) struct Welcome {
     pub(super) told: Vec<(HeaderName, HeaderValue)>,
     /// `Set-Cookie` for the answer.
     pub(super) cookies: Vec<HeaderValue>,
+    /// When the sign-in ends by itself.
+    pub(super) until: Option<SystemTime>,
 }
 
 impl Gate {
@@ -95,7 +97,7 @@ impl Gate {
             return Ok(Entry::Open);
         }
         let found = self.look(caller, head).await;
-        Desk::remove_ours(&mut head.headers);
+        Desk::remove_ours(auth, &mut head.headers);
         found
     }
 
@@ -108,8 +110,7 @@ impl Gate {
             match desk.by_token(auth, &head.headers, caller.presented.address) {
                 TokenCheck::None => {}
                 TokenCheck::Good(identity) => {
-                    head.headers.remove(header::AUTHORIZATION);
-                    return welcome(auth, identity, Vec::new(), Vec::new());
+                    return welcome(auth, identity, Vec::new(), Vec::new(), None);
                 }
                 TokenCheck::Wrong => return Err(Cause::TokenRefused),
                 TokenCheck::TooMany { retry_after } => {
@@ -121,7 +122,7 @@ impl Gate {
         let own = |needs_proof| is_own_request(&head.method, &head.headers, caller, needs_proof);
         if let Some(identity) = certificate::identify(caller.peer, auth) {
             return match own(false) {
-                true => welcome(auth, identity, Vec::new(), Vec::new()),
+                true => welcome(auth, identity, Vec::new(), Vec::new(), None),
                 false => Err(Cause::ForeignOrigin),
             };
         }
@@ -130,7 +131,13 @@ impl Gate {
         {
             let cookies = session.renew.into_iter().collect();
             return match own(true) {
-                true => welcome(auth, session.identity, Vec::new(), cookies),
+                true => welcome(
+                    auth,
+                    session.identity,
+                    Vec::new(),
+                    cookies,
+                    Some(session.until),
+                ),
                 false => Err(Cause::ForeignOrigin),
             };
         }
@@ -152,7 +159,7 @@ impl Gate {
                     cookies,
                 }) => {
                     return match own(head.headers.contains_key(header::COOKIE)) {
-                        true => welcome(auth, identity, headers, cookies),
+                        true => welcome(auth, identity, headers, cookies, None),
                         false => Err(Cause::ForeignOrigin),
                     };
                 }
@@ -171,8 +178,8 @@ impl Gate {
     }
 
     /// One session's right to be here.
-    pub(super) fn grant(&self, auth: &Auth, identity: Identity) -> Result<Arc<Grant>, Cause> {
-        let grant = self.grants.enter(identity);
+    pub(super) fn grant(&self, auth: &Auth, welcome: &Welcome) -> Result<Arc<Grant>, Cause> {
+        let grant = self.grants.enter(welcome.identity.clone(), welcome.until);
         // It may have been ended between the look and the entry.
         if self.desk().stands(auth, grant.identity()) {
             Ok(Arc::new(grant))
@@ -194,6 +201,7 @@ fn welcome(
     identity: Identity,
     mut told: Vec<(HeaderName, HeaderValue)>,
     cookies: Vec<HeaderValue>,
+    until: Option<SystemTime>,
 ) -> Result<Entry, Cause> {
     let name = HeaderValue::from_str(&identity.user).map_err(|_| Cause::SignInRequired)?;
     told.retain(|(header, _)| *header != auth.user_header);
@@ -202,6 +210,7 @@ fn welcome(
         identity,
         told,
         cookies,
+        until,
     })))
 }
 

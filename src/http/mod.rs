@@ -233,7 +233,7 @@ impl App {
         if upgrades {
             let grant = welcome
                 .as_ref()
-                .map(|welcome| self.gate.grant(&config.auth, welcome.identity.clone()))
+                .map(|welcome| self.gate.grant(&config.auth, welcome))
                 .transpose()?;
             let config = Arc::clone(config);
             let gateway = Arc::clone(forwarder.gateway());

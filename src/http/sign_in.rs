@@ -67,7 +67,7 @@ impl Visit<'_> {
                 let form = Form::read(body).await?;
                 match (sign_in, session) {
                     (true, _) => Ok(self.sign_in(&head, &form).await),
-                    (false, Some(session)) => self.sign_out(&form, &session),
+                    (false, Some(session)) => self.sign_out(&form, &session).await,
                     (false, None) => Ok(see_other(SIGN_IN)),
                 }
             }
@@ -139,14 +139,17 @@ impl Visit<'_> {
         }
     }
 
-    fn sign_out(&self, form: &Form, session: &Session) -> Result<Response<Body>, Cause> {
+    async fn sign_out(&self, form: &Form, session: &Session) -> Result<Response<Body>, Cause> {
         if verify_slices_are_equal(session.csrf.as_bytes(), form.get("form").as_bytes()).is_err() {
             return Err(Cause::ForeignOrigin);
         }
         let Credential::Password(sign_in) = session.identity.credential else {
             return Ok(see_other(SIGN_IN));
         };
-        let cookies = self.gate.desk().sign_out(sign_in, SystemTime::now());
+        let desk = self.gate.desk();
+        // It is written down before it is said.
+        let ended = tokio::task::spawn_blocking(move || desk.sign_out(sign_in, SystemTime::now()));
+        let cookies = ended.await.unwrap_or_default();
         let credential = &session.identity.credential;
         self.gate
             .grants()

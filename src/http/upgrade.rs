@@ -176,7 +176,7 @@ fn empty() -> Body {
 /// Resolves when whoever it is may not be here any more.
 async fn revoked(grant: Option<&Grant>) {
     match grant {
-        Some(grant) => grant.revoked().await,
+        Some(grant) => grant.ended().await,
         None => std::future::pending().await,
     }
 }

@@ -113,13 +113,11 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
     let stopping = line.stopping.clone();
     let (mut stopped, mut revoked) = (false, false);
     let grant = opening.grant.clone();
-    let end_of_grant = async {
-        match &grant {
-            Some(grant) => grant.revoked().await,
-            None => pending().await,
-        }
+    // Boxed, for most sessions have none.
+    let mut end_of_grant: Pin<Box<dyn Future<Output = ()> + Send>> = match grant {
+        Some(grant) => Box::pin(async move { grant.ended().await }),
+        None => Box::pin(pending()),
     };
-    tokio::pin!(end_of_grant);
     let mut pump = Pump::new(line, opening, upgraded);
     let view = *state.borrow_and_update();
     pump.look(view);

@@ -240,6 +240,11 @@ async fn public_paths_need_no_sign_in_and_carry_no_identity() {
     }
     for (head, _) in gateway.journal().http() {
         assert_eq!(head.header("x-forwarded-user"), None, "{head:?}");
+        assert_eq!(
+            head.header("authorization"),
+            None,
+            "a token of ours is never its"
+        );
     }
 }
 

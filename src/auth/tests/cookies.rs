@@ -124,7 +124,7 @@ async fn the_gateway_sees_none_of_ours() {
     let mut headers = world.nick().await.headers();
     let text = format!("theme=dark; {}", headers["cookie"].to_str().unwrap());
     headers.insert("cookie", text.parse().unwrap());
-    Desk::remove_ours(&mut headers);
+    Desk::remove_ours(&world.auth, &mut headers);
     assert_eq!(headers["cookie"], "theme=dark");
 }
 
@@ -191,7 +191,7 @@ proptest! {
             headers.insert("cookie", value);
             prop_assert!(world.desk.by_cookie(&world.auth, &headers, now).is_none());
             prop_assert!(!world.desk.check_form_token(&headers, "", now));
-            Desk::remove_ours(&mut headers);
+            Desk::remove_ours(&world.auth, &mut headers);
         }
     }
 }
