@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::kit::gateway::{AuthMode, Options, SCOPES, ScriptedGateway, Stop, USER};
-use crate::kit::{Client, Proxy, Role, http, ms};
+use crate::kit::{Client, Proxy, Raw, Role, h2, http, ms};
 
 const TOKEN: &str = "hl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const WAYS: [Stop; 4] = [Stop::Sigterm, Stop::Restart, Stop::Kill, Stop::Fin];
@@ -344,4 +344,89 @@ async fn a_signed_newcomer_during_an_outage_comes_back_by_itself_with_its_signat
     let journal = gateway.journal();
     let (connect, _) = journal.connects()[0];
     assert!(connect["device"].is_object(), "it got what it asked for");
+}
+
+/// As another machine, told by a load balancer that is trusted.
+const ELSEWHERE: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.9 4711 443\r\n";
+
+#[tokio::test]
+async fn no_spelling_of_another_identity_gets_past_ours() {
+    const NAMES: [&str; 16] = [
+        "X-Forwarded-User",
+        "x-forwarded-user",
+        "X_Forwarded_User",
+        "x-forwarded_user",
+        "X.Forwarded.User",
+        "X-Forwarded-Email",
+        "X-Forwarded-Preferred-Username",
+        "X-Remote-User",
+        "Remote-User",
+        "REMOTE_USER",
+        "X-Auth-Request-User",
+        "X-Auth-Request-Email",
+        "X-OpenClaw-Scopes",
+        "x_openclaw_scopes",
+        "Tailscale-User-Login",
+        "Cf-Access-Authenticated-User-Email",
+    ];
+    let gateway = believing_gateway().await;
+    let listen = "[listen]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let settings = auth(&[("laptop", TOKEN)]) + listen;
+    let proxy = Proxy::with(&gateway, &settings).await;
+    let target = proxy.target().preface(ELSEWHERE);
+    let bearer = bearer();
+    let mut sent = 0;
+    for name in NAMES {
+        let once = [("authorization", bearer.as_str()), (name, "root")];
+        let twice = [once[0], once[1], (name, "operator.admin")];
+        let named = [once[0], once[1], ("Connection", name)];
+        for headers in [&once[..], &twice, &named] {
+            assert_eq!(
+                http::get(&target, "/x", headers).await.status,
+                200,
+                "{name}"
+            );
+            let raw = Raw::open(&target, "/", headers).await;
+            drop(raw.unwrap_or_else(|refusal| panic!("{name}: {}", refusal.status)));
+            sent += 2;
+        }
+        // HTTP/2 has no Connection, and names are in lower case.
+        let lower = name.to_ascii_lowercase();
+        let headers = [once[0], (lower.as_str(), "root"), (lower.as_str(), "root2")];
+        let mut h2 = h2::Connection::open(&target).await;
+        assert_eq!(h2.get("/x", &headers).await.status, 200, "{name}");
+        drop(
+            h2.websocket("/", &headers)
+                .await
+                .unwrap_or_else(|_| panic!("{name}")),
+        );
+        sent += 2;
+        let folded = format!(
+            "GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: {bearer}\r\nX-A: b\r\n {name}: root\r\n\r\n"
+        );
+        let answer = http::send_bytes(&target, folded.as_bytes()).await.unwrap();
+        assert_eq!(answer.status, 400, "folded lines are no HTTP any more");
+    }
+    assert!(sent >= 60);
+    let journal = gateway.journal();
+    let (http, upgrades) = (journal.http(), journal.upgrades());
+    assert_eq!(http.len() + upgrades.len(), sent);
+    let heads = http
+        .iter()
+        .map(|(head, _)| *head)
+        .chain(upgrades.iter().map(|(head, _)| *head));
+    for head in heads {
+        let text = format!("{:?}", head.headers);
+        assert!(
+            !text.contains("root") && !text.contains("operator"),
+            "{text}"
+        );
+        let users = head
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "x-forwarded-user");
+        assert_eq!(users.count(), 1, "{text}");
+        assert_eq!(head.header("x-forwarded-user"), Some(USER));
+        assert_eq!(head.header("x-forwarded-for"), Some("203.0.113.7"));
+    }
 }
