@@ -18,6 +18,8 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // Without it there is no service worker: the certificates here are made for the run.
+  "--ignore-certificate-errors",
 ];
 
 /** Words by which a page tells (or gives away) that something is wrong. */
@@ -54,10 +56,12 @@ export class Page {
   sockets = [];
   /** Every event frame that it got. */
   events = [];
-  /** Every request that it sent, its own and ours. */
+  /** Every request that it sent, its own and ours, and when it was `done` or `refused`. */
   sent = [];
   /** What the browser's console has as a warning or an error. */
   complaints = [];
+  #waiting = new Map();
+  #lastFrame = 0;
   #page;
   #directory;
   #close;
@@ -107,6 +111,8 @@ export class Page {
     this.sockets.push(entry);
     socket.on("framereceived", ({ payload }) => {
       if (typeof payload !== "string") return;
+      this.#lastFrame = now();
+      if (payload.startsWith('{"type":"res"')) this.#answered(payload.match(/"id":"([^"]*)","ok":(\w+)/));
       if (payload.includes('"hello-ok"')) {
         entry.hello ??= now();
         entry.auth ??= JSON.parse(payload).payload.auth;
@@ -115,10 +121,21 @@ export class Page {
       }
     });
     socket.on("framesent", ({ payload }) => {
-      if (typeof payload === "string" && payload.startsWith('{"type":"req"')) this.sent.push({ at: now(), ...JSON.parse(payload) });
+      if (typeof payload !== "string" || !payload.startsWith('{"type":"req"')) return;
+      const request = { at: now(), ...JSON.parse(payload) };
+      this.sent.push(request);
+      this.#waiting.set(request.id, request);
+      this.#lastFrame = now();
     });
     socket.on("socketerror", (error) => (entry.error = error));
     socket.on("close", () => (entry.closed = now()));
+  }
+
+  /** A frame begins with whose answer it is, and whether it is a good one. */
+  #answered([, id, ok]) {
+    const request = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (request) request[ok === "true" ? "done" : "refused"] = now();
   }
 
   async load() {
@@ -131,6 +148,12 @@ export class Page {
     await this.#page.fill("input[name=user]", name);
     await this.#page.fill("input[name=password]", password);
     await Promise.all([this.#page.waitForEvent("framenavigated"), this.#page.press("input[name=password]", "Enter")]);
+  }
+
+  /** Waits until it has fetched what it fetches after it is live: all was answered, and then it was quiet. */
+  async settled() {
+    const quiet = () => this.#waiting.size === 0 && now() - this.#lastFrame > 1500;
+    await until("the page to have what it needs", quiet, { within: 60_000, every: 50 });
   }
 
   /** Signs out on holdline's page, in a tab of its own. */

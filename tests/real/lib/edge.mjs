@@ -38,4 +38,5 @@ function configLine(output) {
   return line;
 }
 
-const command = (args, input) => execFileSync(holdline, args, { input, encoding: "utf8", stdio: ["pipe", "pipe", "inherit"] });
+/** Its standard output; what it says to people besides is of no interest, unless it fails. */
+const command = (args, input) => execFileSync(holdline, args, { input, encoding: "utf8", stdio: "pipe" });

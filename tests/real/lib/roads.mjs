@@ -29,7 +29,7 @@ function direct() {
   return { pageUrl: url, wsUrl: `ws://127.0.0.1:${gatewayPort}`, fingerprint: undefined, close: async () => {} };
 }
 
-async function throughHoldline(directory, { hold = {}, tapped = false, auth = false }) {
+async function throughHoldline(directory, { hold = {}, tapped = false, auth = false, behind = false }) {
   try {
     accessSync(holdline, constants.X_OK);
   } catch {
@@ -45,6 +45,7 @@ async function throughHoldline(directory, { hold = {}, tapped = false, auth = fa
     [
       "[listen]",
       `https = ["127.0.0.1:${tlsPort}"]`,
+      ...(behind ? ['trusted_proxies = ["127.0.0.1/32"]'] : []),
       "[gateway]",
       `url = "http://127.0.0.1:${tap?.port ?? gatewayPort}"`,
       "[hold]",

@@ -3,6 +3,7 @@
 // And a bare client at a proxy's door, for the things that no client should say.
 
 import { request as httpsRequest } from "node:https";
+import { connect } from "node:tls";
 import { WebSocket as PlainWebSocket } from "ws";
 
 import { atEnd } from "./cleanup.mjs";
@@ -18,7 +19,10 @@ export function askedDirectly() {
   }).connected();
 }
 
-/** A client that signs nothing, over `ws` (HTTP/1.1) or, with `h2`, the runtime's own WebSocket (HTTP/2). */
+/**
+ * A client that signs nothing, over `ws` (HTTP/1.1) or, with `h2`, the runtime's own WebSocket
+ * (HTTP/2). `rewrite` may change the bytes of the upgrade before they are sent.
+ */
 export class Bare {
   events = [];
   hello;
@@ -28,8 +32,9 @@ export class Bare {
   #number = 0;
   #waiting = new Map();
 
-  constructor(url, { headers = {}, h2 = false } = {}) {
-    this.#socket = h2 ? new WebSocket(url, { headers }) : new PlainWebSocket(url, { headers, rejectUnauthorized: false });
+  constructor(url, { headers = {}, h2 = false, rewrite } = {}) {
+    const createConnection = rewrite && ((options) => rewriting(rewrite, options));
+    this.#socket = h2 ? new WebSocket(url, { headers }) : new PlainWebSocket(url, { headers, rejectUnauthorized: false, createConnection });
     this.#socket.onmessage = ({ data }) => this.#read(JSON.parse(data));
     this.#socket.onerror = (event) => (this.refused ??= { error: { message: event.message ?? String(event.error ?? event.type) } });
     this.#socket.onclose = ({ code, reason }) => this.#end(`closed ${code} ${reason}`);
@@ -98,6 +103,17 @@ export class Bare {
     const { profile } = await this.request("users.self");
     return profile?.emails?.[0] ?? profile?.displayName;
   }
+}
+
+/** A connection whose first bytes are changed on the way out. */
+function rewriting(rewrite, { host, port }) {
+  const socket = connect({ host, port, rejectUnauthorized: false, ALPNProtocols: ["http/1.1"] });
+  const { write } = socket;
+  socket.write = (head, ...rest) => {
+    socket.write = write;
+    return socket.write(Buffer.from(rewrite(head.toString("latin1")), "latin1"), ...rest.filter((argument) => typeof argument === "function"));
+  };
+  return socket;
 }
 
 /** One plain request at a proxy's door: `{ status, headers, body }`. */
