@@ -1,5 +1,6 @@
-// Runs the scenarios one after the other against one gateway and prints what
-// they found. See `run` for how to start it, and README.md for what it is for.
+// Runs the scenarios one after the other against a gateway in the mode that they
+// want, and prints what they found. See `run` for how to start it, and README.md
+// for what it is for.
 
 import { mkdtempSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,7 +10,7 @@ import { connect } from "node:net";
 import { parseArgs } from "node:util";
 
 import { atEnd, cleanUp } from "./lib/cleanup.mjs";
-import { Gateway } from "./lib/gateway.mjs";
+import { Gateway, gatewayModes } from "./lib/gateway.mjs";
 import { Report } from "./lib/report.mjs";
 import { openRoad, roadNames } from "./lib/roads.mjs";
 import { adminPort, gatewayPort, here, tlsPort } from "./lib/settings.mjs";
@@ -59,10 +60,7 @@ async function main() {
     else await rm(directory, { recursive: true, force: true, maxRetries: 5 });
   });
   try {
-    const gateway = new Gateway(directory);
-    console.log(`starting the gateway (log: ${gateway.logFile})`);
-    await gateway.ensureReady();
-    for (const name of roads) await throughRoad(name, gateway, directory, report);
+    for (const mode of gatewayModes) await inMode(mode, roads, directory, report);
   } catch (error) {
     report.fail(error.stack);
   } finally {
@@ -73,8 +71,19 @@ async function main() {
   return report.failures.length === 0 ? 0 : 1;
 }
 
-async function throughRoad(name, gateway, directory, report) {
-  for (const scenario of all.filter((scenario) => chosen(scenario, name))) {
+/** One gateway at a time: they share the port, and the machine is small. */
+async function inMode(mode, roads, directory, report) {
+  const scenarios = all.filter((scenario) => (scenario.gateway ?? "token") === mode);
+  if (!roads.some((name) => scenarios.some((scenario) => chosen(scenario, name)))) return;
+  const gateway = new Gateway(directory, mode);
+  console.log(`\nstarting the gateway, ${mode} mode (log: ${gateway.logFile})`);
+  await gateway.ensureReady();
+  for (const name of roads) await throughRoad(name, scenarios, gateway, directory, report);
+  await gateway.stop();
+}
+
+async function throughRoad(name, scenarios, gateway, directory, report) {
+  for (const scenario of scenarios.filter((scenario) => chosen(scenario, name))) {
     report.begin(`${scenario.name}`);
     const began = now();
     const place = join(directory, `${scenario.name}-${name}`);

@@ -4,7 +4,7 @@ import { GatewayClient } from "@openclaw/gateway-client";
 
 import { atEnd } from "./cleanup.mjs";
 import { deviceSigning, newDevice } from "./device.mjs";
-import { token } from "./settings.mjs";
+import { person, token } from "./settings.mjs";
 import { now, until } from "./time.mjs";
 
 const SCOPES = ["operator.admin", "operator.read", "operator.write"];
@@ -18,18 +18,23 @@ export class Client {
   #client;
   #stop;
 
-  /** `device: false` makes the same-host automation client that signs nothing. */
-  constructor(road, { device = true, name = "gateway-client", mode = "backend" } = {}) {
+  /**
+   * `device: false` makes the same-host automation client that signs nothing; a
+   * device of `newDevice` can come again. Where the road itself asks who comes
+   * in, it is shown the token of somebody (`as`), and the gateway's secret is not known.
+   */
+  constructor(road, { device = true, name = "gateway-client", mode = "backend", as = person.name } = {}) {
+    const bearer = road.edge?.bearers[as];
     this.#client = new GatewayClient({
       url: road.wsUrl,
       tlsFingerprint: road.fingerprint,
-      token,
+      ...(bearer ? { edgeAuthHeaders: { authorization: `Bearer ${bearer}` } } : { token }),
       role: "operator",
       scopes: SCOPES,
       clientName: name,
       clientVersion: "1.0.0",
       mode,
-      deviceIdentity: device ? newDevice() : null,
+      deviceIdentity: device === true ? newDevice() : device || null,
       hostDeps: deviceSigning,
       onHelloOk: (hello) => this.hellos.push({ at: now(), hello }),
       onClose: (code, reason, info) => {

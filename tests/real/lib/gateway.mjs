@@ -1,5 +1,7 @@
 // The real gateway in a throwaway home: started, stopped, killed, frozen, and
-// watched from outside while it comes back.
+// watched from outside while it comes back. In one of two modes: "token", where
+// it asks for its own secret, and "trusted-proxy", where it believes what the
+// proxy in front says about who somebody is.
 
 import { spawn } from "node:child_process";
 import { mkdirSync, openSync, writeFileSync } from "node:fs";
@@ -8,36 +10,62 @@ import { get } from "node:http";
 import { join } from "node:path";
 
 import { atEnd, killGroup } from "./cleanup.mjs";
-import { gatewayPort, openclaw, tlsPort, token } from "./settings.mjs";
+import { gatewayPort, openclaw, person, reader, tlsPort, token, userHeader, witness } from "./settings.mjs";
 import { now, pause, until } from "./time.mjs";
 
 /** A start takes 8 to 15 s on an idle machine and was seen to take two minutes on a busy one. */
 const START_LIMIT = 150_000;
 
-const configuration = {
+/** What the Control UI asks for. */
+const EVERY_SCOPE = ["admin", "read", "write", "approvals", "questions", "pairing"].map((scope) => `operator.${scope}`);
+
+const auth = {
+  token: { mode: "token", token },
+  // The second gateway of the README: no secret of its own, authority by name.
+  "trusted-proxy": {
+    mode: "trusted-proxy",
+    identityScopes: { [person.name]: EVERY_SCOPE, [reader.name]: ["operator.read"], [witness.name]: EVERY_SCOPE },
+    trustedProxy: {
+      userHeader,
+      allowLoopback: true,
+      requiredHeaders: ["x-forwarded-proto", "x-forwarded-host"],
+      deviceAutoApprove: { enabled: true },
+    },
+  },
+};
+
+export const gatewayModes = Object.keys(auth);
+
+const configuration = (mode) => ({
   gateway: {
     mode: "local",
     port: gatewayPort,
     bind: "loopback",
-    auth: { mode: "token", token },
+    auth: auth[mode],
     trustedProxies: ["127.0.0.1", "::1"],
     controlUi: { allowedOrigins: [`https://localhost:${tlsPort}`, `https://127.0.0.1:${tlsPort}`] },
   },
-};
+});
 
 export class Gateway {
   #child;
   #log;
   #home;
+  #stop;
 
-  constructor(directory) {
-    this.#home = join(directory, "gateway-home");
-    this.logFile = join(directory, "gateway.log");
+  constructor(directory, mode) {
+    this.mode = mode;
+    this.#home = join(directory, `gateway-home-${mode}`);
+    this.logFile = join(directory, `gateway-${mode}.log`);
     mkdirSync(join(this.#home, ".openclaw"), { recursive: true });
     mkdirSync(join(this.#home, "tmp"));
-    writeFileSync(join(this.#home, ".openclaw/openclaw.json"), JSON.stringify(configuration, null, 2));
+    writeFileSync(join(this.#home, ".openclaw/openclaw.json"), JSON.stringify(configuration(mode), null, 2));
     this.#log = openSync(this.logFile, "a");
-    atEnd(() => this.#child && killGroup(this.#child.pid));
+    this.#stop = atEnd(async () => {
+      if (!this.running) return;
+      killGroup(this.#child.pid);
+      await this.#child.gone;
+    });
   }
 
   get running() {
@@ -66,6 +94,11 @@ export class Gateway {
     const child = this.#child;
     child.kill(signal);
     await child.gone;
+  }
+
+  /** Ends it for good: another one wants its port. */
+  stop() {
+    return this.#stop();
   }
 
   async ensureReady() {

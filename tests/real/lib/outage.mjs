@@ -1,7 +1,7 @@
 // The heart of most scenarios: a fault, what a client lives through, the figures.
 
 import { watchOutage } from "./gateway.mjs";
-import { until } from "./time.mjs";
+import { pause, until } from "./time.mjs";
 
 /** Ways to restart the gateway as its owner or its fate does. */
 export const restarts = {
@@ -19,7 +19,38 @@ export const restarts = {
   async inProcess(gateway) {
     gateway.signal("SIGUSR2");
   },
+  /** Stopped, and started by somebody who was not at his desk. */
+  async afterAMinute(gateway) {
+    await gateway.end("SIGTERM");
+    await pause(60_000);
+    gateway.start();
+  },
 };
+
+/** What a session that is put back on its own socket should live through, one restart after the other. */
+export const ordeals = {
+  term: [restarts.term],
+  kill: [restarts.kill],
+  "in-process": [restarts.inProcess],
+  five: [restarts.term, restarts.kill, restarts.inProcess, restarts.kill, restarts.term],
+  long: [restarts.afterAMinute],
+};
+
+/** Through one restart after the other, each when the one before is over. */
+export async function throughAll(gateway, loop, faults) {
+  const outages = [];
+  for (const fault of faults) outages.push(await throughOutage(gateway, loop, fault));
+  return outages;
+}
+
+/** The figures of several outages in a row; how soon it was usable is that of the worst. */
+export function figuresOfAll(client, loop, outages) {
+  const [first, last] = [outages.at(0), outages.at(-1)];
+  const whole = { fault: first.fault, down: first.down, starting: last.starting, ready: last.ready };
+  const usable = outages.map(({ ready }) => minus(loop.firstOkAfter(ready), ready));
+  const worst = usable.includes(undefined) ? undefined : Math.max(...usable);
+  return { ...figures(client, loop, whole), usable: worst };
+}
 
 /** Does `fault` to the gateway and waits until it is ready again and `loop` has had an answer since. */
 export async function throughOutage(gateway, loop, fault, { patience = 45_000 } = {}) {

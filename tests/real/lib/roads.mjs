@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { connect } from "node:tls";
 
 import { atEnd, killGroup } from "./cleanup.mjs";
+import { authSection } from "./edge.mjs";
 import { openTap } from "./tap.mjs";
 import { adminPort, gatewayPort, holdline, tlsPort } from "./settings.mjs";
 import { until } from "./time.mjs";
@@ -28,7 +29,7 @@ function direct() {
   return { pageUrl: url, wsUrl: `ws://127.0.0.1:${gatewayPort}`, fingerprint: undefined, close: async () => {} };
 }
 
-async function throughHoldline(directory, { hold = {}, tapped = false }) {
+async function throughHoldline(directory, { hold = {}, tapped = false, auth = false, behind = false }) {
   try {
     accessSync(holdline, constants.X_OK);
   } catch {
@@ -37,16 +38,19 @@ async function throughHoldline(directory, { hold = {}, tapped = false }) {
   mkdirSync(directory, { recursive: true });
   const tap = tapped ? await openTap() : undefined;
   const config = join(directory, "holdline.toml");
+  const edge = auth ? authSection(directory) : undefined;
   const holdLines = Object.entries(hold).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   writeFileSync(
     config,
     [
       "[listen]",
       `https = ["127.0.0.1:${tlsPort}"]`,
+      ...(behind ? ['trusted_proxies = ["127.0.0.1/32"]'] : []),
       "[gateway]",
       `url = "http://127.0.0.1:${tap?.port ?? gatewayPort}"`,
       "[hold]",
       ...holdLines,
+      ...(edge?.lines ?? []),
       "[admin]",
       `listen = "127.0.0.1:${adminPort}"`,
       "[log]",
@@ -57,7 +61,7 @@ async function throughHoldline(directory, { hold = {}, tapped = false }) {
   // The development certificate is made in certs-dev/ of the working directory.
   const close = launch(directory, holdline, ["run", "--config", config]);
   await until("holdline to be ready", () => httpOk(adminPort, "/readyz"), { within: 15_000, every: 25 });
-  return { ...(await tlsRoad(() => close().then(tap?.close))), tap };
+  return { ...(await tlsRoad(() => close().then(tap?.close))), tap, edge };
 }
 
 function throughCaddy(directory) {

@@ -14,6 +14,15 @@ export const adminPort = 9180;
 /** The shared secret of the throwaway gateway. It never leaves this machine. */
 export const token = "only-for-the-tests-0123456789abcdef";
 
+/** Where the gateway reads who it is, when that is decided in front of it. */
+export const userHeader = "x-forwarded-user";
+/** Somebody who may do everything, in front of the Control UI and behind the programs here. */
+export const person = { name: "nick@example.com", password: "correct horse, battery: staple" };
+/** Somebody else, with a token of their own, who may only look. */
+export const reader = { name: "reader@example.com" };
+/** Who asks the gateway itself, past every proxy. No user of any road. */
+export const witness = { name: "witness@example.com" };
+
 export const openclaw = join(here, "node_modules/openclaw/openclaw.mjs");
 export const chromium = process.env.CHROMIUM_BIN ?? "/usr/bin/chromium";
 export const holdline =

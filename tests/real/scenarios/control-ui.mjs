@@ -4,7 +4,7 @@
 // page opened while the gateway is down comes up by itself.
 
 import { watchOutage } from "../lib/gateway.mjs";
-import { Page } from "../lib/browser.mjs";
+import { ALARMS, Page } from "../lib/browser.mjs";
 import { restarts } from "../lib/outage.mjs";
 import { now, pause, seconds, until } from "../lib/time.mjs";
 
@@ -13,9 +13,6 @@ export const scenarios = [
   { name: "page-kill", quick: true, compare: true, run: (stage) => restart(stage, restarts.kill) },
   { name: "page-load-while-down", quick: true, compare: true, run: loadWhileDown },
 ];
-
-/** Words that nobody should read because a gateway restarted. */
-const ALARMS = ["interrupted", "disconnected", "1006", "1012", "Bad Gateway", "502", "503", "ERR_", "Reconnecting"];
 
 async function restart({ gateway, road, report, directory }, fault) {
   const page = await Page.open(road, directory);
