@@ -297,6 +297,9 @@ fn html(title: &str, body: &str, head_only: bool) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // Under "no-referrer" browsers post forms with `Origin: null`.
+    let same_origin = HeaderValue::from_static("same-origin");
+    headers.insert(header::REFERRER_POLICY, same_origin);
     response
 }
 

@@ -174,6 +174,8 @@ async fn a_person_signs_in_and_gets_where_they_wanted_to_go() {
     let page = browser.open(&location).await;
     assert_eq!(page.status, 200);
     assert_eq!(page.header("cache-control"), Some("no-store"));
+    // With less, browsers would not say whose form it is.
+    assert_eq!(page.header("referrer-policy"), Some("same-origin"));
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
     let text = page.text();
