@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, Tls};
 
 /// Reads the config anew; the error is for a person.
 pub type Loader = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -51,9 +51,17 @@ impl Reloaded {
 
 /// Whether `new` can be taken in place of `old`.
 pub(crate) fn check(old: &Config, new: &Config) -> Result<(), ReloadError> {
+    // Follows from [auth], and is a term of TLS.
+    let asked = new.tls.client_certificates;
+    let tls = Tls {
+        client_certificates: asked,
+        ..old.tls.clone()
+    };
+    let mtls = old.tls.client_certificates == asked || new.tls.client_ca.is_none();
     let changed: Vec<&'static str> = [
         ("listen", old.listen == new.listen),
-        ("tls", old.tls == new.tls),
+        ("tls", tls == new.tls),
+        ("auth] modes: [\"mtls\"", mtls),
         ("gateway or route", old.routes == new.routes),
         ("hold", old.hold == new.hold),
         ("http", old.http == new.http),

@@ -3,7 +3,7 @@
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,6 +28,9 @@ use crate::tls::{Tls, TlsError};
 
 /// Beyond the drain's time, for what is being written.
 const LAST_WRITES: Duration = Duration::from_secs(6);
+
+/// Between two looks at whether everybody who is in may still be.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,7 @@ struct Shared {
     table: Arc<ArcSwap<Table>>,
     gate: Arc<Gate>,
     source: Source,
+    reloading: Mutex<()>,
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
     gateways: Vec<(String, Arc<Gateway>)>,
@@ -116,6 +120,7 @@ impl Holdline {
         if let Some(listener) = admin {
             serve_admin(&shared, listener);
         }
+        shared.rest.spawn(Arc::clone(&shared).sweep());
         tracing::info!(
             https = listed(&https),
             http = listed(&http),
@@ -231,6 +236,7 @@ fn assemble(
         table,
         gate,
         source,
+        reloading: Mutex::default(),
         metrics,
         sessions,
         gateways,
@@ -326,6 +332,20 @@ impl std::fmt::Debug for Source {
 }
 
 impl Shared {
+    /// Ends the sessions of whom another process signed out, and those of a clock that was set.
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = self.stopped.cancelled() => return,
+            }
+            let config = Arc::clone(self.table.load().config());
+            if config.auth.is_on() {
+                self.gate.sweep(&config.auth);
+            }
+        }
+    }
+
     async fn reload(self: Arc<Self>) -> Result<Reloaded, ReloadError> {
         let this = Arc::clone(&self);
         let reloaded = tokio::task::spawn_blocking(move || this.take_new_config())
@@ -340,19 +360,24 @@ impl Shared {
 
     /// Reads files.
     fn take_new_config(&self) -> Result<Reloaded, ReloadError> {
+        // One after the other, or the older file could win.
+        let _one = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let load = self.source.0.as_ref().ok_or(ReloadError::NoSource)?;
         let new = load().map_err(ReloadError::Refused)?;
         let old = self.table.load_full();
         reload::check(old.config(), &new)?;
-        self.gate
+        let desk = self
+            .gate
             .prepare(&old.config().auth, &new.auth)
             .map_err(|error| ReloadError::Refused(error.to_string()))?;
         let changed = **old.config() != new;
-        let table = old.with_config(Arc::new(new));
-        let auth = table.config().auth.clone();
-        self.table.store(Arc::new(table));
-        // Whoever comes in from now on is looked at anew; those who are in, now.
-        let ended = self.gate.sweep(&auth);
+        let table = Arc::new(old.with_config(Arc::new(new)));
+        self.table.store(Arc::clone(&table));
+        let (before, now) = (&old.config().auth, &table.config().auth);
+        let ended = self.gate.turn(desk, before, now);
         Ok(Reloaded { changed, ended })
     }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::credential::to_hex;
-use super::identity::SignIn;
+use super::identity::{Identity, SignIn};
 
 /// Somebody who is not in the config.
 const UNKNOWN: &str = "(unknown)";
@@ -58,12 +58,51 @@ pub(super) fn sign_in_limited(who: Who<'_>, because: &'static str, retry_after: 
     );
 }
 
-pub(super) fn sign_out(sign_in: SignIn) {
+pub(super) fn sign_out(user: &str, address: IpAddr, sign_in: SignIn) {
     tracing::info!(
         target: "holdline::audit",
         event = "sign_out",
+        user,
+        address = %address,
         sign_in = short(sign_in),
         "signed out"
+    );
+}
+
+/// A session was opened by what is no sign-in of its own: a token, a certificate, a service.
+pub(super) fn entered(identity: &Identity, address: IpAddr) {
+    tracing::info!(
+        target: "holdline::audit",
+        event = "entered",
+        user = &*identity.user,
+        by = identity.credential.kind(),
+        name = identity.credential.name(),
+        address = %address,
+        "a session was opened"
+    );
+}
+
+/// Somebody was turned away, for this reason.
+pub(super) fn refused(because: &'static str, address: IpAddr) {
+    tracing::info!(
+        target: "holdline::audit",
+        event = "refused",
+        user = UNKNOWN,
+        because,
+        address = %address,
+        "not let in"
+    );
+}
+
+/// A session was ended because what it hung on is gone.
+pub(super) fn revoked(identity: &Identity) {
+    tracing::info!(
+        target: "holdline::audit",
+        event = "revoked",
+        user = &*identity.user,
+        by = identity.credential.kind(),
+        name = identity.credential.name(),
+        "a session was ended: what it hung on is gone"
     );
 }
 

@@ -82,7 +82,7 @@ pub fn identify(peer: &Peer, auth: &Auth) -> Option<Identity> {
     let user = peer.client_certificate.as_ref()?.get(rule)?;
     Some(Identity {
         user: Arc::clone(user),
-        credential: Credential::Certificate,
+        credential: Credential::Certificate(rule),
     })
 }
 

@@ -20,7 +20,7 @@ use super::credential::Fingerprint;
 use super::ended::Ended;
 use super::error::DeskError;
 use super::gate::Gate;
-use super::identity::{Credential, Identity, SignIn, TokenName};
+use super::identity::{Credential, Identity, Service, SignIn, TokenName};
 use super::keys::{self, Keys, seconds};
 use super::lane::Lane;
 use super::seal::{self, Kind};
@@ -171,9 +171,17 @@ impl Desk {
 
     /// Ends a sign-in for good, on every device that has its cookie. What comes back takes the
     /// cookie away.
-    pub fn sign_out(&self, sign_in: SignIn, now: SystemTime) -> Vec<HeaderValue> {
+    ///
+    /// Writes a file.
+    pub fn sign_out(
+        &self,
+        user: &str,
+        address: IpAddr,
+        sign_in: SignIn,
+        now: SystemTime,
+    ) -> Vec<HeaderValue> {
         self.ended.end(sign_in.id, now);
-        audit::sign_out(sign_in);
+        audit::sign_out(user, address, sign_in);
         [cookie::SESSION, cookie::FORM]
             .into_iter()
             .filter_map(cookie::clear)
@@ -186,6 +194,11 @@ impl Desk {
         if auth.token && token::presented(headers).is_some() {
             headers.remove(AUTHORIZATION);
         }
+    }
+
+    /// Writes down that somebody was not let in.
+    pub fn note_refused(because: &'static str, address: IpAddr) {
+        audit::refused(because, address);
     }
 
     // === what holds for how long ===
@@ -205,8 +218,11 @@ impl Desk {
                 };
                 auth.token && auth.tokens.iter().find(same).is_some()
             }
-            Credential::Certificate => auth.certificate.is_some(),
-            Credential::Forward => auth.forward.is_some(),
+            Credential::Certificate(rule) => auth.certificate == Some(*rule),
+            Credential::Forward(service) => auth
+                .forward
+                .as_ref()
+                .is_some_and(|forward| Service::of(forward) == *service),
         }
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use tokio::sync::Semaphore;
 
-use super::identity::{Credential, Identity};
+use super::identity::{Credential, Identity, Service};
 use super::name::is_name;
 use crate::config;
 use crate::http::headers;
@@ -193,7 +193,7 @@ fn admit(config: &config::ForwardAuth, response: &Response<Bytes>) -> Result<Adm
     });
     let identity = Identity {
         user: name.into(),
-        credential: Credential::Forward,
+        credential: Credential::Forward(Service::of(config)),
     };
     Ok(Admitted {
         identity,

@@ -1,15 +1,17 @@
 //! Who is in right now, so that nobody stays whose sign-in or token has gone.
 //!
-//! One entry per open session, gone with it. Checking credentials is done elsewhere.
+//! One entry per open session or request of somebody known, gone with it. Checking credentials is
+//! done elsewhere.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Identity;
+use super::{Identity, audit};
 
 /// Everybody who is in.
 #[derive(Debug, Default)]
@@ -21,15 +23,22 @@ pub struct Grants {
 struct Live {
     next: u64,
     held: HashMap<u64, (Identity, CancellationToken)>,
+    /// Of all those of whom nobody wants to know who they are.
+    anybody: CancellationToken,
 }
 
-/// One session's right to go on, for as long as it is kept.
+/// One client's right to go on, for as long as it is kept.
 #[derive(Debug)]
 pub struct Grant {
-    key: u64,
-    identity: Identity,
+    of: Option<Held>,
     until: Option<SystemTime>,
     revoked: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Held {
+    key: u64,
+    identity: Identity,
     grants: Arc<Grants>,
 }
 
@@ -46,13 +55,33 @@ impl Grants {
         live.next += 1;
         live.held.insert(key, (identity.clone(), revoked.clone()));
         drop(live);
+        let grants = Arc::clone(self);
         Grant {
-            key,
-            identity,
+            of: Some(Held {
+                key,
+                identity,
+                grants,
+            }),
             until,
             revoked,
-            grants: Arc::clone(self),
         }
+    }
+
+    /// Lets anybody in, as long as nobody is asked who they are.
+    #[must_use]
+    pub fn anybody(&self) -> Grant {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        Grant {
+            of: None,
+            until: None,
+            revoked: live.anybody.clone(),
+        }
+    }
+
+    /// From now on people are asked who they are: ends everybody's session who was not.
+    pub fn revoke_anybody(&self) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut live.anybody).cancel();
     }
 
     /// Ends the sessions of those who may not be here any more; how many.
@@ -62,6 +91,7 @@ impl Grants {
         for (identity, revoked) in live.held.values() {
             if !revoked.is_cancelled() && gone(identity) {
                 revoked.cancel();
+                audit::revoked(identity);
                 ended += 1;
             }
         }
@@ -70,10 +100,17 @@ impl Grants {
 }
 
 impl Grant {
-    /// Whose it is.
+    /// Whose it is; `None`: nobody was asked.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Option<&Identity> {
+        self.of.as_ref().map(|held| &held.identity)
+    }
+
+    /// Writes down that a session begins by it, where nothing else says so.
+    pub fn note_entry(&self, address: IpAddr) {
+        if let Some(identity) = self.identity() {
+            audit::entered(identity, address);
+        }
     }
 
     /// Resolves when it is revoked, or at its end.
@@ -89,7 +126,7 @@ impl Grant {
     }
 }
 
-impl Drop for Grant {
+impl Drop for Held {
     fn drop(&mut self) {
         let mut live = self
             .grants
@@ -106,11 +143,12 @@ mod tests {
 
     use super::*;
     use crate::auth::Credential;
+    use crate::config::CertificateName;
 
     fn holder(user: &str) -> Identity {
         Identity {
             user: user.into(),
-            credential: Credential::Certificate,
+            credential: Credential::Certificate(CertificateName::SubjectCn),
         }
     }
 
@@ -126,6 +164,19 @@ mod tests {
         assert_eq!(grants.revoke(of_laptop), 0, "once is enough");
         drop((laptop, phone));
         assert!(grants.live.lock().unwrap().held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_was_not_asked_is_ended_when_people_are_asked() {
+        let grants = Arc::new(Grants::default());
+        let (before, known) = (grants.anybody(), grants.enter(holder("nick"), None));
+        grants.revoke_anybody();
+        before.ended().await;
+        assert!(!known.revoked.is_cancelled());
+        assert!(
+            !grants.anybody().revoked.is_cancelled(),
+            "those after it are others"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::credential::Fingerprint;
+use crate::config::{CertificateName, ForwardAuth};
 
 /// Somebody who was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,10 +23,51 @@ pub enum Credential {
     Password(SignIn),
     /// An access token.
     Token(TokenName),
-    /// A client certificate.
-    Certificate,
+    /// A client certificate, read by this rule.
+    Certificate(CertificateName),
     /// A forward-auth service, which is asked again for every new connection.
-    Forward,
+    Forward(Service),
+}
+
+/// Names one forward-auth service, and what of its answer is the name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Service(Arc<str>);
+
+impl Service {
+    /// The config's.
+    #[must_use]
+    pub fn of(config: &ForwardAuth) -> Self {
+        let ForwardAuth {
+            host,
+            port,
+            path,
+            user,
+            ..
+        } = config;
+        Self(format!("{host}:{port}{path} {user}").into())
+    }
+}
+
+impl Credential {
+    /// For the log: its kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Password(_) => "password",
+            Self::Token(_) => "token",
+            Self::Certificate(_) => "certificate",
+            Self::Forward(_) => "forward",
+        }
+    }
+
+    /// For the log: the token's name.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => Some(&token.name),
+            _ => None,
+        }
+    }
 }
 
 /// Names one sign-in. Random; no secret, for a cookie needs its signature, too.

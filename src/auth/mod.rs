@@ -45,7 +45,7 @@ pub use credential::{Fingerprint, HashRefused, PasswordHash, TokenHash};
 pub use desk::{Desk, FormToken, Session, TokenCheck, rotate_key};
 pub use error::DeskError;
 pub use grants::{Grant, Grants};
-pub use identity::{Credential, Identity, SignIn, TokenName};
+pub use identity::{Credential, Identity, Service, SignIn, TokenName};
 pub use keyring::Damage;
 pub use password::{HashFailed, hash as hash_password};
 pub use sign_in::{Attempt, SignInRefused, SignedIn};

@@ -305,19 +305,14 @@ impl Auth {
     /// Whether it is decided here who comes in.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.certificate.is_some() || self.takes_other_than_certificates()
+        self.password || self.token || self.certificate.is_some() || self.forward.is_some()
     }
 
-    /// Whether there is a way to sign in without a client certificate.
-    #[must_use]
-    pub fn takes_other_than_certificates(&self) -> bool {
-        self.password || self.token || self.forward.is_some()
-    }
-
-    /// What `[auth]` leaves to be demanded in the TLS handshake.
+    /// What `[auth]` leaves to be demanded in the TLS handshake: where a certificate is a way to
+    /// sign in, whoever has none is answered in words, and public paths stay open.
     #[must_use]
     pub fn client_certificates(&self) -> ClientCertificates {
-        match self.certificate.is_some() && self.takes_other_than_certificates() {
+        match self.certificate.is_some() {
             true => ClientCertificates::Optional,
             false => ClientCertificates::Required,
         }
@@ -345,7 +340,7 @@ pub struct AccessToken {
 }
 
 /// `[auth] certificate_name`: what of a client certificate is the user's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CertificateName {
     /// The subject's common name.
     SubjectCn,

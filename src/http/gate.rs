@@ -54,8 +54,10 @@ pub(super) struct Welcome {
     pub(super) identity: Identity,
     /// What the gateway is told of them.
     pub(super) told: Vec<(HeaderName, HeaderValue)>,
-    /// `Set-Cookie` for the answer.
+    /// `Set-Cookie` for the answer ...
     pub(super) cookies: Vec<HeaderValue>,
+    /// ... to anything, and not only to a page or an upgrade.
+    pub(super) always: bool,
     /// When the sign-in ends by itself.
     pub(super) until: Option<SystemTime>,
 }
@@ -70,12 +72,20 @@ impl Gate {
     }
 
     /// Makes ready for a new config before it is in force. Reads and writes files.
-    pub(crate) fn prepare(&self, old: &Auth, new: &Auth) -> Result<(), DeskError> {
+    pub(crate) fn prepare(&self, old: &Auth, new: &Auth) -> Result<Option<Desk>, DeskError> {
         let keys_needed = new.password && (!old.password || old.state_dir != new.state_dir);
-        if keys_needed {
-            self.desk.store(Arc::new(Desk::open(new)?));
+        keys_needed.then(|| Desk::open(new)).transpose()
+    }
+
+    /// Takes what was made ready; the new config is in force. How many sessions ended for it.
+    pub(crate) fn turn(&self, desk: Option<Desk>, old: &Auth, new: &Auth) -> usize {
+        if let Some(desk) = desk {
+            self.desk.store(Arc::new(desk));
         }
-        Ok(())
+        if new.is_on() && !old.is_on() {
+            self.grants.revoke_anybody();
+        }
+        self.sweep(new)
     }
 
     pub(super) fn desk(&self) -> Arc<Desk> {
@@ -98,19 +108,33 @@ impl Gate {
         }
         let found = self.look(caller, head).await;
         Desk::remove_ours(auth, &mut head.headers);
+        // What is copied from the service's answer is never the client's own.
+        for name in auth.forward.iter().flat_map(|forward| &forward.copy) {
+            head.headers.remove(name);
+        }
+        let refused = match &found {
+            Err(Cause::SignInRequired) => Some("not signed in"),
+            Err(Cause::ForeignOrigin) => Some("foreign origin"),
+            Err(Cause::AuthUnavailable) => Some("the sign-in service has no answer"),
+            _ => None,
+        };
+        if let Some(because) = refused {
+            Desk::note_refused(because, caller.presented.address);
+        }
         found
     }
 
     async fn look(&self, caller: &Caller<'_>, head: &mut request::Parts) -> Result<Entry, Cause> {
         let (auth, desk) = (caller.auth, self.desk());
-        if is_public(&auth.public, head.uri.path()) {
+        // Not for a WebSocket: over one everything could be asked.
+        if !caller.upgrades && is_public(&auth.public, head.uri.path()) {
             return Ok(Entry::Open);
         }
         if auth.token {
             match desk.by_token(auth, &head.headers, caller.presented.address) {
                 TokenCheck::None => {}
                 TokenCheck::Good(identity) => {
-                    return welcome(auth, identity, Vec::new(), Vec::new(), None);
+                    return welcome(auth, Welcome::of(identity));
                 }
                 TokenCheck::Wrong => return Err(Cause::TokenRefused),
                 TokenCheck::TooMany { retry_after } => {
@@ -122,26 +146,28 @@ impl Gate {
         let own = |needs_proof| is_own_request(&head.method, &head.headers, caller, needs_proof);
         if let Some(identity) = certificate::identify(caller.peer, auth) {
             return match own(false) {
-                true => welcome(auth, identity, Vec::new(), Vec::new(), None),
+                true => welcome(auth, Welcome::of(identity)),
                 false => Err(Cause::ForeignOrigin),
             };
         }
         if auth.password
             && let Some(session) = desk.by_cookie(auth, &head.headers, SystemTime::now())
         {
-            let cookies = session.renew.into_iter().collect();
+            let welcomed = Welcome {
+                cookies: session.renew.into_iter().collect(),
+                until: Some(session.until),
+                ..Welcome::of(session.identity)
+            };
             return match own(true) {
-                true => welcome(
-                    auth,
-                    session.identity,
-                    Vec::new(),
-                    cookies,
-                    Some(session.until),
-                ),
+                true => welcome(auth, welcomed),
                 false => Err(Cause::ForeignOrigin),
             };
         }
         if let Some(forward) = &auth.forward {
+            let from_browser = head.headers.contains_key(header::COOKIE);
+            let own = own(from_browser);
+            // Ours are not its either.
+            Desk::remove_ours(auth, &mut head.headers);
             let question = Question {
                 method: &head.method,
                 host: &caller.host.value,
@@ -158,16 +184,30 @@ impl Gate {
                     headers,
                     cookies,
                 }) => {
-                    return match own(head.headers.contains_key(header::COOKIE)) {
-                        true => welcome(auth, identity, headers, cookies, None),
+                    let welcomed = Welcome {
+                        told: headers,
+                        cookies,
+                        always: true,
+                        ..Welcome::of(identity)
+                    };
+                    return match own {
+                        true => welcome(auth, welcomed),
                         false => Err(Cause::ForeignOrigin),
                     };
                 }
                 // People sign in here where they can; the service's word is for everybody else.
                 Answer::No(_) if auth.password && caller.asker.navigates() => {}
-                Answer::No(refusal) => return Ok(Entry::Answered(sign_in::pass_on(*refusal))),
+                Answer::No(refusal) => {
+                    let because = "the sign-in service said no";
+                    Desk::note_refused(because, caller.presented.address);
+                    return Ok(Entry::Answered(sign_in::pass_on(*refusal)));
+                }
                 Answer::Failed(failure) => {
-                    return Err(Cause::AuthUnavailable(failure.to_string().into()));
+                    tracing::warn!(%failure, "nobody can be let in by the sign-in service");
+                    return match caller.asker.navigates() && !caller.upgrades {
+                        true => Ok(Entry::Answered(sign_in::unavailable())),
+                        false => Err(Cause::AuthUnavailable),
+                    };
                 }
             }
         }
@@ -177,12 +217,19 @@ impl Gate {
         Err(Cause::SignInRequired)
     }
 
-    /// One session's right to be here.
-    pub(super) fn grant(&self, auth: &Auth, welcome: &Welcome) -> Result<Arc<Grant>, Cause> {
-        let grant = self.grants.enter(welcome.identity.clone(), welcome.until);
+    /// One client's right to be here, under the config that is in force now.
+    pub(super) fn grant(&self, auth: &Auth, welcome: Option<&Welcome>) -> Result<Grant, Cause> {
+        let grant = match welcome {
+            Some(welcome) => self.grants.enter(welcome.identity.clone(), welcome.until),
+            None => self.grants.anybody(),
+        };
         // It may have been ended between the look and the entry.
-        if self.desk().stands(auth, grant.identity()) {
-            Ok(Arc::new(grant))
+        let stands = match grant.identity() {
+            Some(identity) => auth.is_on() && self.desk().stands(auth, identity),
+            None => true,
+        };
+        if stands {
+            Ok(grant)
         } else {
             Err(Cause::SignedOut)
         }
@@ -196,22 +243,25 @@ impl Gate {
     }
 }
 
-fn welcome(
-    auth: &Auth,
-    identity: Identity,
-    mut told: Vec<(HeaderName, HeaderValue)>,
-    cookies: Vec<HeaderValue>,
-    until: Option<SystemTime>,
-) -> Result<Entry, Cause> {
-    let name = HeaderValue::from_str(&identity.user).map_err(|_| Cause::SignInRequired)?;
-    told.retain(|(header, _)| *header != auth.user_header);
-    told.push((auth.user_header.clone(), name));
-    Ok(Entry::As(Box::new(Welcome {
-        identity,
-        told,
-        cookies,
-        until,
-    })))
+impl Welcome {
+    fn of(identity: Identity) -> Self {
+        Self {
+            identity,
+            told: Vec::new(),
+            cookies: Vec::new(),
+            always: false,
+            until: None,
+        }
+    }
+}
+
+fn welcome(auth: &Auth, mut welcome: Welcome) -> Result<Entry, Cause> {
+    let name = HeaderValue::from_str(&welcome.identity.user).map_err(|_| Cause::SignInRequired)?;
+    welcome
+        .told
+        .retain(|(header, _)| *header != auth.user_header);
+    welcome.told.push((auth.user_header.clone(), name));
+    Ok(Entry::As(Box::new(welcome)))
 }
 
 /// As whom somebody who was let in is presented: on loopback a gateway believes no identity.
@@ -227,7 +277,8 @@ pub(super) fn presented_as(auth: &Auth, presented: Presented) -> Presented {
 
 /// Whether a path needs no sign-in. One that programs may read in more than one way does.
 fn is_public(prefixes: &[String], path: &str) -> bool {
-    let ambiguous = path.contains(['%', '\\', ';'])
+    let ambiguous = !path.is_ascii()
+        || path.contains(['%', '\\', ';'])
         || path.contains("//")
         || path
             .split('/')

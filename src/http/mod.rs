@@ -8,6 +8,7 @@ mod account;
 mod form;
 pub mod forward;
 mod gate;
+mod guarded;
 pub mod headers;
 mod hold;
 mod own;
@@ -43,6 +44,7 @@ use account::{Account, Kind};
 use forward::{Errand, Forwarder};
 pub(crate) use gate::Gate;
 use gate::{Caller, Entry};
+use guarded::guarded;
 use headers::{Presented, Refused};
 use hold::Waits;
 use refusal::Asker;
@@ -98,8 +100,8 @@ pub struct Call {
     pub peer: Arc<Peer>,
     /// As whom the client is presented; its address is the one that limits count.
     pub presented: Presented,
-    /// As whom it was let in, where that is decided here.
-    pub grant: Option<Arc<Grant>>,
+    /// Its right to be here, and as whom.
+    pub grant: Arc<Grant>,
     /// What the gateway is told of who it is.
     pub told: Vec<(HeaderName, HeaderValue)>,
     /// What it asked for.
@@ -230,11 +232,11 @@ impl App {
             None => Default::default(),
         };
         let request = Request::from_parts(head, body);
+        let in_force = Arc::clone(self.table.load().config());
+        let grant = self.gate.grant(&in_force.auth, welcome.as_deref())?;
         if upgrades {
-            let grant = welcome
-                .as_ref()
-                .map(|welcome| self.gate.grant(&config.auth, welcome))
-                .transpose()?;
+            grant.note_entry(presented.address);
+            let grant = Arc::new(grant);
             let config = Arc::clone(config);
             let gateway = Arc::clone(forwarder.gateway());
             let call = Call {
@@ -260,11 +262,21 @@ impl App {
             told,
             patience,
         };
-        let response = Box::pin(forwarder.forward(request, errand, &self.waits)).await?;
+        let forwarded = Box::pin(forwarder.forward(request, errand, &self.waits));
+        let response = tokio::select! {
+            biased;
+            () = grant.ended() => return Err(Cause::SignedOut),
+            response = forwarded => response?,
+        };
         // What is no page may be kept by caches, and a cookie is nothing for these.
-        Ok(match asker.navigates() {
+        let always = welcome.as_ref().is_some_and(|welcome| welcome.always);
+        let response = match asker.navigates() || always {
             true => with_cookies(response, cookies),
             false => response,
+        };
+        Ok(match grant.identity() {
+            Some(_) => response.map(|body| guarded(body, grant)),
+            None => response,
         })
     }
 }

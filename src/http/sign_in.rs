@@ -3,7 +3,7 @@
 //! One document without any outside resource and without a script. Its forms are taken only from a
 //! page of ours: the browser must say so, or hold the cookie that belongs to the form.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -146,14 +146,15 @@ impl Visit<'_> {
         let Credential::Password(sign_in) = session.identity.credential else {
             return Ok(see_other(SIGN_IN));
         };
-        let desk = self.gate.desk();
-        // It is written down before it is said.
-        let ended = tokio::task::spawn_blocking(move || desk.sign_out(sign_in, SystemTime::now()));
+        let (desk, grants) = (self.gate.desk(), Arc::clone(self.gate.grants()));
+        let (identity, address) = (session.identity.clone(), self.presented.address);
+        // To its end even if the browser does not wait for it.
+        let ended = tokio::task::spawn_blocking(move || {
+            let cookies = desk.sign_out(&identity.user, address, sign_in, SystemTime::now());
+            grants.revoke(|live| live.credential == identity.credential);
+            cookies
+        });
         let cookies = ended.await.unwrap_or_default();
-        let credential = &session.identity.credential;
-        self.gate
-            .grants()
-            .revoke(|identity| identity.credential == *credential);
         let mut response = see_other(SIGN_IN);
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -268,6 +269,18 @@ pub(super) fn redirect(asked: &Uri) -> Response<Body> {
         "/" => see_other(SIGN_IN),
         to => see_other(&format!("{SIGN_IN}?to={}", percent_encoded(to))),
     }
+}
+
+/// Nobody can be asked who may come in.
+pub(super) fn unavailable() -> Response<Body> {
+    let body = "<h1>Sign-in is not possible</h1>\n<p class=\"quiet\">The service that says who may \
+                come in does not answer. Please try again in a moment.</p>\n\
+                <a class=\"button\" href=\"\">Try again</a>";
+    let mut response = html("Sign-in is not possible", body, false);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    response
 }
 
 /// A forward-auth service's own answer.

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 
 use super::headers::{request_for_gateway, response_for_client};
 use super::{Body, Call, Upgraded, Upgrades};
-use crate::auth::Grant;
 use crate::config::Limits;
 use crate::gateway::UpstreamSocket;
 use crate::observe::labels::{SessionState, UpgradeOutcome};
@@ -68,7 +67,7 @@ async fn take(
     let opened = {
         let _waiting = Waiting::begin(line);
         tokio::select! {
-            () = revoked(call.grant.as_deref()) => return Err(Cause::SignedOut),
+            () = call.grant.ended() => return Err(Cause::SignedOut),
             opened = session::open(line, &ticket, call.presented.address) => opened,
             () = line.stopping.cancelled() => return Err(Cause::Stopping),
         }
@@ -171,14 +170,6 @@ fn pass_on(refusal: Response<bytes::Bytes>) -> Response<Body> {
 
 fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// Resolves when whoever it is may not be here any more.
-async fn revoked(grant: Option<&Grant>) {
-    match grant {
-        Some(grant) => grant.ended().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Counts a client as waiting for its 101.

@@ -79,7 +79,7 @@ pub enum Cause {
     /// A request with our cookie that a page of somebody else made.
     ForeignOrigin,
     /// The service that says who may come in cannot be asked.
-    AuthUnavailable(Detail),
+    AuthUnavailable,
     /// The sign-in or token that an open session hangs on was ended.
     SignedOut,
     /// A page of ours that is asked for in a way it does not know.
@@ -128,7 +128,7 @@ impl Cause {
             | Self::TokenRefused
             | Self::TooManyTokens(_)
             | Self::ForeignOrigin
-            | Self::AuthUnavailable(_)
+            | Self::AuthUnavailable
             | Self::SignedOut => self.identity_answer(),
             Self::WebSocketVersion
             | Self::BadUpgrade(_)
@@ -297,11 +297,9 @@ impl Cause {
             Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin")
                 .says("a page of another site made this request in your name: it was not done")
                 .closes(POLICY, "foreign origin"),
-            Self::AuthUnavailable(detail) => {
+            Self::AuthUnavailable => {
                 Answer::new(StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable")
-                    .says(format!(
-                        "the service that says who may come in cannot be asked: {detail}"
-                    ))
+                    .says("the service that says who may come in cannot be asked")
                     .retries(LIMIT_RETRY)
                     .closes(TRY_AGAIN_LATER, "sign-in service unavailable")
             }

@@ -119,6 +119,21 @@ impl Proxy {
         within(&format!("{bytes} bytes kept"), self.status_until(seen)).await;
     }
 
+    /// Waits until so many upgrades wait for the gateway.
+    pub async fn waiting(&self, count: usize) {
+        let line = format!("{{state=\"waiting\"}} {count}");
+        within("clients that wait", async {
+            loop {
+                let metrics = http::get(&self.admin(), "/metrics", &[]).await.text();
+                if metrics.lines().any(|seen| seen.ends_with(&line)) {
+                    return;
+                }
+                tokio::time::sleep(ms(20)).await;
+            }
+        })
+        .await;
+    }
+
     /// Waits until no session is left, nor anything kept for one.
     pub async fn is_empty(&self) {
         let empty = |status: &serde_json::Value| {

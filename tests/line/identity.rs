@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use holdline::auth::TokenHash;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::kit::gateway::{AuthMode, Options, SCOPES, ScriptedGateway, Stop, USER};
@@ -429,4 +431,137 @@ async fn no_spelling_of_another_identity_gets_past_ours() {
         assert_eq!(head.header("x-forwarded-user"), Some(USER));
         assert_eq!(head.header("x-forwarded-for"), Some("203.0.113.7"));
     }
+}
+
+/// A WebSocket reaches everything, whatever path it is asked for on.
+#[tokio::test]
+async fn public_paths_are_public_for_plain_requests_only() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let mut h2 = h2::Connection::open(&proxy.target()).await;
+    for path in ["/hooks", "/hooks/x", "/hooks?x=1"] {
+        assert_eq!(http::get(&proxy.target(), path, &[]).await.status, 200);
+        let refused = Raw::open(&proxy.target(), path, &[]).await.err().unwrap();
+        assert_eq!(refused.status, 401, "{path}");
+        let refused = h2.websocket(path, &[]).await.err().unwrap();
+        assert_eq!(refused.status, 401, "{path}");
+    }
+    assert_eq!(gateway.journal().upgrades().len(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_not_sent_for_somebody_who_is_out_meanwhile() {
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(auth(&[("laptop", TOKEN)])));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    proxy.gateway_is("ready").await;
+    gateway.stop(Stop::Kill).await;
+    proxy.gateway_is("down").await;
+    let target = proxy.target();
+    let waits = tokio::spawn(async move {
+        let bearer = bearer();
+        http::get(&target, "/api", &[("authorization", bearer.as_str())]).await
+    });
+    let upgrade = Client::start(signed_in(Role::official()), proxy.target());
+    // Both are inside: one is counted as waiting, the other among the requests that are held.
+    proxy.waiting(1).await;
+    *settings.lock().unwrap() = auth(&[("phone", "hl_other")]);
+    proxy.holdline.reload().await.expect("it is taken");
+    assert_eq!(waits.await.unwrap().status, 401);
+    upgrade
+        .wait_for("a refusal", |record| !record.failed.is_empty())
+        .await;
+    assert_eq!(upgrade.record().failed[0], "upgrade: HTTP 401");
+    gateway.begin_starting().await;
+    gateway.ready();
+    proxy.gateway_is("ready").await;
+    let journal = gateway.journal();
+    assert_eq!((journal.http().len(), journal.upgrades().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn when_people_are_asked_from_now_on_those_who_were_not_are_out() {
+    let gateway = ScriptedGateway::start().await;
+    let settings = Arc::new(Mutex::new(String::new()));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let before = Client::connected(Role::backend(), proxy.target()).await;
+    *settings.lock().unwrap() = auth(&[("laptop", TOKEN)]);
+    proxy.holdline.reload().await.expect("it is taken");
+    before
+        .wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert_eq!(before.record().disconnects[0].code, 1008);
+    let after = Client::connected(signed_in(Role::backend()), proxy.target()).await;
+    // And back again: whoever is known then need not be.
+    *settings.lock().unwrap() = String::new();
+    proxy.holdline.reload().await.expect("it is taken");
+    after
+        .wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    Client::connected(Role::backend(), proxy.target()).await;
+}
+
+/// A sign-in service that says yes to everybody, after a word of the test.
+async fn yes_service() -> (String, mpsc::Sender<()>, mpsc::Receiver<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/auth", listener.local_addr().unwrap());
+    let (go, mut wait) = mpsc::channel(64);
+    let (asked, was_asked) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            asked.send(()).await.unwrap();
+            let () = wait.recv().await.unwrap();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nx-auth-request-email: {USER}\r\ncontent-length: 0\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (url, go, was_asked)
+}
+
+#[tokio::test]
+async fn a_service_is_asked_and_what_it_does_not_say_nobody_says() {
+    let (url, go, _asked) = yes_service().await;
+    let gateway = believing_gateway().await;
+    let settings = format!(
+        "[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"{url}\"\n\
+         copy = [\"x-auth-request-groups\"]\n[listen]\nproxy_protocol = true\n\
+         trusted_proxies = [\"127.0.0.1\"]\n"
+    );
+    let proxy = Proxy::with(&gateway, &settings).await;
+    let target = proxy.target().preface(ELSEWHERE);
+    go.send(()).await.unwrap();
+    let headers = [("cookie", "_s=1"), ("X-Auth-Request-Groups", "admin")];
+    assert_eq!(http::get(&target, "/x", &headers).await.status, 200);
+    let journal = gateway.journal();
+    let [(head, _)] = journal.http()[..] else {
+        panic!("one request")
+    };
+    assert_eq!(head.header("x-forwarded-user"), Some(USER));
+    assert_eq!(head.header("x-auth-request-groups"), None);
+    assert_eq!(head.header("cookie"), Some("_s=1"));
+}
+
+#[tokio::test]
+async fn what_changes_while_the_service_is_asked_counts() {
+    let (url, go, mut asked) = yes_service().await;
+    let gateway = believing_gateway().await;
+    let forward = format!("[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"{url}\"\n");
+    let settings = Arc::new(Mutex::new(forward));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let client = Client::start(Role::official(), proxy.target());
+    asked.recv().await.unwrap();
+    *settings.lock().unwrap() = auth(&[("laptop", TOKEN)]);
+    proxy.holdline.reload().await.expect("it is taken");
+    go.send(()).await.unwrap();
+    client
+        .wait_for("a refusal", |record| !record.failed.is_empty())
+        .await;
+    assert_eq!(client.record().failed[0], "upgrade: HTTP 401");
+    assert_eq!(gateway.journal().upgrades().len(), 0);
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, USER};
 use crate::kit::http::Response;
-use crate::kit::{Client, Proxy, Role, Target, http};
+use crate::kit::{Client, Proxy, Role, Target, h2, http};
 
 const PASSWORD: &str = "correct & horse + battery";
 static HASH: LazyLock<String> = LazyLock::new(|| hash(PASSWORD));
@@ -353,6 +353,14 @@ async fn a_cookie_is_of_no_use_to_pages_of_other_sites() {
         assert_eq!(answer.status, if allowed { 200 } else { 403 }, "{origin:?}");
     }
     assert_eq!(scene.gateway.journal().upgrades().len(), 1);
+    let mut h2 = h2::Connection::open(&scene.proxy.target()).await;
+    for origin in ["https://evil.example", "null"] {
+        let headers = [("cookie", cookie.as_str()), ("origin", origin)];
+        let refused = h2.websocket("/", &headers).await.err().unwrap();
+        assert_eq!(refused.status, 403, "{origin}");
+    }
+    let headers = [("cookie", cookie.as_str()), ("origin", own.as_str())];
+    assert!(h2.websocket("/", &headers).await.is_ok());
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ fn only_where_certificates_are_taken_they_identify_anybody() {
     auth.certificate = Some(SubjectCn);
     let nick = Identity {
         user: "nick".into(),
-        credential: Credential::Certificate,
+        credential: Credential::Certificate(SubjectCn),
     };
     assert_eq!(identify(&peer, &auth), Some(nick));
     auth.certificate = Some(SanEmail);

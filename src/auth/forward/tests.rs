@@ -235,7 +235,8 @@ async fn two_credentials_are_not_asked_about() {
 async fn a_yes_names_the_user_and_brings_what_was_asked_of_it() {
     let admitted = yes(asked_once(YES).await);
     assert_eq!(&*admitted.identity.user, "nick@example.com");
-    assert_eq!(admitted.identity.credential, Credential::Forward);
+    let credential = &admitted.identity.credential;
+    assert!(matches!(credential, Credential::Forward(_)));
     let groups = HeaderName::from_static("x-auth-request-groups");
     assert_eq!(
         admitted.headers,
@@ -499,7 +500,7 @@ fn nothing_secret_is_printed() {
     let admitted = Admitted {
         identity: Identity {
             user: "nick".into(),
-            credential: Credential::Forward,
+            credential: Credential::Certificate(crate::config::CertificateName::SanDns),
         },
         headers: vec![(
             HeaderName::from_static("x-token"),

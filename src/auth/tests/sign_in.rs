@@ -68,7 +68,11 @@ async fn signing_out_ends_that_sign_in_everywhere_and_no_other() {
     let Credential::Password(sign_in) = identity.credential else {
         panic!("{identity:?}")
     };
-    browser.take(&world.desk.sign_out(sign_in, now));
+    browser.take(
+        &world
+            .desk
+            .sign_out("nick", [127, 0, 0, 1].into(), sign_in, now),
+    );
     assert!(by(&browser).is_none() && by(&stolen).is_none() && by(&other).is_some());
     assert!(!world.desk.stands(&world.auth, &identity));
     // Also after a restart.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderName, Uri};
 
 use crate::auth::{PasswordHash, TokenHash};
@@ -300,30 +301,17 @@ fn answer_header(text: &str) -> Result<HeaderName, Wrong> {
     })
 }
 
-/// What frames a message, or belongs to a connection, is never another message's.
+/// Only what a client cannot say itself, or else it could say it wherever the service does not.
 fn copied_header(text: &str) -> Result<HeaderName, Wrong> {
-    const NEVER: [&str; 12] = [
-        "connection",
-        "content-length",
-        "content-encoding",
-        "cookie",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "set-cookie",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     let name = answer_header(text)?;
-    if NEVER.contains(&name.as_str()) || name.as_str().starts_with("sec-websocket-") {
-        return Err(Wrong::new(
-            "this header belongs to one message and cannot be copied to another",
-            "name headers that say who it is, e.g. \"x-auth-request-groups\"",
-        ));
+    if speaks_for_client(&name) || name == AUTHORIZATION {
+        return Ok(name);
     }
-    Ok(name)
+    Err(Wrong::new(
+        "clients could send this header themselves",
+        "name headers that are removed from clients, such as \"x-auth-request-groups\", \
+         \"x-forwarded-groups\" or \"remote-groups\", or \"authorization\"",
+    ))
 }
 
 fn check_sessions(section: &mut Section<'_, '_>, idle: &Item<Duration>, max: &Item<Duration>) {
