@@ -153,7 +153,7 @@ async fn one_that_is_not_good_is_refused_even_where_none_is_needed() {
 }
 
 #[test]
-fn only_where_there_is_another_way_in_it_is_optional() {
+fn where_it_is_a_way_to_sign_in_it_is_asked_for_and_not_demanded() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
     fs::write(&ca, Ca::new().0.pem()).unwrap();
@@ -167,6 +167,6 @@ fn only_where_there_is_another_way_in_it_is_optional() {
     };
     assert_eq!(wanted("[]"), Required);
     assert_eq!(wanted("[\"forward\"]"), Required);
-    assert_eq!(wanted("[\"mtls\"]"), Required);
+    assert_eq!(wanted("[\"mtls\"]"), Optional);
     assert_eq!(wanted("[\"mtls\", \"forward\"]"), Optional);
 }
