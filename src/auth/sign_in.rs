@@ -90,7 +90,7 @@ impl Desk {
         }
         let now = SystemTime::now();
         let known = user(auth, attempt.user);
-        let device = known.and_then(|user| self.device(auth, attempt.headers, &user.name, now));
+        let device = known.and_then(|user| self.device(auth, attempt.headers, user, now));
         let who = Who {
             user: known.map(|user| user.name.as_str()),
             address: attempt.address,
@@ -184,6 +184,7 @@ impl Desk {
         let value = new_session(&user.name, user.hash.fingerprint(), clock)?;
         let device = DeviceValue {
             id: device.map_or_else(random, Some)?,
+            password: value.sign_in.password,
             issued: clock,
             user: user.name.clone(),
         };
@@ -208,14 +209,16 @@ impl Desk {
         &self,
         auth: &Auth,
         headers: &HeaderMap,
-        name: &str,
+        user: &User,
         now: SystemTime,
     ) -> Option<[u8; 16]> {
         let keep = auth.session_max;
         cookie::values(headers, cookie::DEVICE).find_map(|text| {
             let opened = seal::open(text, Kind::Device, |id| self.keys.find(id, now, keep))?;
             let value = DeviceValue::from_bytes(&opened.body)?;
-            let good = value.user == name && fresh(value.issued, seconds(now), DEVICE_LIFETIME);
+            let good = value.user == user.name
+                && value.password == user.hash.fingerprint()
+                && fresh(value.issued, seconds(now), DEVICE_LIFETIME);
             good.then_some(value.id)
         })
     }

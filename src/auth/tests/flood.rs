@@ -163,6 +163,36 @@ async fn a_known_device_has_a_delay_of_its_own() {
     assert!(matches!(limited.err(), Some(SignInRefused::TooMany { .. })));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_device_of_an_older_password_is_a_stranger() {
+    let mut world = world();
+    let (mut known, mut new) = (world.nick().await, Browser::at("192.0.2.8"));
+    // Guesses of others delay every stranger who says to be Nick.
+    for number in 0..6 {
+        let from = Ipv4Addr::from_bits(0x0a00_0000 + number).into();
+        let wrong = guess(&world, NICK, from, 0).await;
+        assert_eq!(wrong, SignInRefused::Wrong);
+    }
+    let right = world.try_in(&mut known, NICK, "nick's password").await;
+    assert!(right.is_ok());
+    // The same password with another salt is a new one, too.
+    world.auth.users = vec![person(NICK, "nick's password")];
+    let delayed = world.try_in(&mut known, NICK, "nick's password").await;
+    assert!(matches!(delayed.err(), Some(SignInRefused::TooMany { .. })));
+    // It is known again once the new one was given there.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for browser in [&mut known, &mut new] {
+        let right = world.try_in(browser, NICK, "nick's password").await;
+        assert!(right.is_ok());
+    }
+    for number in 0..6 {
+        let from = Ipv4Addr::from_bits(0x0a00_0100 + number).into();
+        guess(&world, NICK, from, 0).await;
+    }
+    let right = world.try_in(&mut known, NICK, "nick's password").await;
+    assert!(right.is_ok());
+}
+
 #[tokio::test]
 async fn a_success_clears_its_address() {
     let world = world();
