@@ -108,7 +108,8 @@ impl Desk {
             keys,
             ended,
             gate: Gate::new(),
-            strangers: Lane::new(2, 64),
+            // One hash takes a core: the others go on relaying.
+            strangers: Lane::new(1, 64),
             known_devices: Lane::new(1, 64),
             names: RandomState::new(),
             wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),

@@ -21,7 +21,7 @@ use super::identity::{Credential, Identity, Service};
 use super::name::is_name;
 use crate::config;
 use crate::http::headers;
-use known::{Known, Looked};
+use known::{Known, Looked, Shared};
 use question::Asked;
 
 pub use question::Question;
@@ -103,28 +103,46 @@ impl ForwardAuth {
     ///
     /// Only a yes is remembered, for `config.cache`, and only for the very same question: what
     /// the service may decide by (credentials, host, path, method, address) is part of it. Those
-    /// who ask the same at the same time share one request.
+    /// who ask the same at the same time share one request, unless its answer is a no: that may
+    /// carry what is meant for one client. Who shows no credential asks alone.
     pub async fn ask(&self, config: &config::ForwardAuth, question: Question<'_>) -> Answer {
         let asked = match Asked::new(config, &question) {
             Ok(asked) => asked,
             Err(failure) => return Answer::Failed(failure),
         };
-        let seat = match self.known.look(asked.key()) {
+        let Some(key) = asked.key() else {
+            return self.send(config, &asked).await;
+        };
+        let seat = match self.known.look(key) {
             Looked::Admitted(admitted) => return Answer::Yes(admitted),
             Looked::Ask(seat) => seat,
         };
+        let mut refusal = None;
         let ask = async {
-            let answer = self.send(config, asked).await;
-            if let Answer::Yes(admitted) = &answer {
-                seat.keep(admitted, config.cache);
+            match self.send(config, &asked).await {
+                Answer::Yes(admitted) => {
+                    seat.keep(&admitted, config.cache);
+                    Shared::Yes(admitted)
+                }
+                Answer::No(response) => {
+                    refusal = Some(response);
+                    Shared::No
+                }
+                Answer::Failed(failure) => Shared::Failed(failure),
             }
-            answer
         };
         // Whoever goes away while it asks leaves the asking to the next one.
-        seat.answer().get_or_init(|| ask).await.clone()
+        match seat.answer().get_or_init(|| ask).await {
+            Shared::Yes(admitted) => Answer::Yes(admitted.clone()),
+            Shared::Failed(failure) => Answer::Failed(failure.clone()),
+            Shared::No => match refusal {
+                Some(response) => Answer::No(response),
+                None => self.send(config, &asked).await,
+            },
+        }
     }
 
-    async fn send(&self, config: &config::ForwardAuth, asked: Asked) -> Answer {
+    async fn send(&self, config: &config::ForwardAuth, asked: &Asked) -> Answer {
         let exchange = async {
             // Closed never.
             let _place = self.places.acquire().await;

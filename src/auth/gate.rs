@@ -8,7 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use super::crowd::Crowd;
+use super::lane::Rank;
 use super::throttle::{Throttle, TooSoon};
+use crate::network::wide_network_of;
 
 /// Keys of one kind at a time.
 const MOST: usize = 10_000;
@@ -44,6 +47,7 @@ struct Counts {
     networks: Throttle<IpAddr>,
     users: Throttle<u64>,
     devices: Throttle<[u8; 16]>,
+    neighbourhoods: Crowd,
 }
 
 impl Gate {
@@ -52,21 +56,22 @@ impl Gate {
             networks: Throttle::new(FREE, MOST),
             users: Throttle::new(FREE, MOST),
             devices: Throttle::new(FREE, MOST),
+            neighbourhoods: Crowd::new(MOST),
         };
         Self {
             counts: Mutex::new(counts),
         }
     }
 
-    /// Counts an attempt that may be made now; how often this address has failed before.
-    pub(super) fn admit(&self, who: Attempting, now: Instant) -> Result<u32, Delayed> {
+    /// Counts an attempt that may be made now; how soon it is its turn among those who wait.
+    pub(super) fn admit(&self, who: Attempting, now: Instant) -> Result<Rank, Delayed> {
         let delayed = |because| move |too_soon| Delayed { too_soon, because };
         let mut counts = self.lock();
         if let Some(device) = who.device {
             let failures = counts.devices.check(&device, now);
             let failures = failures.map_err(delayed("this device"))?;
             counts.devices.count(&device, now);
-            return Ok(failures);
+            return Ok(Rank { crowd: 0, failures });
         }
         let failures = counts.networks.check(&who.network, now);
         let failures = failures.map_err(delayed("this address"))?;
@@ -74,7 +79,10 @@ impl Gate {
         user.map_err(delayed("this user"))?;
         counts.networks.count(&who.network, now);
         counts.users.count(&who.user, now);
-        Ok(failures)
+        let crowd = counts
+            .neighbourhoods
+            .join(wide_network_of(who.network), now);
+        Ok(Rank { crowd, failures })
     }
 
     /// The attempt was not made after all.
@@ -85,6 +93,9 @@ impl Gate {
             None => {
                 counts.networks.take_back(&who.network, now);
                 counts.users.take_back(&who.user, now);
+                counts
+                    .neighbourhoods
+                    .leave(wide_network_of(who.network), now);
             }
         }
     }
@@ -95,14 +106,25 @@ impl Gate {
         counts.networks.clear(&who.network);
         match who.device {
             Some(device) => counts.devices.clear(&device),
-            None => counts.users.take_back(&who.user, now),
+            None => {
+                counts.users.take_back(&who.user, now);
+                counts
+                    .neighbourhoods
+                    .leave(wide_network_of(who.network), now);
+            }
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let counts = self.lock();
-        counts.networks.len() + counts.users.len() + counts.devices.len()
+        let lengths = [
+            counts.networks.len(),
+            counts.users.len(),
+            counts.devices.len(),
+            counts.neighbourhoods.len(),
+        ];
+        lengths.iter().sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {

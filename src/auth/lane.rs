@@ -1,8 +1,9 @@
 //! How many passwords are checked at a time, and who is next.
 //!
-//! A check costs memory and a core, so that only a few run, and a bounded number wait. Who has
-//! failed less often goes first, and takes the place of who has failed more often when all are
-//! taken: a stranger's first try is not behind a thousand second ones.
+//! A check costs memory and a core, so that only a few run, and a bounded number wait. Who comes
+//! from where few try, and has failed less often, goes first, and takes the place of another when
+//! all are taken: a stranger's first try is not behind a thousand second ones, nor behind a thousand
+//! first ones of somebody with a thousand addresses.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,15 @@ pub(super) struct Slot {
     lane: Lane,
 }
 
+/// How soon it is somebody's turn: low goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// How many try from the wider network, beyond a few.
+    pub(super) crowd: u32,
+    /// How often this one has failed before.
+    pub(super) failures: u32,
+}
+
 /// Too many are waiting already.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -28,15 +38,15 @@ pub(super) struct Full;
 struct State {
     free: usize,
     most_waiting: usize,
-    /// How many have come so far: who came first among equals.
+    /// How many have come so far.
     come: u64,
     waiting: Vec<Waiter>,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    /// Low goes first.
-    rank: (u32, u64),
+    /// The second: who came first among equals.
+    rank: (Rank, u64),
     call: oneshot::Sender<Slot>,
 }
 
@@ -53,17 +63,17 @@ impl Lane {
         }
     }
 
-    /// Waits for a slot. `failures`: how often this one has failed before.
-    pub(super) async fn enter(&self, failures: u32) -> Result<Slot, Full> {
+    /// Waits for a slot.
+    pub(super) async fn enter(&self, rank: Rank) -> Result<Slot, Full> {
         let called = {
             let mut state = self.lock();
             if let Some(left) = state.free.checked_sub(1) {
                 state.free = left;
                 return Ok(Slot { lane: self.clone() });
             }
-            state.queue(failures)?
+            state.queue(rank)?
         };
-        // An error: somebody with fewer failures came, and took this place.
+        // An error: somebody of a lower rank came, and took this place.
         called.await.map_err(|_| Full)
     }
 
@@ -73,9 +83,9 @@ impl Lane {
 }
 
 impl State {
-    fn queue(&mut self, failures: u32) -> Result<oneshot::Receiver<Slot>, Full> {
+    fn queue(&mut self, rank: Rank) -> Result<oneshot::Receiver<Slot>, Full> {
         self.come += 1;
-        let rank = (failures, self.come);
+        let rank = (rank, self.come);
         self.waiting.retain(|waiter| !waiter.call.is_closed());
         if self.waiting.len() >= self.most_waiting {
             let last = self.waiting.iter().map(|waiter| waiter.rank).max();
@@ -121,13 +131,20 @@ mod tests {
 
     use super::*;
 
+    fn failed(failures: u32) -> Rank {
+        Rank { crowd: 0, failures }
+    }
+
     #[tokio::test]
     async fn so_many_at_a_time_and_the_rest_in_order() {
         let lane = Lane::new(2, 10);
-        let (one, two) = (lane.enter(0).await.unwrap(), lane.enter(9).await.unwrap());
-        let mut third = Box::pin(lane.enter(1));
-        let mut fourth = Box::pin(lane.enter(1));
-        let mut first_try = Box::pin(lane.enter(0));
+        let (one, two) = (
+            lane.enter(failed(0)).await.unwrap(),
+            lane.enter(failed(9)).await.unwrap(),
+        );
+        let mut third = Box::pin(lane.enter(failed(1)));
+        let mut fourth = Box::pin(lane.enter(failed(1)));
+        let mut first_try = Box::pin(lane.enter(failed(0)));
         for waiting in [&mut third, &mut fourth, &mut first_try] {
             assert!(waiting.now_or_never().is_none());
         }
@@ -144,12 +161,12 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_unless_somebody_has_failed_more_often() {
         let lane = Lane::new(1, 2);
-        let slot = lane.enter(0).await.unwrap();
-        let mut often = Box::pin(lane.enter(5));
-        let mut once = Box::pin(lane.enter(1));
+        let slot = lane.enter(failed(0)).await.unwrap();
+        let mut often = Box::pin(lane.enter(failed(5)));
+        let mut once = Box::pin(lane.enter(failed(1)));
         assert!((&mut often).now_or_never().is_none() && (&mut once).now_or_never().is_none());
-        assert_eq!(lane.enter(5).await.err(), Some(Full));
-        let mut never = Box::pin(lane.enter(0));
+        assert_eq!(lane.enter(failed(5)).await.err(), Some(Full));
+        let mut never = Box::pin(lane.enter(failed(0)));
         assert!((&mut never).now_or_never().is_none());
         assert_eq!(often.await.err(), Some(Full));
         drop(slot);
@@ -159,16 +176,33 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_holds_nobody_up() {
         let lane = Lane::new(1, 2);
-        let slot = lane.enter(0).await.unwrap();
-        let mut gone = Box::pin(lane.enter(0));
-        let mut called = Box::pin(lane.enter(0));
-        let mut last = Box::pin(lane.enter(0));
+        let slot = lane.enter(failed(0)).await.unwrap();
+        let mut gone = Box::pin(lane.enter(failed(0)));
+        let mut called = Box::pin(lane.enter(failed(0)));
+        let mut last = Box::pin(lane.enter(failed(0)));
         assert!((&mut gone).now_or_never().is_none() && (&mut called).now_or_never().is_none());
         drop(gone);
         assert!((&mut last).now_or_never().is_none(), "there is room again");
         drop(slot);
         drop(called);
         drop(last.now_or_never().unwrap().unwrap());
-        assert!(lane.enter(0).now_or_never().unwrap().is_ok());
+        assert!(lane.enter(failed(0)).now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_waits_for_those_from_elsewhere_even_if_they_have_failed() {
+        let lane = Lane::new(1, 2);
+        let slot = lane.enter(failed(0)).await.unwrap();
+        let crowd = |crowd| Rank { crowd, failures: 0 };
+        let mut one = Box::pin(lane.enter(crowd(1)));
+        let mut two = Box::pin(lane.enter(crowd(2)));
+        assert!((&mut one).now_or_never().is_none() && (&mut two).now_or_never().is_none());
+        assert_eq!(lane.enter(crowd(3)).await.err(), Some(Full));
+        let mut elsewhere = Box::pin(lane.enter(failed(3)));
+        assert!((&mut elsewhere).now_or_never().is_none());
+        assert_eq!(two.await.err(), Some(Full));
+        drop(slot);
+        drop(elsewhere.now_or_never().unwrap().unwrap());
+        assert!(one.now_or_never().unwrap().is_ok());
     }
 }

@@ -10,7 +10,8 @@
 //! | `credential`, `password`, `token` | hashes as the config holds them; making and comparing them |
 //! | `cookie`, `seal`, `values` | our cookies in headers; signatures; what is in them |
 //! | `keyring`, `keys`, `state` | the keys of the signatures, and the files that they and `ended` share |
-//! | `throttle`, `gate`, `lane` | delays after failures; whom they are for; who is next |
+//! | `throttle`, `gate` | delays after failures; whom they are for |
+//! | `crowd`, `lane` | attempts of a neighbourhood; who is next |
 //! | `certificate`, `forward`, `name` | client certificates; the service that is asked; names that a header can say |
 //! | `grants` | who is in right now |
 //! | `audit` | the lines of the log |
@@ -19,6 +20,7 @@ mod audit;
 pub mod certificate;
 mod cookie;
 mod credential;
+mod crowd;
 mod desk;
 mod ended;
 mod error;

@@ -19,6 +19,7 @@ use super::desk::{Desk, fresh, new_session, user};
 use super::gate::Attempting;
 use super::identity::{Credential, Identity};
 use super::keys::seconds;
+use super::lane::Rank;
 use super::password;
 use super::seal::{self, Kind};
 use super::values::DeviceValue;
@@ -90,7 +91,7 @@ impl Desk {
         }
         let now = SystemTime::now();
         let known = user(auth, attempt.user);
-        let device = known.and_then(|user| self.device(auth, attempt.headers, &user.name, now));
+        let device = known.and_then(|user| self.device(auth, attempt.headers, user, now));
         let who = Who {
             user: known.map(|user| user.name.as_str()),
             address: attempt.address,
@@ -101,11 +102,11 @@ impl Desk {
             user: self.names.hash_one(attempt.user),
             device,
         };
-        let failures = self.admit(who, attempting)?;
+        let rank = self.admit(who, attempting)?;
         let Some(stored) = known.or_else(|| self.decoy(auth, attempt.user)) else {
             return Err(SignInRefused::Wrong);
         };
-        let matches = self.verify(attempting, failures, &stored.hash, attempt.password);
+        let matches = self.verify(attempting, rank, &stored.hash, attempt.password);
         let matches = matches.await?;
         // Not before the hash: its time must not tell whether there is such a user.
         let Some(user) = known.filter(|_| matches) else {
@@ -118,7 +119,7 @@ impl Desk {
     }
 
     /// Whether the delays are over.
-    fn admit(&self, who: Who<'_>, attempting: Attempting) -> Result<u32, SignInRefused> {
+    fn admit(&self, who: Who<'_>, attempting: Attempting) -> Result<Rank, SignInRefused> {
         self.gate
             .admit(attempting, Instant::now())
             .map_err(|delayed| {
@@ -142,7 +143,7 @@ impl Desk {
     async fn verify(
         &self,
         attempting: Attempting,
-        failures: u32,
+        rank: Rank,
         stored: &PasswordHash,
         password: Zeroizing<String>,
     ) -> Result<bool, SignInRefused> {
@@ -154,7 +155,7 @@ impl Desk {
             self.gate.take_back(attempting, Instant::now());
             SignInRefused::Busy { retry_after: BUSY }
         };
-        let Ok(Ok(slot)) = timeout(LONGEST_WAIT, lane.enter(failures)).await else {
+        let Ok(Ok(slot)) = timeout(LONGEST_WAIT, lane.enter(rank)).await else {
             tracing::debug!("too many passwords wait to be checked");
             return Err(busy());
         };
@@ -184,6 +185,7 @@ impl Desk {
         let value = new_session(&user.name, user.hash.fingerprint(), clock)?;
         let device = DeviceValue {
             id: device.map_or_else(random, Some)?,
+            password: value.sign_in.password,
             issued: clock,
             user: user.name.clone(),
         };
@@ -208,14 +210,16 @@ impl Desk {
         &self,
         auth: &Auth,
         headers: &HeaderMap,
-        name: &str,
+        user: &User,
         now: SystemTime,
     ) -> Option<[u8; 16]> {
         let keep = auth.session_max;
         cookie::values(headers, cookie::DEVICE).find_map(|text| {
             let opened = seal::open(text, Kind::Device, |id| self.keys.find(id, now, keep))?;
             let value = DeviceValue::from_bytes(&opened.body)?;
-            let good = value.user == name && fresh(value.issued, seconds(now), DEVICE_LIFETIME);
+            let good = value.user == user.name
+                && value.password == user.hash.fingerprint()
+                && fresh(value.issued, seconds(now), DEVICE_LIFETIME);
             good.then_some(value.id)
         })
     }

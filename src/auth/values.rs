@@ -24,6 +24,8 @@ pub(super) struct SessionValue {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct DeviceValue {
     pub(super) id: [u8; 16],
+    /// Of the hash at that sign-in: who knew an older password is a stranger.
+    pub(super) password: Fingerprint,
     pub(super) issued: u64,
     pub(super) user: String,
 }
@@ -70,6 +72,7 @@ impl DeviceValue {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         [
             self.id.as_slice(),
+            &self.password.0,
             &self.issued.to_be_bytes(),
             self.user.as_bytes(),
         ]
@@ -79,6 +82,7 @@ impl DeviceValue {
     pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         Some(Self {
             id: take(&mut bytes)?,
+            password: Fingerprint(take(&mut bytes)?),
             issued: u64::from_be_bytes(take(&mut bytes)?),
             user: text(bytes)?,
         })

@@ -239,7 +239,11 @@ impl<'w> Check<'w> {
         if let Some(user) = trusted {
             self.required_headers(header, user, origin).await;
             let seen = "to see it, a device would have to be paired";
-            let remedy = format!("see that enabled is true: openclaw config get {AUTO_APPROVE}");
+            let value = match identity.device_scopes().as_slice() {
+                [] => "enabled is not true".to_owned(),
+                scopes => format!("enabled is true, and scopes are {}", scopes.join(", ")),
+            };
+            let remedy = format!("see that {value}: openclaw config get {AUTO_APPROVE}");
             self.note(Finding::cannot_tell(AUTO_APPROVE, seen, remedy));
         }
     }

@@ -18,6 +18,8 @@ pub const SCOPES: [&str; 6] = [
     "operator.pairing",
 ];
 
+/// What no device gets for nothing more than the person at it being signed in.
+const NEVER_APPROVED: [&str; 2] = ["operator.admin", "operator.pairing"];
 /// What the gateway must find on every request of ours for somebody who signed in.
 const REQUIRED_HEADERS: [&str; 2] = ["x-forwarded-proto", "x-forwarded-host"];
 /// Stands for what only the gateway's side knows.
@@ -161,12 +163,29 @@ impl Identities {
         let mut value = json!({
             "userHeader": self.user_header,
             "requiredHeaders": REQUIRED_HEADERS,
-            "deviceAutoApprove": {"enabled": true},
+            "deviceAutoApprove": self.device_auto_approve(),
         });
         if let (true, Some(map)) = (self.loopback, value.as_object_mut()) {
             map.insert("allowLoopback".to_owned(), json!(true));
         }
         value
+    }
+
+    /// Without scopes of its own the gateway would give a device more than its person may do.
+    fn device_auto_approve(&self) -> Value {
+        let scopes = self.device_scopes();
+        match scopes.is_empty() {
+            true => json!({"enabled": false}),
+            false => json!({"enabled": true, "scopes": scopes}),
+        }
+    }
+
+    /// What a device of somebody signed in is approved for by itself; empty: nothing.
+    pub(super) fn device_scopes(&self) -> Vec<&str> {
+        let scopes = self.scopes.iter().map(String::as_str);
+        scopes
+            .filter(|scope| !NEVER_APPROVED.contains(scope))
+            .collect()
     }
 
     fn scopes_by_user(&self) -> Value {
@@ -202,6 +221,12 @@ fn identities(
         "a gateway in trusted-proxy mode does not start with a shared token: remove \
          gateway.auth.token (the commands do), and OPENCLAW_GATEWAY_TOKEN from its environment. For programs on its \
          own machine set gateway.auth.password"
+            .to_owned(),
+    );
+    notes.push(
+        "identityScopes alone do not limit what an approved device may do: the gateway adds the \
+         device's scopes to the person's, and the device keeps them. deviceAutoApprove.scopes \
+         limits devices approved from now on; for earlier ones see openclaw devices list"
             .to_owned(),
     );
     let scopes = match options.scopes.is_empty() {

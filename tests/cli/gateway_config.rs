@@ -27,6 +27,8 @@ const SIX: [&str; 6] = [
     "operator.questions",
     "operator.pairing",
 ];
+/// Of these a device is approved for all that is not power over others.
+const FOUR: [&str; 4] = [SIX[1], SIX[2], SIX[3], SIX[4]];
 
 async fn asked(config: &str, args: &[&str]) -> Ended {
     let folder = folder(config);
@@ -76,7 +78,7 @@ async fn with_auth_the_gateway_is_to_believe_us() {
                 "userHeader": "x-forwarded-email",
                 "requiredHeaders": ["x-forwarded-proto", "x-forwarded-host"],
                 "allowLoopback": true,
-                "deviceAutoApprove": {"enabled": true},
+                "deviceAutoApprove": {"enabled": true, "scopes": FOUR},
             },
             "identityScopes": {NICK: SIX, "o'hara@x": SIX},
         })
@@ -95,6 +97,34 @@ async fn with_auth_the_gateway_is_to_believe_us() {
         fewer["settings"]["gateway"]["auth"]["identityScopes"],
         json!({NICK: ["operator.read", "operator.write"]})
     );
+}
+
+#[tokio::test]
+async fn a_device_is_approved_for_no_more_than_its_person() {
+    for (scopes, approve) in [
+        (
+            "operator.read",
+            json!({"enabled": true, "scopes": ["operator.read"]}),
+        ),
+        (
+            "operator.admin,operator.write,operator.pairing",
+            json!({"enabled": true, "scopes": ["operator.write"]}),
+        ),
+        ("operator.admin,operator.pairing", json!({"enabled": false})),
+    ] {
+        let args = ["--user", NICK, "--scopes", scopes];
+        let report = printed(SIGNED_IN, &args).await;
+        let auth = &report["settings"]["gateway"]["auth"];
+        assert_eq!(auth["trustedProxy"]["deviceAutoApprove"], approve);
+        let command = report["commands"][2].as_str().unwrap();
+        let value = format!("\"deviceAutoApprove\":{approve}");
+        assert!(command.contains(&value), "{command}");
+        let words = asked(SIGNED_IN, &[&["--print"], &args[..]].concat()).await;
+        let note = "\nnote: identityScopes alone do not limit what an approved device may do";
+        assert!(words.out.contains(note), "{}", words.out);
+    }
+    let report = printed("", &["--scopes", "operator.read"]).await;
+    assert_eq!(report["notes"], json!([]), "the gateway keeps its own");
 }
 
 #[tokio::test]
@@ -374,7 +404,8 @@ async fn a_gateway_that_is_set_up_is_found_so_and_nothing_is_left_there() {
             "ok requiredHeaders: x-forwarded-proto is required",
             "ok requiredHeaders: x-forwarded-host is required",
             "cannot_tell deviceAutoApprove: to see it, a device would have to be paired -> see \
-             that enabled is true: openclaw config get \
+             that enabled is true, and scopes are operator.read, operator.write, \
+             operator.approvals, operator.questions: openclaw config get \
              gateway.auth.trustedProxy.deviceAutoApprove",
         ]
     );

@@ -26,10 +26,10 @@ const HEAD: usize = 64 * 1024;
 /// The service's answer; a yes without its body, which nobody wants.
 pub(super) async fn run(
     config: &config::ForwardAuth,
-    asked: Asked,
+    asked: &Asked,
 ) -> Result<Response<Bytes>, Failure> {
     let request = asked
-        .into_request()
+        .to_request()
         .map_err(|_| Failure::Unsayable("headers"))?;
     let stream = TcpStream::connect((config.host.as_str(), config.port))
         .await

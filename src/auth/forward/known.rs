@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::question::Key;
-use super::{Admitted, Answer};
+use super::{Admitted, Failure};
 
 /// Answers kept. A thousand browsers that each load a page of a few parts.
 pub(super) const MOST: usize = 4096;
@@ -32,13 +32,21 @@ struct Inner {
 
 #[derive(Default)]
 struct Flight {
-    answer: Arc<OnceCell<Answer>>,
+    answer: Arc<OnceCell<Shared>>,
     seats: usize,
 }
 
 struct Kept {
     admitted: Admitted,
     until: Instant,
+}
+
+/// What came of a question, as far as it is for everybody who asked it.
+pub(super) enum Shared {
+    Yes(Admitted),
+    /// What the service said is for one client alone: its cookies, its way to sign in.
+    No,
+    Failed(Failure),
 }
 
 /// What is known of a question.
@@ -53,7 +61,7 @@ pub(super) enum Looked {
 pub(super) struct Seat {
     known: Arc<Known>,
     key: Key,
-    answer: Arc<OnceCell<Answer>>,
+    answer: Arc<OnceCell<Shared>>,
 }
 
 // === impl Known ===
@@ -91,7 +99,7 @@ impl Known {
 // === impl Seat ===
 
 impl Seat {
-    pub(super) fn answer(&self) -> &OnceCell<Answer> {
+    pub(super) fn answer(&self) -> &OnceCell<Shared> {
         &self.answer
     }
 

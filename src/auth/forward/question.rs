@@ -42,7 +42,7 @@ pub(super) struct Asked {
     /// In a fixed order.
     headers: Vec<(HeaderName, HeaderValue)>,
     path: String,
-    key: Key,
+    key: Option<Key>,
 }
 
 impl Asked {
@@ -54,20 +54,22 @@ impl Asked {
     ) -> Result<Self, Failure> {
         let headers = headers(config, question)?;
         Ok(Self {
-            key: key(config, &headers),
+            key: has_credential(&headers).then(|| key(config, &headers)),
             path: config.path.clone(),
             headers,
         })
     }
 
-    pub(super) fn key(&self) -> Key {
+    /// Under which its answer may be known; `None` where nothing tells one client from another
+    /// behind the same address.
+    pub(super) fn key(&self) -> Option<Key> {
         self.key
     }
 
     /// Always a GET without a body, whatever the client sends.
-    pub(super) fn into_request(self) -> Result<Request<Empty<Bytes>>, http::Error> {
-        let mut request = Request::get(self.path);
-        for (name, value) in self.headers {
+    pub(super) fn to_request(&self) -> Result<Request<Empty<Bytes>>, http::Error> {
+        let mut request = Request::get(&self.path);
+        for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         request.body(Empty::new())
@@ -135,6 +137,13 @@ fn passed_on(client: &HeaderMap) -> Result<Vec<(HeaderName, HeaderValue)>, Failu
         headers.extend(values.map(|value| (name.clone(), value.clone())));
     }
     Ok(headers)
+}
+
+fn has_credential(headers: &[(HeaderName, HeaderValue)]) -> bool {
+    let credentials = [header::COOKIE, header::AUTHORIZATION];
+    headers
+        .iter()
+        .any(|(name, value)| credentials.contains(name) && !value.is_empty())
 }
 
 /// `host:port` of the service.

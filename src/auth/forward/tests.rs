@@ -30,7 +30,7 @@ impl Service {
         service
     }
 
-    /// Answers one question per permit of `go`.
+    /// Answers one question per permit of `go`; `NUMBER` in the answer is the question's own.
     async fn held(answer: impl Into<Vec<u8>>) -> Self {
         let answer: Arc<[u8]> = answer.into().into();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -48,9 +48,17 @@ impl Service {
                 let answer = Arc::clone(&answer);
                 tokio::spawn(async move {
                     let head = read_head(&mut stream).await;
-                    heads.lock().unwrap().push(head);
+                    let number = {
+                        let mut heads = heads.lock().unwrap();
+                        heads.push(head);
+                        format!("{:06}", heads.len())
+                    };
                     asked.notify_one();
                     go.acquire().await.unwrap().forget();
+                    let mut answer = answer.to_vec();
+                    if let Some(at) = memchr::memmem::find(&answer, b"NUMBER") {
+                        answer[at..at + 6].copy_from_slice(number.as_bytes());
+                    }
                     let _ = stream.write_all(&answer).await;
                 });
             }
@@ -82,6 +90,15 @@ impl Service {
 
     fn last(&self) -> String {
         self.heads.lock().unwrap().last().unwrap().clone()
+    }
+
+    async fn is_asked_often(&self, count: usize) {
+        let often = async {
+            while self.count() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, often).await.unwrap();
     }
 
     async fn is_asked(&self) {
@@ -453,6 +470,88 @@ async fn who_asks_the_same_at_the_same_time_shares_the_answer() {
     }
     assert_eq!(service.count(), 1);
     assert_eq!(forward.known.sizes(), (1, 0));
+}
+
+/// What a client is told that has to sign in: for that client alone.
+const SIGN_IN: &str = "HTTP/1.1 302 Found\r\nlocation: https://login.example.com/?state=1\r\n\
+     set-cookie: _csrf=NUMBER\r\ncontent-length: 0\r\n\r\n";
+
+fn own_cookies(answers: Vec<Answer>) -> std::collections::BTreeSet<HeaderValue> {
+    let cookie = |answer| no(answer).headers()["set-cookie"].clone();
+    answers.into_iter().map(cookie).collect()
+}
+
+#[tokio::test]
+async fn strangers_behind_one_address_share_nothing() {
+    let service = Service::held(SIGN_IN).await;
+    let (config, forward) = (service.config(), ForwardAuth::new());
+    let mut client = Client::new();
+    client.headers.remove(header::AUTHORIZATION);
+    client.headers.remove(header::COOKIE);
+    let mut empty = Client::new();
+    empty.headers = client.headers.clone();
+    let none = HeaderValue::from_static("");
+    empty.headers.insert(header::COOKIE, none);
+    let release = async {
+        service.is_asked_often(4).await;
+        service.go.add_permits(4);
+    };
+    let (a, b, c, d, ()) = tokio::join!(
+        client.ask(&forward, &config),
+        client.ask(&forward, &config),
+        empty.ask(&forward, &config),
+        empty.ask(&forward, &config),
+        release
+    );
+    assert_eq!(own_cookies(vec![a, b, c, d]).len(), 4);
+    // Nor is somebody who is let in without one remembered.
+    let open = Service::saying(YES).await;
+    for count in 1..=3 {
+        yes(client.ask(&forward, &open.config()).await);
+        assert_eq!(open.count(), count);
+    }
+    assert_eq!(forward.known.sizes(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_no_is_for_who_asked_and_the_others_ask_at_once() {
+    let service = Service::held(SIGN_IN).await;
+    let (config, forward) = (service.config(), ForwardAuth::new());
+    let client = Client::new();
+    let release = async {
+        service.is_asked().await;
+        assert_eq!(service.count(), 1);
+        service.go.add_permits(1);
+        // Not one after the other.
+        service.is_asked_often(3).await;
+        service.go.add_permits(2);
+    };
+    let (a, b, c, ()) = tokio::join!(
+        client.ask(&forward, &config),
+        client.ask(&forward, &config),
+        client.ask(&forward, &config),
+        release
+    );
+    assert_eq!(own_cookies(vec![a, b, c]).len(), 3);
+    assert_eq!(service.count(), 3);
+    assert_eq!(forward.known.sizes(), (0, 0));
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slow_one_waits_once() {
+    let service = Service::held(YES).await;
+    let (config, forward, client) = (service.config(), ForwardAuth::new(), Client::new());
+    let patience = async {
+        service.is_asked().await;
+        tokio::time::pause();
+    };
+    let (a, b, ()) = tokio::join!(
+        client.ask(&forward, &config),
+        client.ask(&forward, &config),
+        patience
+    );
+    assert_eq!([failure(a), failure(b)], [const { Failure::TooSlow }; 2]);
+    assert_eq!(service.count(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Ten thousand wrong passwords, from one address and from a thousand, and honest people meanwhile.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::kit::*;
-use crate::auth::lane::{Full, Slot};
+use crate::auth::lane::{Full, Rank, Slot};
 use crate::auth::{Attempt, SignInRefused};
 
 /// Outcomes of one attack.
@@ -163,6 +163,36 @@ async fn a_known_device_has_a_delay_of_its_own() {
     assert!(matches!(limited.err(), Some(SignInRefused::TooMany { .. })));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_device_of_an_older_password_is_a_stranger() {
+    let mut world = world();
+    let (mut known, mut new) = (world.nick().await, Browser::at("192.0.2.8"));
+    // Guesses of others delay every stranger who says to be Nick.
+    for number in 0..6 {
+        let from = Ipv4Addr::from_bits(0x0a00_0000 + number).into();
+        let wrong = guess(&world, NICK, from, 0).await;
+        assert_eq!(wrong, SignInRefused::Wrong);
+    }
+    let right = world.try_in(&mut known, NICK, "nick's password").await;
+    assert!(right.is_ok());
+    // The same password with another salt is a new one, too.
+    world.auth.users = vec![person(NICK, "nick's password")];
+    let delayed = world.try_in(&mut known, NICK, "nick's password").await;
+    assert!(matches!(delayed.err(), Some(SignInRefused::TooMany { .. })));
+    // It is known again once the new one was given there.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for browser in [&mut known, &mut new] {
+        let right = world.try_in(browser, NICK, "nick's password").await;
+        assert!(right.is_ok());
+    }
+    for number in 0..6 {
+        let from = Ipv4Addr::from_bits(0x0a00_0100 + number).into();
+        guess(&world, NICK, from, 0).await;
+    }
+    let right = world.try_in(&mut known, NICK, "nick's password").await;
+    assert!(right.is_ok());
+}
+
 #[tokio::test]
 async fn a_success_clears_its_address() {
     let world = world();
@@ -182,13 +212,25 @@ async fn a_success_clears_its_address() {
     assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
 }
 
+const NEW: Rank = Rank {
+    crowd: 0,
+    failures: 0,
+};
+
+/// The one hash that strangers have computed at a time.
+fn only_slot(world: &World) -> Slot {
+    let enter = || world.desk.strangers.enter(NEW).now_or_never();
+    let slot = enter().unwrap().unwrap();
+    assert!(enter().is_none());
+    slot
+}
+
 /// All places of strangers are taken, as by a flood of slow hashes, by some that have not failed before.
 async fn taken(world: &World) -> (Vec<Slot>, Vec<tokio::task::JoinHandle<Result<Slot, Full>>>) {
-    let enter = || world.desk.strangers.enter(0).now_or_never();
-    let slots = [enter(), enter()].map(|slot| slot.unwrap().unwrap()).into();
+    let slots = vec![only_slot(world)];
     let wait = |_| {
         let lane = world.desk.strangers.clone();
-        tokio::spawn(async move { lane.enter(0).await })
+        tokio::spawn(async move { lane.enter(NEW).await })
     };
     let queue = (0..64).map(wait).collect();
     tokio::task::yield_now().await;
@@ -206,6 +248,39 @@ async fn known_devices_never_wait_behind_strangers() {
             .await
             .is_ok()
     );
+}
+
+#[tokio::test]
+async fn one_network_of_many_addresses_pushes_nobody_else_aside() {
+    let world = Arc::new(world());
+    let slot = only_slot(&world);
+    let mut attempts = JoinSet::new();
+    for number in 0..65_536 {
+        let world = Arc::clone(&world);
+        // Each from a /64 of its own, all in one /48, each for another user.
+        let network = 0x2001_0db8_0001_u128 << 80 | (number as u128) << 64;
+        let address = Ipv6Addr::from_bits(network | 1).into();
+        attempts.spawn(async move {
+            let user = format!("user{number}");
+            guess(&world, &user, address, number).await
+        });
+    }
+    while attempts.len() > 64 {
+        let refused = attempts.join_next().await.unwrap().unwrap();
+        assert!(matches!(refused, SignInRefused::Busy { .. }), "{refused:?}");
+    }
+    assert!(world.desk.gate.len() <= 3 * 64);
+    let (mut mistyped, mut new) = (Browser::at("2001:db8:2::1"), Browser::at("203.0.113.9"));
+    let both = async {
+        tokio::join!(
+            world.try_in(&mut mistyped, NICK, "typing error"),
+            world.try_in(&mut new, MARA, "mara's password"),
+            async { drop(slot) }
+        )
+    };
+    let (wrong, right, ()) = timeout(Duration::from_secs(5), both).await.unwrap();
+    assert_eq!(wrong.err(), Some(SignInRefused::Wrong));
+    assert!(right.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
