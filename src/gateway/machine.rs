@@ -57,6 +57,8 @@ pub struct Machine {
     confirmed: bool,
     /// It is taken to be starting because it accepts connections; it has not said so.
     supposed: bool,
+    /// In this outage such a start broke off: what accepts may be a proxy in front of nobody.
+    doubted: bool,
     falls: VecDeque<Instant>,
     outages: Lengths,
     startings: Lengths,
@@ -81,6 +83,7 @@ impl Machine {
             misses: 0,
             confirmed: false,
             supposed: false,
+            doubted: false,
             falls: VecDeque::new(),
             outages: Lengths::default(),
             startings: Lengths::default(),
@@ -111,6 +114,7 @@ impl Machine {
                 // It answers: why it did not before is history.
                 self.view.reason = None;
                 self.supposed = false;
+                self.doubted = false;
                 self.enter(Phase::Starting, now);
             }
             Observation::Draining => self.enter(Phase::Draining, now),
@@ -123,6 +127,14 @@ impl Machine {
     /// A probe's connection was accepted, and neither answered nor ended for a while: its port is
     /// open again, which is all that "starting" means. The probe goes on.
     pub fn accepted(&mut self, now: Instant) {
+        // After no more than a session's word it may be the old process, busy with its end.
+        let gone = self.confirmed || self.view.generation == 0;
+        if gone && !self.doubted {
+            self.suppose_start(now);
+        }
+    }
+
+    fn suppose_start(&mut self, now: Instant) {
         if self.view.phase == Phase::Down {
             self.supposed = true;
             self.enter(Phase::Starting, now);
@@ -206,6 +218,8 @@ impl Machine {
         // One lost socket is no new gateway.
         let anew = self.confirmed || self.view.generation == 0;
         self.confirmed = false;
+        self.supposed = false;
+        self.doubted = false;
         self.view = View {
             phase: Phase::Ready,
             since: now,
@@ -224,6 +238,7 @@ impl Machine {
         if self.view.phase == Phase::Starting && self.confirmed && !self.supposed {
             self.count_fall(now);
         }
+        self.doubted |= self.view.phase == Phase::Starting && self.supposed;
         self.confirm_outage(now);
         self.view.reason = Some(reason);
         self.view.attempt = self.view.attempt.saturating_add(1);
@@ -235,7 +250,7 @@ impl Machine {
         let allowed = match self.view.phase {
             Phase::Ready => MISSES_READY,
             Phase::Down => {
-                self.accepted(now);
+                self.suppose_start(now);
                 MISSES_BUSY
             }
             Phase::Starting | Phase::Draining | Phase::Hung => MISSES_BUSY,
@@ -316,186 +331,4 @@ impl Lengths {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn machine_ready(now: Instant) -> Machine {
-        let mut machine = Machine::new(now);
-        machine.observe(Observation::Started, now);
-        machine
-    }
-
-    fn after(start: Instant, seconds: u64) -> Instant {
-        start + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_restart_goes_through_its_phases_and_is_remembered() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        m.note(Evidence::Shutdown, after(t, 10));
-        assert_eq!(m.view().phase, Phase::Draining);
-        m.observe(Observation::Failed(Reason::Refused), after(t, 11));
-        assert_eq!(m.view().phase, Phase::Down);
-        assert_eq!(m.view().reason, Some(Reason::Refused));
-        m.observe(Observation::Starting, after(t, 20));
-        m.observe(Observation::Started, after(t, 23));
-        let v = m.view();
-        assert_eq!((v.phase, v.generation), (Phase::Ready, 2));
-        assert_eq!(v.expected, Some(Duration::from_secs(13)));
-        assert_eq!(v.expected_starting, Some(Duration::from_secs(3)));
-        assert_eq!((v.outage_since, v.reason, v.crash_loop), (None, None, None));
-    }
-
-    #[test]
-    fn a_single_lost_socket_is_not_an_outage() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        for i in 0..10 {
-            m.note(Evidence::Lost(Reason::Closed), after(t, i));
-            assert_eq!(m.view().phase, Phase::Down);
-            m.observe(Observation::Started, after(t, i));
-        }
-        assert_eq!(m.view().expected, None);
-        assert_eq!(m.view().crash_loop, None);
-    }
-
-    #[test]
-    fn hung_needs_three_misses_in_a_row_and_one_answer_ends_it() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        m.observe(Observation::Silent, t);
-        m.observe(Observation::Silent, t);
-        m.observe(Observation::Started, t);
-        m.observe(Observation::Silent, t);
-        m.observe(Observation::Silent, t);
-        assert_eq!(m.view().phase, Phase::Ready);
-        m.observe(Observation::Silent, t);
-        assert_eq!(
-            (m.view().phase, m.view().reason),
-            (Phase::Hung, Some(Reason::Hung))
-        );
-        m.observe(Observation::Started, after(t, 5));
-        assert_eq!(m.view().phase, Phase::Ready);
-    }
-
-    #[test]
-    fn one_lost_connect_or_name_does_not_take_a_ready_gateway_down() {
-        for reason in [Reason::Timeout, Reason::Dns] {
-            let (t, lost) = (Instant::now(), Observation::Failed(reason));
-            let mut m = machine_ready(t);
-            m.observe(lost, t);
-            m.observe(lost, t);
-            m.observe(Observation::Started, t);
-            m.observe(lost, t);
-            m.observe(Observation::Silent, t);
-            assert_eq!(m.view().phase, Phase::Ready);
-            m.observe(lost, t);
-            let view = m.view();
-            assert_eq!((view.phase, view.reason), (Phase::Down, Some(reason)));
-            m.observe(Observation::Silent, t);
-            assert_eq!(m.view().phase, Phase::Starting);
-        }
-    }
-
-    #[test]
-    fn one_slow_answer_while_it_starts_changes_nothing() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        m.observe(Observation::Failed(Reason::Refused), t);
-        m.observe(Observation::Silent, after(t, 1));
-        assert_eq!(m.view().phase, Phase::Starting);
-        m.observe(Observation::Starting, after(t, 2));
-        m.observe(Observation::Silent, after(t, 3));
-        assert_eq!(m.view().phase, Phase::Starting);
-    }
-
-    #[test]
-    fn an_open_port_is_a_start_and_one_that_closes_again_no_further_outage() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        m.accepted(t);
-        assert_eq!(m.view().phase, Phase::Ready, "a slow answer is no news");
-        for i in 0..10 {
-            m.observe(Observation::Failed(Reason::Closed), after(t, i));
-            assert_eq!(m.view().phase, Phase::Down);
-            m.accepted(after(t, i));
-            assert_eq!(
-                (m.view().phase, m.view().since),
-                (Phase::Starting, after(t, i))
-            );
-        }
-        assert_eq!(m.view().crash_loop, None);
-        m.observe(Observation::Started, after(t, 13));
-        assert_eq!(m.view().expected_starting, Some(Duration::from_secs(4)));
-    }
-
-    #[test]
-    fn three_outages_in_two_minutes_are_a_crash_loop_until_it_is_quiet() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        for i in 0..3 {
-            assert_eq!(m.view().crash_loop, None);
-            m.observe(Observation::Failed(Reason::Refused), after(t, 10 * i));
-            m.observe(Observation::Started, after(t, 10 * i + 5));
-        }
-        let looping = m.view().crash_loop.unwrap();
-        assert_eq!((looping.outages, looping.since), (3, t));
-        m.observe(Observation::Started, after(t, 200));
-        assert_eq!(m.view().crash_loop, None);
-    }
-
-    #[test]
-    fn a_start_that_keeps_failing_is_a_crash_loop() {
-        let t = Instant::now();
-        let mut m = machine_ready(t);
-        for i in 0..3 {
-            m.observe(Observation::Failed(Reason::Refused), after(t, 10 * i));
-            m.observe(Observation::Starting, after(t, 10 * i + 5));
-        }
-        assert_eq!(m.view().crash_loop.unwrap().outages, 3);
-    }
-
-    fn any_step() -> impl Strategy<Value = (u8, u16)> {
-        (0u8..11, 0u16..5000)
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_the_view_is_consistent(steps in prop::collection::vec(any_step(), 0..200)) {
-            let mut now = Instant::now();
-            let mut m = Machine::new(now);
-            let mut generation = 0;
-            for (kind, ms) in steps {
-                now += Duration::from_millis(u64::from(ms));
-                match kind {
-                    0 => m.observe(Observation::Started, now),
-                    1 => m.observe(Observation::Starting, now),
-                    2 => m.observe(Observation::Draining, now),
-                    3 => m.observe(Observation::Failed(Reason::Refused), now),
-                    4 => m.observe(Observation::Failed(Reason::Dns), now),
-                    5 => m.observe(Observation::Silent, now),
-                    9 => m.observe(Observation::Failed(Reason::Timeout), now),
-                    6 => m.note(Evidence::Lost(Reason::Reset), now),
-                    7 => m.note(Evidence::Shutdown, now),
-                    10 => m.accepted(now),
-                    _ => m.note(Evidence::Starting, now),
-                }
-                let v = m.view();
-                prop_assert!(v.since <= now);
-                prop_assert!(v.generation >= generation);
-                generation = v.generation;
-                if v.phase == Phase::Ready {
-                    prop_assert_eq!((v.outage_since, v.reason, v.attempt), (None, None, 0));
-                }
-                prop_assert!(m.falls.len() <= 64);
-                let pace = ProbePace { not_ready: Duration::from_millis(500), ready: Duration::from_secs(5) };
-                let next = m.next_probe(now, pace);
-                prop_assert!(next >= Duration::from_millis(12) && next <= pace.ready);
-                prop_assert!(v.retry_after(now) <= Duration::from_secs(5));
-            }
-        }
-    }
-}
+mod tests;

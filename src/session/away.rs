@@ -351,9 +351,8 @@ impl Machine {
         if away.step != Step::Waiting {
             return;
         }
-        let confirmed = view.phase == Phase::Down && view.attempt > 0;
-        if confirmed || view.phase == Phase::Starting {
-            // Another outage, not another refusal.
+        if view.phase == Phase::Down && view.attempt > 0 {
+            // Another outage that a probe has seen, not another refusal.
             away.attempts = 0;
         }
         match (view.phase, away.way) {

@@ -113,3 +113,22 @@ fn a_kept_request_is_answered_before_its_sender_gives_up_and_is_not_sent_later()
     }
     assert_eq!((world.delivered("0-1"), world.delivered("0-2")), (0, 1));
 }
+
+/// Whatever the probes take for a start meanwhile.
+#[test]
+fn a_return_that_is_refused_at_every_dial_is_not_tried_for_ever() {
+    let mut world = World::new(0, 0, false);
+    for step in [Step::Connect, Step::Write, Step::Hello(0), Step::Lose] {
+        world.step(step);
+    }
+    let mut dials = 0;
+    while world.is_away() && dials < 10 {
+        for step in [Step::Phase(4), Step::Wait(2000), Step::Turn] {
+            world.step(step);
+        }
+        world.step(Step::Dialled(false));
+        world.step(Step::Phase(1));
+        dials += 1;
+    }
+    assert_eq!(dials, 5);
+}

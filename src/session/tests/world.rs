@@ -575,7 +575,11 @@ impl World {
             Evidence::Starting => Phase::Starting,
         };
         if self.view.phase == Phase::Ready {
-            self.view = view_at(self.now, phase, self.view.generation);
+            self.view = View {
+                // No probe has seen it yet.
+                attempt: 0,
+                ..view_at(self.now, phase, self.view.generation)
+            };
         }
         let mut actions = Vec::new();
         self.machine
@@ -622,6 +626,10 @@ impl World {
 
     pub(super) fn is_open(&self) -> bool {
         !self.closed && matches!(self.machine.state, State::Live)
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        !self.closed && matches!(self.machine.state, State::Away(_))
     }
 
     /// Every request, and whether doing it twice would do harm.
