@@ -1,9 +1,10 @@
 //! A client certificate as a way in: which of its names says who it is.
 //!
-//! Only names. That the certificate is good (its CA, its dates, the key behind it) has been seen
-//! in the TLS handshake; how long it counts is the connection's concern.
+//! Only names, and when they end. That the certificate is good (its CA, its dates, the key behind
+//! it) has been seen in the TLS handshake; who goes on after that looks at the end itself.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
@@ -22,6 +23,7 @@ pub struct CertificateNames {
     san_email: Option<Arc<str>>,
     san_dns: Option<Arc<str>>,
     san_uri: Option<Arc<str>>,
+    not_after: Option<SystemTime>,
 }
 
 impl CertificateNames {
@@ -52,7 +54,14 @@ impl CertificateNames {
                 GeneralName::URI(name) => Some(name),
                 _ => None,
             }),
+            not_after: Some(end(&x509)),
         }
+    }
+
+    /// When the certificate ends; `None` where it could not be read, and so has no name either.
+    #[must_use]
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.not_after
     }
 
     /// The one that the rule asks for.
@@ -84,6 +93,15 @@ pub fn identify(peer: &Peer, auth: &Auth) -> Option<Identity> {
         user: Arc::clone(user),
         credential: Credential::Certificate(rule),
     })
+}
+
+/// What cannot be said in our own time, as a date before 1970, is over.
+fn end(x509: &X509Certificate<'_>) -> SystemTime {
+    let seconds = x509.validity().not_after.timestamp();
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 /// The subject's common name. Two of them could be read either way, so that is none.

@@ -340,10 +340,7 @@ pub fn rotate_key(auth: &Auth) -> Result<std::path::PathBuf, DeskError> {
 }
 
 fn open_dir(auth: &Auth) -> Result<StateDir, DeskError> {
-    StateDir::open(&auth.state_dir).map_err(|source| DeskError::Directory {
-        path: auth.state_dir.clone(),
-        source,
-    })
+    StateDir::open(&auth.state_dir)
 }
 
 pub(super) fn user<'a>(auth: &'a Auth, name: &str) -> Option<&'a User> {

@@ -20,6 +20,17 @@ pub enum DeskError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Who can write there can put a key of their own in the place of ours.
+    #[error(
+        "{} can be written by others (mode {mode:03o}); run `chmod go-w` on it, and `holdline key \
+         rotate` unless nobody has, or name another one in [auth] state_dir", path.display()
+    )]
+    Writable {
+        /// `auth.state_dir`.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// A file in it cannot be read or written.
     #[error(
         "{} cannot be read or written: {source}; it must belong to the user that holdline runs as",
@@ -41,6 +52,18 @@ pub enum DeskError {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// Whose the key is can sign in as anybody.
+    #[error(
+        "{} belongs to another user (uid {owner}); run `holdline key rotate` for a new key, which \
+         makes everybody sign in again, or `chown` it to the user that holdline runs as if that one \
+         has not read it", path.display()
+    )]
+    Foreign {
+        /// The key file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// The key file is none.
     #[error(

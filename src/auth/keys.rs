@@ -113,7 +113,7 @@ pub(super) fn rotate(
         Ok(Some(ring)) => ring.rotated(seconds(now), keep),
         Ok(None) => Keyring::make(seconds(now)),
         // Whoever could read it can sign with it: nothing of it is kept.
-        Err(DeskError::Exposed { .. }) => Keyring::make(seconds(now)),
+        Err(DeskError::Exposed { .. } | DeskError::Foreign { .. }) => Keyring::make(seconds(now)),
         Err(error) => return Err(error),
     };
     let ring = ring.ok_or(DeskError::Random)?;
@@ -146,9 +146,17 @@ fn read(dir: &StateDir) -> Result<Option<Keyring>, DeskError> {
         path: path(),
         source,
     })?;
-    let Some((bytes, mode)) = read else {
+    let Some((bytes, access)) = read else {
         return Ok(None);
     };
+    if !access.trusted {
+        let owner = access.owner;
+        return Err(DeskError::Foreign {
+            path: path(),
+            owner,
+        });
+    }
+    let mode = access.mode;
     if mode & 0o077 != 0 {
         return Err(DeskError::Exposed { path: path(), mode });
     }

@@ -1,7 +1,8 @@
 //! The state directory: private files that other processes may read and replace at any moment.
 //!
 //! Files are replaced whole or not at all, writers exclude each other by a lock, and what root
-//! makes here belongs to whom the directory belongs. What is in the files is not known here.
+//! makes here belongs to whom the directory belongs. A directory that others can write is not used:
+//! they could put files of their own in the place of ours. What is in the files is not known here.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -9,6 +10,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use super::error::DeskError;
 
 /// No file of ours is larger.
 const LARGEST: u64 = 16 << 20;
@@ -19,6 +22,15 @@ pub(super) struct StateDir {
     path: PathBuf,
 }
 
+/// Who can do what with a file that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) mode: u32,
+    pub(super) owner: u32,
+    /// Its owner is us, root, or whose the directory is.
+    pub(super) trusted: bool,
+}
+
 /// Excludes other writers until it is dropped.
 #[derive(Debug)]
 pub(super) struct Locked {
@@ -26,19 +38,39 @@ pub(super) struct Locked {
 }
 
 impl StateDir {
-    /// Makes the directory if there is none, and finds out whether it can be written.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    /// Makes the directory if there is none, and finds out whether it can be written, and by us
+    /// alone.
+    pub(super) fn open(path: &Path) -> Result<Self, DeskError> {
+        let failed = |source| DeskError::Directory {
+            path: path.to_owned(),
+            source,
+        };
+        let mode = Self::make(path).map_err(failed)?;
+        if mode & 0o022 != 0 {
+            let path = path.to_owned();
+            return Err(DeskError::Writable { path, mode });
+        }
         let dir = Self {
             path: path.to_owned(),
         };
-        let _lock = dir.lock()?;
-        let probe = dir.path("auth.probe");
-        dir.create(&probe)?.write_all(b"\n")?;
+        dir.probe().map_err(failed)?;
+        Ok(dir)
+    }
+
+    /// Its mode, whether it was there or not.
+    fn make(path: &Path) -> io::Result<u32> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        Ok(fs::metadata(path)?.mode() & 0o7777)
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        let _lock = self.lock()?;
+        let probe = self.path("auth.probe");
+        self.create(&probe)?.write_all(b"\n")?;
         match fs::remove_file(probe) {
             // Where there are no locks, another process may have tried the same.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(dir),
+            _ => Ok(()),
         }
     }
 
@@ -66,8 +98,8 @@ impl StateDir {
         }
     }
 
-    /// The whole file and its mode; `None` if there is no such file.
-    pub(super) fn read(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, u32)>> {
+    /// The whole file and who can get at it; `None` if there is no such file.
+    pub(super) fn read(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, Access)>> {
         let mut file = match File::open(self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -81,7 +113,13 @@ impl StateDir {
         let size = usize::try_from(metadata.len()).unwrap_or_default() + 1;
         let mut bytes = Zeroizing::new(Vec::with_capacity(size));
         (&mut file).take(LARGEST).read_to_end(&mut bytes)?;
-        Ok(Some((bytes, metadata.mode() & 0o777)))
+        let (owner, dir) = (metadata.uid(), fs::metadata(&self.path)?.uid());
+        let access = Access {
+            mode: metadata.mode() & 0o777,
+            owner,
+            trusted: is_trusted(owner, rustix::process::geteuid().as_raw(), dir),
+        };
+        Ok(Some((bytes, access)))
     }
 
     /// Replaces a file: readers see the old content or the new one.
@@ -144,6 +182,11 @@ impl StateDir {
     }
 }
 
+/// Whether an owner can do no more with a file than those who have power over it anyway.
+fn is_trusted(owner: u32, ours: u32, dir: u32) -> bool {
+    [ours, 0, dir].contains(&owner)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -159,8 +202,9 @@ mod tests {
         assert!(dir.read("x").unwrap().is_none());
         dir.replace("x", b"one", &lock).unwrap();
         dir.replace("x", b"two", &lock).unwrap();
-        let (bytes, mode) = dir.read("x").unwrap().unwrap();
-        assert_eq!((bytes.as_slice(), mode), (&b"two"[..], 0o600));
+        let (bytes, access) = dir.read("x").unwrap().unwrap();
+        assert_eq!((bytes.as_slice(), access.mode), (&b"two"[..], 0o600));
+        assert!(access.trusted);
         let mut names: Vec<_> = fs::read_dir(folder.path().join("a/b"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
@@ -186,5 +230,17 @@ mod tests {
             fs::read_to_string(dir.path("log")).unwrap(),
             "one\ntor\ntwo\n"
         );
+    }
+
+    #[test]
+    fn a_file_of_anybody_else_is_not_trusted() {
+        const OURS: u32 = 1000;
+        const THEIRS: u32 = 1001;
+        assert!(is_trusted(OURS, OURS, OURS) && is_trusted(OURS, OURS, 0));
+        assert!(is_trusted(0, OURS, OURS));
+        assert!(is_trusted(OURS, 0, OURS), "root looks after our directory");
+        for (ours, dir) in [(OURS, OURS), (OURS, 0), (0, OURS), (0, 0)] {
+            assert!(!is_trusted(THEIRS, ours, dir), "{ours} {dir}");
+        }
     }
 }

@@ -74,6 +74,24 @@ fn each_rule_takes_its_own_first_name() {
 }
 
 #[test]
+fn its_end_is_known_whatever_it_is() {
+    let seconds = |year| {
+        let mut params = params(&["nick".into()], Vec::new());
+        params.not_before = rcgen::date_time_ymd(1960, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 6, 15);
+        let end = CertificateNames::of(&issue(params)).not_after();
+        end.map(|end| end.duration_since(UNIX_EPOCH).unwrap().as_secs())
+    };
+    assert_eq!(seconds(2026), Some(1_781_481_600));
+    // Past 2049 a date is written in another way.
+    assert_eq!(seconds(2051), Some(2_570_400_000));
+    assert_eq!(seconds(9999), Some(253_385_020_800));
+    assert_eq!(seconds(1969), Some(0), "over, not without an end");
+    assert_eq!(CertificateNames::of(b"no certificate").not_after(), None);
+    assert_eq!(CertificateNames::default().not_after(), None);
+}
+
+#[test]
 fn what_is_not_there_is_no_name() {
     let der = issue(params(&[], Vec::new()));
     for rule in ALL {

@@ -1,7 +1,7 @@
 //! The state directory: modes, damage, and several processes.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::time::SystemTime;
 
 use super::kit::*;
@@ -47,6 +47,50 @@ fn a_key_that_others_may_read_is_refused_until_it_is_replaced() {
     assert_eq!(after.lines().count(), 2, "nothing of the old key is kept");
     assert!(before != after);
     Desk::open(&world.auth).unwrap();
+}
+
+#[test]
+fn a_key_of_somebody_else_is_refused_until_it_is_replaced() {
+    let world = world();
+    let path = world.folder.path().join("auth.key");
+    let before = fs::read_to_string(&path).unwrap();
+    // Only root can give a file away; the rule itself is tested beside it.
+    if chown(&path, Some(12_345), None).is_err() {
+        return;
+    }
+    let error = Desk::open(&world.auth).unwrap_err().to_string();
+    for words in [path.to_str().unwrap(), "uid 12345", "chown", "key rotate"] {
+        assert!(error.contains(words), "no {words} in: {error}");
+    }
+    rotate_key(&world.auth).unwrap();
+    let after = fs::read_to_string(&path).unwrap();
+    assert_eq!(after.lines().count(), 2, "nothing of the old key is kept");
+    assert!(before != after);
+    Desk::open(&world.auth).unwrap();
+    // Whose the directory is may have the key as well.
+    chown(world.folder.path(), Some(12_345), None).unwrap();
+    chown(&path, Some(12_345), None).unwrap();
+    Desk::open(&world.auth).unwrap();
+}
+
+#[test]
+fn a_directory_that_others_can_write_is_refused_and_nothing_is_written_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let auth = auth(&path);
+    for mode in [0o770, 0o775, 0o757, 0o1777] {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let text = format!("mode {mode:o}");
+        for refused in [Desk::open(&auth).map(|_| ()), rotate_key(&auth).map(|_| ())] {
+            let error = refused.unwrap_err().to_string();
+            for words in [path.to_str().unwrap(), &text, "chmod go-w", "state_dir"] {
+                assert!(error.contains(words), "no {words} in: {error}");
+            }
+        }
+    }
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    Desk::open(&auth).unwrap();
 }
 
 #[test]
