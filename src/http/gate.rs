@@ -146,7 +146,15 @@ impl Gate {
         let own = |needs_proof| is_own_request(&head.method, &head.headers, caller, needs_proof);
         if let Some(identity) = certificate::identify(caller.peer, auth) {
             return match own(false) {
-                true => welcome(auth, Welcome::of(identity)),
+                true => {
+                    let shown = caller.peer.client_certificate.as_ref();
+                    let until = shown.and_then(|names| names.not_after());
+                    let welcomed = Welcome {
+                        until,
+                        ..Welcome::of(identity)
+                    };
+                    welcome(auth, welcomed)
+                }
                 false => Err(Cause::ForeignOrigin),
             };
         }
