@@ -3,6 +3,7 @@
 mod cli;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use holdline::config::{Config, Loaded};
 use holdline::observe::log;
@@ -66,7 +67,7 @@ async fn serve(config: Config, source: Loader) -> ExitCode {
     };
     let proxy = tokio::select! {
         started = Holdline::start_from(config, source) => match started {
-            Ok(proxy) => proxy,
+            Ok(proxy) => Arc::new(proxy),
             Err(error) => {
                 tracing::error!("cannot start: {}", cli::with_causes(&error));
                 return ExitCode::FAILURE;
@@ -88,8 +89,11 @@ async fn serve(config: Config, source: Loader) -> ExitCode {
                     tracing::info!(signal, "draining; a second signal stops at once");
                     break;
                 }
-                // Its outcome is in the log.
-                Asked::Reload => drop(proxy.reload().await),
+                // Its outcome is in the log; a stop does not wait for it.
+                Asked::Reload => {
+                    let proxy = Arc::clone(&proxy);
+                    tokio::spawn(async move { proxy.reload().await });
+                }
             }
         }
     }

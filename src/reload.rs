@@ -3,9 +3,18 @@
 //! Taken whole or not at all. Today that is `[auth]`; whatever else has changed is named, and
 //! nothing is taken then.
 
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use crate::config::{Config, Tls};
+use crate::http::{Gate, Table};
+
+/// Between two looks at whether everybody who is in may still be.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Reads the config anew; the error is for a person.
 pub type Loader = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -46,6 +55,75 @@ impl Reloaded {
             false => "not changed",
         };
         json!({"auth": auth, "sessionsEnded": self.ended})
+    }
+}
+
+/// Takes new configs, one after the other.
+pub(crate) struct Reloader {
+    /// The config in force.
+    table: Arc<ArcSwap<Table>>,
+    gate: Arc<Gate>,
+    source: Option<Loader>,
+    /// Or the older file could win.
+    one: Mutex<()>,
+}
+
+impl Reloader {
+    pub(crate) fn new(table: Arc<ArcSwap<Table>>, gate: Arc<Gate>, source: Option<Loader>) -> Self {
+        Self {
+            table,
+            gate,
+            source,
+            one: Mutex::default(),
+        }
+    }
+
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, ReloadError> {
+        let this = Arc::clone(self);
+        let reloaded = tokio::task::spawn_blocking(move || this.take())
+            .await
+            .unwrap_or_else(|error| Err(ReloadError::Refused(error.to_string())));
+        match &reloaded {
+            Ok(Reloaded { changed, ended }) => tracing::info!(changed, ended, "reloaded"),
+            Err(error) => tracing::error!("not reloaded: {error}"),
+        }
+        reloaded
+    }
+
+    /// Reads files.
+    fn take(&self) -> Result<Reloaded, ReloadError> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let load = self.source.as_ref().ok_or(ReloadError::NoSource)?;
+        let new = load().map_err(ReloadError::Refused)?;
+        let old = self.table.load_full();
+        check(old.config(), &new)?;
+        let desk = self
+            .gate
+            .prepare(&old.config().auth, &new.auth)
+            .map_err(|error| ReloadError::Refused(error.to_string()))?;
+        let changed = **old.config() != new;
+        let table = Arc::new(old.with_config(Arc::new(new)));
+        self.table.store(Arc::clone(&table));
+        let (before, now) = (&old.config().auth, &table.config().auth);
+        let ended = self.gate.turn(desk, before, now);
+        Ok(Reloaded { changed, ended })
+    }
+
+    /// For ever: ends the sessions of whom another process signed out.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            let config = Arc::clone(self.table.load().config());
+            if config.auth.is_on() {
+                self.gate.sweep(&config.auth);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader").finish_non_exhaustive()
     }
 }
 

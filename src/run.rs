@@ -3,7 +3,7 @@
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,15 +22,12 @@ use crate::http::{App, Doorway, Gate, Table};
 use crate::listen::{BindError, Edge, Listener, Listeners};
 use crate::observe::{Admin, Command, Metrics, StatusSource};
 use crate::protocol::rescue::millis;
-use crate::reload::{self, Loader, ReloadError, Reloaded};
+use crate::reload::{Loader, ReloadError, Reloaded, Reloader};
 use crate::session::{Line, Sessions};
 use crate::tls::{Tls, TlsError};
 
 /// Beyond the drain's time, for what is being written.
 const LAST_WRITES: Duration = Duration::from_secs(6);
-
-/// Between two looks at whether everybody who is in may still be.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +59,7 @@ pub struct Holdline {
 #[derive(Debug)]
 struct Shared {
     config: Arc<Config>,
-    /// The config in force, with what was reloaded.
-    table: Arc<ArcSwap<Table>>,
-    gate: Arc<Gate>,
-    source: Source,
-    reloading: Mutex<()>,
+    reloader: Arc<Reloader>,
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
     gateways: Vec<(String, Arc<Gateway>)>,
@@ -113,14 +106,17 @@ impl Holdline {
         let admin_address = admin.as_ref().map(Listener::address);
         let config = Arc::new(config);
         let gate = Arc::new(Gate::new(desk));
-        let (shared, app) = assemble(&config, Arc::new(tls), gate, Source(source));
+        let (shared, app) = assemble(&config, Arc::new(tls), gate, source);
         listeners.serve(&shared.edge, move |peer| {
             Doorway::new(Arc::clone(&app), peer)
         });
         if let Some(listener) = admin {
             serve_admin(&shared, listener);
         }
-        shared.rest.spawn(Arc::clone(&shared).sweep());
+        let (reloader, stopped) = (Arc::clone(&shared.reloader), shared.stopped.clone());
+        shared
+            .rest
+            .spawn(async move { stopped.run_until_cancelled(reloader.sweep()).await });
         tracing::info!(
             https = listed(&https),
             http = listed(&http),
@@ -165,7 +161,7 @@ impl Holdline {
     /// # Errors
     /// Why not; then everything stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        Arc::clone(&self.shared).reload().await
+        self.shared.reloader.reload().await
     }
 
     /// Stops accepting, ends held sessions, lets live ones finish within `limits.drain`, spreads
@@ -193,7 +189,7 @@ fn assemble(
     config: &Arc<Config>,
     tls: Arc<Tls>,
     gate: Arc<Gate>,
-    source: Source,
+    source: Option<Loader>,
 ) -> (Arc<Shared>, Arc<App>) {
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
@@ -233,10 +229,7 @@ fn assemble(
     };
     let shared = Shared {
         config: Arc::clone(config),
-        table,
-        gate,
-        source,
-        reloading: Mutex::default(),
+        reloader: Arc::new(Reloader::new(table, gate, source)),
         metrics,
         sessions,
         gateways,
@@ -308,7 +301,7 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
                     tokio::spawn(async move { proxy.drain().await });
                 }
                 Some(Command::Reload(answer)) => {
-                    let reloaded = Arc::clone(&proxy).reload().await;
+                    let reloaded = proxy.reloader.reload().await;
                     let told = reloaded
                         .map(Reloaded::json)
                         .map_err(|error| error.to_string());
@@ -321,66 +314,7 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
     });
 }
 
-/// Where the config came from.
-struct Source(Option<Loader>);
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let known = if self.0.is_some() { "a loader" } else { "none" };
-        f.write_str(known)
-    }
-}
-
 impl Shared {
-    /// Ends the sessions of whom another process signed out, and those of a clock that was set.
-    async fn sweep(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
-                () = self.stopped.cancelled() => return,
-            }
-            let config = Arc::clone(self.table.load().config());
-            if config.auth.is_on() {
-                self.gate.sweep(&config.auth);
-            }
-        }
-    }
-
-    async fn reload(self: Arc<Self>) -> Result<Reloaded, ReloadError> {
-        let this = Arc::clone(&self);
-        let reloaded = tokio::task::spawn_blocking(move || this.take_new_config())
-            .await
-            .unwrap_or_else(|error| Err(ReloadError::Refused(error.to_string())));
-        match &reloaded {
-            Ok(Reloaded { changed, ended }) => tracing::info!(changed, ended, "reloaded"),
-            Err(error) => tracing::error!("not reloaded: {error}"),
-        }
-        reloaded
-    }
-
-    /// Reads files.
-    fn take_new_config(&self) -> Result<Reloaded, ReloadError> {
-        // One after the other, or the older file could win.
-        let _one = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let load = self.source.0.as_ref().ok_or(ReloadError::NoSource)?;
-        let new = load().map_err(ReloadError::Refused)?;
-        let old = self.table.load_full();
-        reload::check(old.config(), &new)?;
-        let desk = self
-            .gate
-            .prepare(&old.config().auth, &new.auth)
-            .map_err(|error| ReloadError::Refused(error.to_string()))?;
-        let changed = **old.config() != new;
-        let table = Arc::new(old.with_config(Arc::new(new)));
-        self.table.store(Arc::clone(&table));
-        let (before, now) = (&old.config().auth, &table.config().auth);
-        let ended = self.gate.turn(desk, before, now);
-        Ok(Reloaded { changed, ended })
-    }
-
     async fn drain(&self) {
         if !self.stopping.is_cancelled() {
             let sessions = self.sessions.count();

@@ -599,7 +599,7 @@ fn nothing_secret_is_printed() {
     let admitted = Admitted {
         identity: Identity {
             user: "nick".into(),
-            credential: Credential::Certificate(crate::config::CertificateName::SanDns),
+            credential: Credential::Certificate(config::CertificateName::SanDns),
         },
         headers: vec![(
             HeaderName::from_static("x-token"),
