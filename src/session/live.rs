@@ -51,7 +51,7 @@ impl Machine {
                 self.live_request(request, said, now, out)
             }
             (_, ClientSays::Request(request)) => self.live_request(request, said, now, out),
-            (_, ClientSays::Other) if self.keeps() => self.keep_other(said, now, out),
+            (_, ClientSays::Other) if self.keeps() => self.other_behind_kept(said),
             (_, ClientSays::Other) => Verdict::Forward,
         }
     }
@@ -117,23 +117,24 @@ impl Machine {
         Verdict::Drop
     }
 
-    /// Keeps what is no request in its place among them.
-    pub(super) fn keep_other(
-        &mut self,
-        said: Said<'_>,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) -> Verdict {
-        if !said.whole {
-            // A request may be in it that nobody could answer.
-            self.send_back(now, out);
-            return Verdict::Drop;
+    /// What is no request, while requests are kept: in its place among them.
+    fn other_behind_kept(&self, said: Said<'_>) -> Verdict {
+        if self.flush.is_none() && self.journal.connect().is_none() {
+            // Nothing is kept of a session that is not replayed, and the gateway is still there.
+            return Verdict::Forward;
         }
-        if said.kept.is_some() {
+        // What is not whole may be a request that nobody could answer.
+        if said.whole && said.kept.is_some() {
             Verdict::Keep
         } else {
-            Verdict::Drop
+            Verdict::Wait
         }
+    }
+
+    /// Whether what is in the way of a message that waits will go by itself: what is flushed is
+    /// sent in the end, and who has announced its end leaves or is taken not to have meant it.
+    pub(super) fn makes_wait(&self) -> bool {
+        matches!(self.state, State::Live | State::Opening { .. }) && self.keeps()
     }
 
     pub(super) fn client_close(&mut self, code: Option<u16>, out: &mut Vec<Action>) -> Verdict {

@@ -68,6 +68,8 @@ pub(super) struct Pump {
     pub(super) client_message: Verdict,
     /// ... and of the gateway's.
     pub(super) gateway_message: Verdict,
+    /// The client's next message has come, and waits for its turn.
+    pub(super) client_waits: bool,
     /// The client's frames for the next connection.
     pub(super) kept: Kept,
     pub(super) actions: Vec<Action>,
@@ -178,6 +180,7 @@ impl Pump {
             gateway: None,
             client_message: Verdict::Drop,
             gateway_message: Verdict::Drop,
+            client_waits: false,
             actions,
             now,
             ping: None,
@@ -414,7 +417,8 @@ impl Pump {
         if self.half_closed || !self.listens_to_client() {
             return false;
         }
-        if self.client.take_fresh() {
+        let waited = std::mem::take(&mut self.client_waits);
+        if waited || self.client.take_fresh() {
             self.read_from_client(cx, &[]);
             return true;
         }
@@ -444,7 +448,8 @@ impl Pump {
             .gateway
             .as_ref()
             .is_some_and(|gateway| gateway.backlog() > 0);
-        !backed_up && !full && self.client.backlog() < CLIENT_BACKLOG
+        let waits = self.client_waits && self.machine.makes_wait();
+        !backed_up && !full && !waits && self.client.backlog() < CLIENT_BACKLOG
     }
 
     fn poll_gateway(&mut self, cx: &mut Context<'_>) -> bool {

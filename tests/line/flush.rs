@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use crate::kit::client::request;
+use crate::kit::frame::CONTINUATION;
 use crate::kit::gateway::{Event, Options, ScriptedGateway};
-use crate::kit::{Client, Frame, Outcome, Proxy, Role, ms};
+use crate::kit::{Client, Frame, Outcome, Proxy, Raw, Role, ms};
 
 async fn back(gateway: &ScriptedGateway) {
     gateway.begin_starting().await;
@@ -137,4 +138,54 @@ async fn what_the_next_outage_catches_unsent_is_kept_for_the_return_after_it() {
         }
     }
     assert_eq!(gateway.journal().requests("config.set").len(), 40);
+}
+
+/// A client that has kept requests for two and a half windows says something that is no request
+/// behind them, and asks for one thing more.
+async fn other_behind(settings: &str, others: &[Frame]) {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::with(&gateway, settings).await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    gateway.kill().await;
+    raw.event("gateway.down").await;
+    for n in 0..70 {
+        raw.request(&format!("r{n}"), "agent.wait", json!({"wait": "never"}))
+            .await;
+    }
+    back(&gateway).await;
+    raw.event("gateway.up").await;
+    for other in others {
+        raw.send(other).await;
+    }
+    raw.request("last", "config.set", json!({"name": "last"}))
+        .await;
+    assert_eq!(raw.answer("last").await["ok"], true);
+    let heard: Vec<_> = gateway
+        .journal()
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Frame { conn: 2, frame } if !frame.is_control() => Some(frame.clone()),
+            _ => None,
+        })
+        .collect();
+    let behind = &heard[heard.len() - 1 - others.len()..heard.len() - 1];
+    for (frame, other) in behind.iter().zip(others) {
+        assert_eq!(frame.payload, other.payload);
+    }
+    assert_eq!(gateway.journal().requests("agent.wait").len(), 70);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_waits_for_its_turn_and_closes_nothing() {
+    let long = Frame::binary(vec![7u8; 100_000]);
+    let first = Frame::binary("first").not_final();
+    let second = Frame::new(CONTINUATION, "second");
+    other_behind("", &[long, first, second]).await;
+}
+
+#[tokio::test]
+async fn what_finds_the_buffer_full_waits_for_its_turn() {
+    let other = Frame::binary(vec![7u8; 8000]);
+    other_behind("[hold]\nbuffer = \"10KiB\"", &[other]).await;
 }

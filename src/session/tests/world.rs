@@ -294,7 +294,7 @@ impl World {
                 self.kept_bytes += length;
                 self.kept.push((self.kept_bytes, id));
             }
-            Verdict::Drop => {}
+            Verdict::Drop | Verdict::Wait => {}
         }
     }
 
