@@ -73,7 +73,8 @@ impl Machine {
         let paused = self.hung.is_some() || self.shutdown.is_some();
         let Some(flush) = &mut self.flush else { return };
         flush.asked = false;
-        if paused {
+        if paused || requests == 0 {
+            // Asked for again at the tick, if not before.
             return;
         }
         let requests = requests.min(WINDOW - flush.out.min(WINDOW));

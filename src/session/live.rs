@@ -78,8 +78,13 @@ impl Machine {
         out: &mut Vec<Action>,
     ) -> Verdict {
         if self.journal.follows(&request.id) {
-            // Two answers of one id could not be told apart: the gateway has to say so.
-            return Verdict::Forward;
+            // Two answers of one id could not be told apart: the gateway has to say so, unless it
+            // would come ahead of what is kept.
+            return if self.keeps() {
+                Verdict::Drop
+            } else {
+                Verdict::Forward
+            };
         }
         if self.hung.is_some() || !self.journal.has_room(&request) {
             self.answer(&request, Execution::NotStarted, true, now, out);

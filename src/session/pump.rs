@@ -385,7 +385,9 @@ impl Pump {
             }
             return true;
         }
-        if let Some(requests) = self.room.poll(cx) {
+        if let Some(room) = self.room.poll(cx) {
+            // None of ours into the middle of a message; the machine will ask again.
+            let requests = if self.is_client_cut() { 0 } else { room };
             self.feed(Event::Room(requests));
             return true;
         }

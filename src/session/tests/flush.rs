@@ -117,6 +117,22 @@ fn what_a_silent_gateway_was_not_sent_is_answered_before_its_sender_gives_up() {
     assert_eq!(world.told("0-1"), Some("may_have_executed"));
 }
 
+/// It would come ahead of what is kept, and no word of ours could tell the two apart.
+#[test]
+fn an_id_that_is_in_use_is_not_said_again_while_requests_are_kept() {
+    let mut world = held();
+    ask(&mut world, WINDOW + 2, MUTATING);
+    all(&mut world, RETURN);
+    all(&mut world, [Step::Room(200), Step::Write]);
+    all(
+        &mut world,
+        [Step::AskAgain(0), Step::AskAgain(33), Step::Write],
+    );
+    assert_eq!(world.deliveries.len(), WINDOW);
+    assert_eq!(world.delivered("0-1"), 1);
+    assert_eq!(world.delivered("0-34"), 0);
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1u8..40).prop_map(Step::Room),

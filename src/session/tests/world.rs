@@ -21,6 +21,8 @@ pub(super) enum Step {
         id: u8,
         kind: u8,
     },
+    /// Under the id of the request of this number, counted from 0.
+    AskAgain(u32),
     Answer(Index),
     Write,
     NumberedEvent,
@@ -156,6 +158,10 @@ impl World {
         }
         match step {
             Step::Ask { id, kind } => self.ask(id, kind),
+            Step::AskAgain(number) => self.client(&format!(
+                r#"{{"type":"req","id":"0-{}","method":"chat.send","params":{{}}}}"#,
+                number + 1
+            )),
             Step::Answer(index) => self.answer(&index),
             Step::Write => self.write(),
             Step::NumberedEvent => self.numbered(),
