@@ -151,6 +151,9 @@ impl Machine {
             })
         });
         self.journal.forget(|pending| pending.answered);
+        // What had been kept behind a `shutdown` is answered, too.
+        self.shutdown = None;
+        out.push(Action::DropKept);
         let until = now + self.policy.handshake;
         let mut away = Away::new(Way::Greet, now, until, now + self.policy.notice_every);
         if self.view.phase != Phase::Ready {
@@ -303,9 +306,13 @@ impl Machine {
                 Verdict::Drop
             }
             (_, ClientSays::Connect(_)) => Verdict::Drop,
+            (Way::Replay, ClientSays::Other) if said.whole && said.kept.is_some() => Verdict::Keep,
             (way, ClientSays::Other) => {
-                let kept = said.kept.filter(|_| way == Way::Replay);
-                self.keep_other(Said { kept, ..said }, now, out)
+                if way == Way::Replay || !said.whole {
+                    // It cannot be kept, or a request may be in it that nobody could answer.
+                    self.send_back(now, out);
+                }
+                Verdict::Drop
             }
         }
     }

@@ -94,6 +94,8 @@ pub(super) enum Verdict {
     Keep,
     /// Nowhere.
     Drop,
+    /// Nowhere yet: it is told again when what is in its way has gone. Nothing has changed.
+    Wait,
 }
 
 /// What to do, in this order.

@@ -46,6 +46,7 @@ impl Pump {
         let (mut at, mut run) = (0, 0);
         while !self.client_said_close() {
             let rest = bytes.get(at..).unwrap_or_default();
+            let before = self.client.cutter.clone();
             let piece = match self.client.cutter.next(rest) {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break,
@@ -57,6 +58,11 @@ impl Pump {
             };
             let raw = rest.get(..piece.length).unwrap_or_default();
             let verdict = self.judge_client(piece.kind, raw, (at - run) as u64);
+            if verdict == Verdict::Wait {
+                self.client.cutter = before;
+                self.client_waits = true;
+                break;
+            }
             if verdict != Verdict::Forward {
                 self.send_to_gateway(cx, bytes.get(run..at).unwrap_or_default());
                 run = at + piece.length;
@@ -133,7 +139,9 @@ impl Pump {
         if verdict != Verdict::Keep {
             self.kept.release();
         }
-        self.client_message = verdict;
+        if verdict != Verdict::Wait {
+            self.client_message = verdict;
+        }
         self.act();
         verdict
     }
@@ -175,8 +183,7 @@ impl Pump {
             other => Cause::ProtocolError(other.to_string().into()),
         };
         tracing::debug!(%error, "closing a session for its client's frame");
-        let close = cause.answer(self.now).close;
-        self.machine.close(close, &mut self.actions);
+        self.machine.close_for(&cause, self.now, &mut self.actions);
         self.act();
     }
 
@@ -230,6 +237,10 @@ impl Pump {
                 } else {
                     at + piece.length
                 };
+            }
+            if is_close(piece.kind) {
+                // Nothing can follow a close that is passed on.
+                self.act();
             }
             at += piece.length;
             if !self.actions.is_empty() {
@@ -325,6 +336,10 @@ impl Pump {
             _ => Verdict::Drop,
         }
     }
+}
+
+fn is_close(kind: PieceKind) -> bool {
+    matches!(kind, PieceKind::Whole(header) if header.opcode == Opcode::Close)
 }
 
 /// Appends the payload's beginning, up to what is ever read of a message.

@@ -51,7 +51,7 @@ impl Machine {
                 self.live_request(request, said, now, out)
             }
             (_, ClientSays::Request(request)) => self.live_request(request, said, now, out),
-            (_, ClientSays::Other) if self.keeps() => self.keep_other(said, now, out),
+            (_, ClientSays::Other) if self.keeps() => self.other_behind_kept(said),
             (_, ClientSays::Other) => Verdict::Forward,
         }
     }
@@ -78,8 +78,13 @@ impl Machine {
         out: &mut Vec<Action>,
     ) -> Verdict {
         if self.journal.follows(&request.id) {
-            // Two answers of one id could not be told apart: the gateway has to say so.
-            return Verdict::Forward;
+            // Two answers of one id could not be told apart: the gateway has to say so, unless it
+            // would come ahead of what is kept.
+            return if self.keeps() {
+                Verdict::Drop
+            } else {
+                Verdict::Forward
+            };
         }
         if self.hung.is_some() || !self.journal.has_room(&request) {
             self.answer(&request, Execution::NotStarted, true, now, out);
@@ -117,27 +122,30 @@ impl Machine {
         Verdict::Drop
     }
 
-    /// Keeps what is no request in its place among them.
-    pub(super) fn keep_other(
-        &mut self,
-        said: Said<'_>,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) -> Verdict {
-        if !said.whole {
-            // A request may be in it that nobody could answer.
-            self.send_back(now, out);
-            return Verdict::Drop;
+    /// What is no request, while requests are kept: in its place among them.
+    fn other_behind_kept(&self, said: Said<'_>) -> Verdict {
+        if self.flush.is_none() && self.journal.connect().is_none() {
+            // Nothing is kept of a session that is not replayed, and the gateway is still there.
+            return Verdict::Forward;
         }
-        if said.kept.is_some() {
+        // What is not whole may be a request that nobody could answer.
+        if said.whole && said.kept.is_some() {
             Verdict::Keep
         } else {
-            Verdict::Drop
+            Verdict::Wait
         }
+    }
+
+    /// Whether what is in the way of a message that waits will go by itself: what is flushed is
+    /// sent in the end, and who has announced its end leaves or is taken not to have meant it.
+    pub(super) fn makes_wait(&self) -> bool {
+        matches!(self.state, State::Live | State::Opening { .. }) && self.keeps()
     }
 
     pub(super) fn client_close(&mut self, code: Option<u16>, out: &mut Vec<Action>) -> Verdict {
         self.client_closes = Some(code);
+        // What was to be said again only reads, and nobody waits for it any more.
+        self.journal.forget(|pending| pending.place == Place::Again);
         self.flush_all(out);
         match self.state {
             State::Live | State::Opening { .. } => Verdict::Forward,
@@ -272,6 +280,9 @@ impl Machine {
             if let State::Away(_) = self.state {
                 self.away_refused(now, out);
                 return Verdict::Drop;
+            }
+            if !own {
+                self.settle_unsent(now, out);
             }
             self.state = State::Closing;
             self.flush = None;

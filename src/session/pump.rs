@@ -42,6 +42,8 @@ pub(super) const MAX_DEFERRED: usize = 1024;
 const UNANSWERED: u32 = 2;
 /// After our close frame, how long the client may take to answer it.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// When holdline stops, what of that time the gateway may take to finish its last message.
+const LAST_MESSAGE: Duration = Duration::from_secs(4);
 /// After the client's half-close, how long the gateway may take to finish.
 const HALF_CLOSED: Duration = Duration::from_secs(60);
 /// A client that has not sent its `connect` by then no longer counts against everybody.
@@ -68,6 +70,8 @@ pub(super) struct Pump {
     pub(super) client_message: Verdict,
     /// ... and of the gateway's.
     pub(super) gateway_message: Verdict,
+    /// The client's next message has come, and waits for its turn.
+    pub(super) client_waits: bool,
     /// The client's frames for the next connection.
     pub(super) kept: Kept,
     pub(super) actions: Vec<Action>,
@@ -102,6 +106,8 @@ pub(super) struct Pump {
     pub(super) linger: Option<Instant>,
     /// The session's time is up, and only the end of the gateway's message is waited for.
     pub(super) last_message: bool,
+    /// When the session ends at the latest because holdline stops, its close answered or not.
+    end_by: Option<Instant>,
     pub(super) done: bool,
     /// The deadline that the timer is set to.
     armed: Option<Instant>,
@@ -175,6 +181,7 @@ impl Pump {
             gateway: None,
             client_message: Verdict::Drop,
             gateway_message: Verdict::Drop,
+            client_waits: false,
             actions,
             now,
             ping: None,
@@ -195,6 +202,7 @@ impl Pump {
             half_closed: false,
             linger: None,
             last_message: false,
+            end_by: None,
             done: false,
             armed: None,
         };
@@ -260,6 +268,15 @@ impl Pump {
         });
     }
 
+    /// A close is on its way to the client, which has a while to answer it.
+    pub(super) fn closing(&mut self) {
+        let until = self.end_by.unwrap_or_else(|| self.now + LINGER);
+        self.linger = Some(self.linger.map_or(until, |at| at.min(until)));
+        if self.client_said_close() || self.half_closed {
+            self.finish();
+        }
+    }
+
     /// Ends the client's connection once everything is written.
     pub(super) fn finish(&mut self) {
         self.client.end();
@@ -314,7 +331,8 @@ impl Pump {
         if self.machine.has_to_stop(self.now) && !self.last_message && self.torn() != Torn::No {
             // No close of ours can follow half a frame: the gateway may finish its message.
             self.last_message = true;
-            self.machine.put_stop(self.now + LINGER);
+            self.end_by = Some(self.now + LINGER);
+            self.machine.put_stop(self.now + LAST_MESSAGE);
         }
         self.feed(Event::Tick);
     }
@@ -379,7 +397,9 @@ impl Pump {
             }
             return true;
         }
-        if let Some(requests) = self.room.poll(cx) {
+        if let Some(room) = self.room.poll(cx) {
+            // None of ours into the middle of a message; the machine will ask again.
+            let requests = if self.is_client_cut() { 0 } else { room };
             self.feed(Event::Room(requests));
             return true;
         }
@@ -411,7 +431,8 @@ impl Pump {
         if self.half_closed || !self.listens_to_client() {
             return false;
         }
-        if self.client.take_fresh() {
+        let waited = std::mem::take(&mut self.client_waits);
+        if waited || self.client.take_fresh() {
             self.read_from_client(cx, &[]);
             return true;
         }
@@ -441,7 +462,8 @@ impl Pump {
             .gateway
             .as_ref()
             .is_some_and(|gateway| gateway.backlog() > 0);
-        !backed_up && !full && self.client.backlog() < CLIENT_BACKLOG
+        let waits = self.client_waits && self.machine.makes_wait();
+        !backed_up && !full && !waits && self.client.backlog() < CLIENT_BACKLOG
     }
 
     fn poll_gateway(&mut self, cx: &mut Context<'_>) -> bool {
@@ -487,8 +509,10 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
-        self.machine.flush_all(&mut self.actions);
-        self.act();
+        if !self.is_client_cut() {
+            self.machine.client_ends(self.now, &mut self.actions);
+            self.act();
+        }
         match &mut self.gateway {
             Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
                 gateway.end();

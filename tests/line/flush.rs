@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use crate::kit::client::request;
+use crate::kit::frame::CONTINUATION;
 use crate::kit::gateway::{Event, Options, ScriptedGateway};
-use crate::kit::{Client, Frame, Outcome, Proxy, Role, ms};
+use crate::kit::{Client, Frame, Outcome, Proxy, Raw, Role, ms};
 
 async fn back(gateway: &ScriptedGateway) {
     gateway.begin_starting().await;
@@ -137,4 +138,106 @@ async fn what_the_next_outage_catches_unsent_is_kept_for_the_return_after_it() {
         }
     }
     assert_eq!(gateway.journal().requests("config.set").len(), 40);
+}
+
+/// A client that has kept requests for two and a half windows says something that is no request
+/// behind them, and asks for one thing more.
+async fn other_behind(settings: &str, others: &[Frame]) {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::with(&gateway, settings).await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    gateway.kill().await;
+    raw.event("gateway.down").await;
+    for n in 0..70 {
+        raw.request(&format!("r{n}"), "agent.wait", json!({"wait": "never"}))
+            .await;
+    }
+    back(&gateway).await;
+    raw.event("gateway.up").await;
+    for other in others {
+        raw.send(other).await;
+    }
+    raw.request("last", "config.set", json!({"name": "last"}))
+        .await;
+    assert_eq!(raw.answer("last").await["ok"], true);
+    let heard: Vec<_> = gateway
+        .journal()
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::Frame { conn: 2, frame } if !frame.is_control() => Some(frame.clone()),
+            _ => None,
+        })
+        .collect();
+    let behind = &heard[heard.len() - 1 - others.len()..heard.len() - 1];
+    for (frame, other) in behind.iter().zip(others) {
+        assert_eq!(frame.payload, other.payload);
+    }
+    assert_eq!(gateway.journal().requests("agent.wait").len(), 70);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_waits_for_its_turn_and_closes_nothing() {
+    let long = Frame::binary(vec![7u8; 100_000]);
+    let first = Frame::binary("first").not_final();
+    let second = Frame::new(CONTINUATION, "second");
+    other_behind("", &[long, first, second]).await;
+}
+
+#[tokio::test]
+async fn what_finds_the_buffer_full_waits_for_its_turn() {
+    let other = Frame::binary(vec![7u8; 8000]);
+    other_behind("[hold]\nbuffer = \"10KiB\"", &[other]).await;
+}
+
+const KEPT: usize = 200;
+
+/// A session in the middle of a flush.
+async fn half_flushed(gateway: &ScriptedGateway, proxy: &Proxy) -> Raw {
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    gateway.kill().await;
+    raw.event("gateway.down").await;
+    for n in 0..KEPT {
+        raw.request(&format!("r{n}"), "config.set", json!({"wait": "never"}))
+            .await;
+    }
+    back(gateway).await;
+    gateway
+        .wait_for("a window", |j| j.requests("config.set").len() >= 32)
+        .await;
+    raw.event("gateway.up").await;
+    raw
+}
+
+/// How many requests got this answer before the session was closed, and the close's code.
+async fn answers(raw: &mut Raw, execution: &str) -> (usize, Option<u16>) {
+    let frames = raw
+        .until("the close", |frame| frame.close_code().is_some())
+        .await;
+    let (close, said) = frames.split_last().unwrap();
+    let told = |frame: &&Frame| frame.json()["error"]["details"]["execution"] == execution;
+    (said.iter().filter(told).count(), close.close_code())
+}
+
+#[tokio::test]
+async fn a_close_that_is_a_decision_comes_behind_the_answers_for_what_was_not_sent() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut raw = half_flushed(&gateway, &proxy).await;
+    let close = Frame::close(1008, "no").encode();
+    gateway.conn(2).await.send_bytes(&close);
+    let (answers, code) = answers(&mut raw, "not_started").await;
+    let sent = gateway.journal().requests("config.set").len();
+    assert_eq!((answers + sent, code), (KEPT, Some(1008)));
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_learns_what_was_not_sent() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut raw = half_flushed(&gateway, &proxy).await;
+    raw.send(&Frame::new(3, "")).await;
+    let (answers, code) = answers(&mut raw, "not_started").await;
+    let sent = gateway.journal().requests("config.set").len();
+    assert_eq!((answers + sent, code), (KEPT, Some(1002)));
 }

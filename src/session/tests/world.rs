@@ -21,6 +21,8 @@ pub(super) enum Step {
         id: u8,
         kind: u8,
     },
+    /// Under the id of the request of this number, counted from 0.
+    AskAgain(u32),
     Answer(Index),
     Write,
     NumberedEvent,
@@ -28,6 +30,8 @@ pub(super) enum Step {
     Shutdown,
     GatewayClose(u16),
     ClientClose,
+    /// It sends no more, and still listens.
+    ClientEnds,
     Phase(u8),
     Turn,
     Dialled(bool),
@@ -156,6 +160,10 @@ impl World {
         }
         match step {
             Step::Ask { id, kind } => self.ask(id, kind),
+            Step::AskAgain(number) => self.client(&format!(
+                r#"{{"type":"req","id":"0-{}","method":"chat.send","params":{{}}}}"#,
+                number + 1
+            )),
             Step::Answer(index) => self.answer(&index),
             Step::Write => self.write(),
             Step::NumberedEvent => self.numbered(),
@@ -172,6 +180,12 @@ impl World {
             Step::ClientClose => {
                 self.client_closed = true;
                 self.feed(Event::ClientClose { code: Some(1000) });
+            }
+            Step::ClientEnds => {
+                self.client_closed = true;
+                let mut actions = Vec::new();
+                self.machine.client_ends(self.now, &mut actions);
+                self.perform(actions);
             }
             Step::Phase(phase) => self.phase(phase),
             Step::Turn if self.turn_wanted => {
@@ -294,7 +308,7 @@ impl World {
                 self.kept_bytes += length;
                 self.kept.push((self.kept_bytes, id));
             }
-            Verdict::Drop => {}
+            Verdict::Drop | Verdict::Wait => {}
         }
     }
 
