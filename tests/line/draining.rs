@@ -119,7 +119,7 @@ async fn a_gateway_and_a_client_that_both_never_finish_do_not_outlast_the_drain(
     let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"0s\"").await;
     let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
     let conn = gateway.conn(1).await;
-    conn.send_bytes(&Frame::text("first").not_final().encode());
+    conn.send_bytes(Frame::text("first").not_final().encode());
     raw.next_but_pings().await;
     let from = Instant::now();
     let (end, ()) = tokio::join!(raw.end(), within("the drain", proxy.holdline.drain()));
