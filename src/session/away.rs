@@ -151,6 +151,9 @@ impl Machine {
             })
         });
         self.journal.forget(|pending| pending.answered);
+        // What had been kept behind a `shutdown` is answered, too.
+        self.shutdown = None;
+        out.push(Action::DropKept);
         let until = now + self.policy.handshake;
         let mut away = Away::new(Way::Greet, now, until, now + self.policy.notice_every);
         if self.view.phase != Phase::Ready {

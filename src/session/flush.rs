@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::event::{Action, Counted, Secret};
-use super::journal::Place;
-use super::machine::Machine;
+use super::journal::{Pending, Place};
+use super::machine::{Machine, State};
 
 /// Flushed requests of one session that may be unanswered.
 pub(super) const WINDOW: usize = 32;
@@ -84,12 +84,7 @@ impl Machine {
             match pending.place {
                 Place::Kept(end) => until = end,
                 _ => {
-                    if let Some(text) = pending.repeatable() {
-                        out.push(Action::SayToGateway(Secret(text.to_vec())));
-                        out.push(Action::Count(Counted::Resent));
-                    }
-                    // Counts as delivered: its offset in the new stream is not known.
-                    pending.flush(Place::Sent(0), flush.window);
+                    say_again(pending, flush.window, out);
                     flush.out += 1;
                 }
             }
@@ -153,12 +148,38 @@ impl Machine {
         self.flush_on(out);
     }
 
-    /// The client leaves: whatever it has said goes ahead of its end.
+    /// The client says no more: whatever it has said goes ahead of its end.
     pub(super) fn flush_all(&mut self, out: &mut Vec<Action>) {
-        if self.flush.is_some() {
-            // What was to be said again only reads, and nobody waits for it any more.
-            self.journal.forget(|pending| pending.place == Place::Again);
-            out.push(Action::SendKept);
+        let Some(flush) = &self.flush else { return };
+        let window = flush.window;
+        for pending in self.journal.unsent() {
+            if pending.place == Place::Again {
+                say_again(pending, window, out);
+            }
         }
+        out.push(Action::SendKept);
     }
+
+    /// The client says no more and still listens.
+    pub(super) fn client_ends(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Closing) {
+            return;
+        }
+        if self.flush.is_none() {
+            // Kept behind a `shutdown`: there will be no connection for it.
+            self.settle_unsent(now, out);
+            out.push(Action::DropKept);
+        }
+        self.flush_all(out);
+    }
+}
+
+/// Says once more what only reads, or sets what it had set.
+fn say_again(pending: &mut Pending, window: u32, out: &mut Vec<Action>) {
+    if let Some(text) = pending.repeatable() {
+        out.push(Action::SayToGateway(Secret(text.to_vec())));
+        out.push(Action::Count(Counted::Resent));
+    }
+    // Counts as delivered: its offset in the new stream is not known.
+    pending.flush(Place::Sent(0), window);
 }

@@ -183,8 +183,7 @@ impl Pump {
             other => Cause::ProtocolError(other.to_string().into()),
         };
         tracing::debug!(%error, "closing a session for its client's frame");
-        let close = cause.answer(self.now).close;
-        self.machine.close(close, &mut self.actions);
+        self.machine.close_for(&cause, self.now, &mut self.actions);
         self.act();
     }
 
@@ -238,6 +237,10 @@ impl Pump {
                 } else {
                     at + piece.length
                 };
+            }
+            if is_close(piece.kind) {
+                // Nothing can follow a close that is passed on.
+                self.act();
             }
             at += piece.length;
             if !self.actions.is_empty() {
@@ -333,6 +336,10 @@ impl Pump {
             _ => Verdict::Drop,
         }
     }
+}
+
+fn is_close(kind: PieceKind) -> bool {
+    matches!(kind, PieceKind::Whole(header) if header.opcode == Opcode::Close)
 }
 
 /// Appends the payload's beginning, up to what is ever read of a message.

@@ -144,6 +144,8 @@ impl Machine {
 
     pub(super) fn client_close(&mut self, code: Option<u16>, out: &mut Vec<Action>) -> Verdict {
         self.client_closes = Some(code);
+        // What was to be said again only reads, and nobody waits for it any more.
+        self.journal.forget(|pending| pending.place == Place::Again);
         self.flush_all(out);
         match self.state {
             State::Live | State::Opening { .. } => Verdict::Forward,
@@ -278,6 +280,9 @@ impl Machine {
             if let State::Away(_) = self.state {
                 self.away_refused(now, out);
                 return Verdict::Drop;
+            }
+            if !own {
+                self.settle_unsent(now, out);
             }
             self.state = State::Closing;
             self.flush = None;

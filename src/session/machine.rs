@@ -413,6 +413,23 @@ impl Machine {
         });
     }
 
+    /// Answers those that wait for their turn: it will not come.
+    pub(super) fn settle_unsent(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.settle_in_place(now, out, |pending| match pending.place {
+            Place::Kept(_) => Some(Execution::NotStarted),
+            Place::Again => Some(Execution::MayHaveExecuted),
+            Place::Sent(_) | Place::Unfinished => None,
+        });
+    }
+
+    /// Answers what is unanswered and ends the session for this.
+    pub(super) fn close_for(&mut self, cause: &Cause, now: Instant, out: &mut Vec<Action>) {
+        if !matches!(self.state, State::Closing) {
+            self.settle_all(now, out);
+            self.close(cause.answer(now).close, out);
+        }
+    }
+
     /// The sign-in or token that it hangs on is gone: neither held nor put back.
     fn revoked(&mut self, now: Instant, out: &mut Vec<Action>) {
         if matches!(self.state, State::Closing) {

@@ -147,8 +147,8 @@ impl Pump {
     /// Keeps a piece of the client's stream.
     pub(super) fn keep(&mut self, raw: &[u8]) {
         if !self.kept.push(raw) {
-            let close = Cause::HoldBufferFull.answer(self.now).close;
-            self.machine.close(close, &mut self.actions);
+            self.machine
+                .close_for(&Cause::HoldBufferFull, self.now, &mut self.actions);
             self.act();
         }
     }

@@ -497,8 +497,10 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
-        self.machine.flush_all(&mut self.actions);
-        self.act();
+        if !self.is_client_cut() {
+            self.machine.client_ends(self.now, &mut self.actions);
+            self.act();
+        }
         match &mut self.gateway {
             Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
                 gateway.end();

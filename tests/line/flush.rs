@@ -189,3 +189,55 @@ async fn what_finds_the_buffer_full_waits_for_its_turn() {
     let other = Frame::binary(vec![7u8; 8000]);
     other_behind("[hold]\nbuffer = \"10KiB\"", &[other]).await;
 }
+
+const KEPT: usize = 200;
+
+/// A session in the middle of a flush.
+async fn half_flushed(gateway: &ScriptedGateway, proxy: &Proxy) -> Raw {
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    gateway.kill().await;
+    raw.event("gateway.down").await;
+    for n in 0..KEPT {
+        raw.request(&format!("r{n}"), "config.set", json!({"wait": "never"}))
+            .await;
+    }
+    back(gateway).await;
+    gateway
+        .wait_for("a window", |j| j.requests("config.set").len() >= 32)
+        .await;
+    raw.event("gateway.up").await;
+    raw
+}
+
+/// How many requests got this answer before the session was closed, and the close's code.
+async fn answers(raw: &mut Raw, execution: &str) -> (usize, Option<u16>) {
+    let frames = raw
+        .until("the close", |frame| frame.close_code().is_some())
+        .await;
+    let (close, said) = frames.split_last().unwrap();
+    let told = |frame: &&Frame| frame.json()["error"]["details"]["execution"] == execution;
+    (said.iter().filter(told).count(), close.close_code())
+}
+
+#[tokio::test]
+async fn a_close_that_is_a_decision_comes_behind_the_answers_for_what_was_not_sent() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut raw = half_flushed(&gateway, &proxy).await;
+    let close = Frame::close(1008, "no").encode();
+    gateway.conn(1).await.send_bytes(close);
+    let (answers, code) = answers(&mut raw, "not_started").await;
+    let sent = gateway.journal().requests("config.set").len();
+    assert_eq!((answers + sent, code), (KEPT, Some(1008)));
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_learns_what_was_not_sent() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let mut raw = half_flushed(&gateway, &proxy).await;
+    raw.send(&Frame::new(3, "")).await;
+    let (answers, code) = answers(&mut raw, "not_started").await;
+    let sent = gateway.journal().requests("config.set").len();
+    assert_eq!((answers + sent, code), (KEPT, Some(1002)));
+}

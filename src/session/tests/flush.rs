@@ -133,6 +133,54 @@ fn an_id_that_is_in_use_is_not_said_again_while_requests_are_kept() {
     assert_eq!(world.delivered("0-34"), 0);
 }
 
+#[test]
+fn a_client_that_sends_no_more_has_its_reads_said_again_too() {
+    let mut world = held();
+    all(&mut world, RETURN);
+    ask(&mut world, 3, READ);
+    all(&mut world, [Step::Write, Step::Wait(6000), Step::Lose]);
+    ask(&mut world, 1, MUTATING);
+    all(&mut world, RETURN);
+    all(&mut world, [Step::ClientEnds, Step::Write]);
+    assert_eq!(world.deliveries[3..], ["0-1", "0-2", "0-3", "0-4"]);
+}
+
+#[test]
+fn what_is_kept_behind_a_shutdown_is_answered_when_its_sender_sends_no_more() {
+    let mut world = held();
+    all(&mut world, RETURN);
+    world.step(Step::Shutdown);
+    ask(&mut world, 1, MUTATING);
+    all(&mut world, [Step::ClientEnds, Step::Write]);
+    assert_eq!(world.told("0-1"), Some("not_started"));
+}
+
+#[test]
+fn a_gateway_that_sends_the_client_away_does_not_leave_it_waiting_for_what_was_not_sent() {
+    let mut world = held();
+    ask(&mut world, WINDOW + 2, MUTATING);
+    all(&mut world, RETURN);
+    all(&mut world, [Step::Room(200), Step::Write]);
+    world.step(Step::GatewayClose(1008));
+    assert_eq!(world.told("0-33"), Some("not_started"));
+    assert_eq!(world.told("0-1"), None, "that one it had");
+}
+
+/// It was told that it was not done.
+#[test]
+fn what_was_kept_before_a_handshake_broke_off_is_not_sent_by_a_later_one() {
+    let mut world = World::new(0, 0, false);
+    all(&mut world, [Step::Connect, Step::Write, Step::Shutdown]);
+    ask(&mut world, 1, MUTATING);
+    world.step(Step::Lose);
+    assert_eq!(world.told("0-1"), Some("not_started"));
+    for _ in 0..2 {
+        all(&mut world, RETURN);
+        all(&mut world, [Step::Write, Step::Wait(6000), Step::Lose]);
+    }
+    assert_eq!(world.delivered("0-1"), 0);
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1u8..40).prop_map(Step::Room),

@@ -30,6 +30,8 @@ pub(super) enum Step {
     Shutdown,
     GatewayClose(u16),
     ClientClose,
+    /// It sends no more, and still listens.
+    ClientEnds,
     Phase(u8),
     Turn,
     Dialled(bool),
@@ -178,6 +180,12 @@ impl World {
             Step::ClientClose => {
                 self.client_closed = true;
                 self.feed(Event::ClientClose { code: Some(1000) });
+            }
+            Step::ClientEnds => {
+                self.client_closed = true;
+                let mut actions = Vec::new();
+                self.machine.client_ends(self.now, &mut actions);
+                self.perform(actions);
             }
             Step::Phase(phase) => self.phase(phase),
             Step::Turn if self.turn_wanted => {
