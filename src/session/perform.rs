@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::event::{Action, Counted, Event, Torn, Verdict};
 use super::open::redial;
-use super::pump::{LINGER, MAX_DEFERRED, Pump};
+use super::pump::{MAX_DEFERRED, Pump};
 use crate::protocol::rescue::Cause;
 use crate::ws::close::Close;
 use crate::ws::frame::{Opcode, write_client_frame, write_server_frame};
@@ -45,10 +45,7 @@ impl Pump {
                 let payload = Close::payload(close.code, &close.reason);
                 self.report.closing(close.code);
                 self.say_to_client(Opcode::Close, &payload);
-                self.linger.get_or_insert(self.now + LINGER);
-                if self.client_said_close() {
-                    self.finish();
-                }
+                self.closing();
             }
             Action::CloseGateway => {
                 self.cut_off();

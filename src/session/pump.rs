@@ -42,6 +42,8 @@ pub(super) const MAX_DEFERRED: usize = 1024;
 const UNANSWERED: u32 = 2;
 /// After our close frame, how long the client may take to answer it.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// When holdline stops, what of that time the gateway may take to finish its last message.
+const LAST_MESSAGE: Duration = Duration::from_secs(4);
 /// After the client's half-close, how long the gateway may take to finish.
 const HALF_CLOSED: Duration = Duration::from_secs(60);
 /// A client that has not sent its `connect` by then no longer counts against everybody.
@@ -104,6 +106,8 @@ pub(super) struct Pump {
     pub(super) linger: Option<Instant>,
     /// The session's time is up, and only the end of the gateway's message is waited for.
     pub(super) last_message: bool,
+    /// When the session ends at the latest because holdline stops, its close answered or not.
+    end_by: Option<Instant>,
     pub(super) done: bool,
     /// The deadline that the timer is set to.
     armed: Option<Instant>,
@@ -201,6 +205,7 @@ impl Pump {
             half_closed: false,
             linger: None,
             last_message: false,
+            end_by: None,
             done: false,
             armed: None,
         };
@@ -266,6 +271,15 @@ impl Pump {
         });
     }
 
+    /// A close is on its way to the client, which has a while to answer it.
+    pub(super) fn closing(&mut self) {
+        let until = self.end_by.unwrap_or_else(|| self.now + LINGER);
+        self.linger = Some(self.linger.map_or(until, |at| at.min(until)));
+        if self.client_said_close() || self.half_closed {
+            self.finish();
+        }
+    }
+
     /// Ends the client's connection once everything is written.
     pub(super) fn finish(&mut self) {
         self.client.end();
@@ -320,7 +334,8 @@ impl Pump {
         if self.machine.has_to_stop(self.now) && !self.last_message && self.torn() != Torn::No {
             // No close of ours can follow half a frame: the gateway may finish its message.
             self.last_message = true;
-            self.machine.put_stop(self.now + LINGER);
+            self.end_by = Some(self.now + LINGER);
+            self.machine.put_stop(self.now + LAST_MESSAGE);
         }
         self.feed(Event::Tick);
     }

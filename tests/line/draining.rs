@@ -1,10 +1,11 @@
 //! holdline itself is told to stop.
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::kit::frame::CONTINUATION;
 use crate::kit::gateway::ScriptedGateway;
-use crate::kit::{Frame, Proxy, Raw, Role, within};
+use crate::kit::{Frame, Proxy, Raw, Role, ms, within};
 
 #[tokio::test]
 async fn a_held_session_is_closed_with_1012_when_we_stop() {
@@ -109,4 +110,20 @@ async fn a_stop_inside_a_frame_that_never_ends_ends_below_the_websocket_and_neve
         [],
         "nothing of ours may complete the gateway's frame"
     );
+}
+
+/// The end of a message and the answer to our close are waited for, together no longer than one.
+#[tokio::test]
+async fn a_gateway_and_a_client_that_both_never_finish_do_not_outlast_the_drain() {
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"0s\"").await;
+    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
+    let conn = gateway.conn(1).await;
+    conn.send_bytes(Frame::text("first").not_final().encode());
+    raw.next_but_pings().await;
+    let from = Instant::now();
+    let (end, ()) = tokio::join!(raw.end(), within("the drain", proxy.holdline.drain()));
+    let code = end.0.last().and_then(Frame::close_code);
+    assert_eq!(code, Some(1012), "{end:?}");
+    assert!(from.elapsed() < ms(5600), "cut off: {:?}", from.elapsed());
 }
