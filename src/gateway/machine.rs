@@ -59,6 +59,8 @@ pub struct Machine {
     supposed: bool,
     /// In this outage such a start broke off: what accepts may be a proxy in front of nobody.
     doubted: bool,
+    /// Its port was open for a while since it fell, and nothing more was heard.
+    opened: bool,
     falls: VecDeque<Instant>,
     outages: Lengths,
     startings: Lengths,
@@ -84,6 +86,7 @@ impl Machine {
             confirmed: false,
             supposed: false,
             doubted: false,
+            opened: false,
             falls: VecDeque::new(),
             outages: Lengths::default(),
             startings: Lengths::default(),
@@ -115,6 +118,7 @@ impl Machine {
                 self.view.reason = None;
                 self.supposed = false;
                 self.doubted = false;
+                self.opened = false;
                 self.enter(Phase::Starting, now);
             }
             Observation::Draining => self.enter(Phase::Draining, now),
@@ -129,6 +133,7 @@ impl Machine {
     pub fn accepted(&mut self, now: Instant) {
         // After no more than a session's word it may be the old process, busy with its end.
         let gone = self.confirmed || self.view.generation == 0;
+        self.opened |= self.confirmed && self.view.phase == Phase::Down;
         if gone && !self.doubted {
             self.suppose_start(now);
         }
@@ -220,6 +225,7 @@ impl Machine {
         self.confirmed = false;
         self.supposed = false;
         self.doubted = false;
+        self.opened = false;
         self.view = View {
             phase: Phase::Ready,
             since: now,
@@ -234,8 +240,12 @@ impl Machine {
     }
 
     fn fall(&mut self, reason: Reason, now: Instant) {
-        // A start that broke off is one more outage of a loop, though nobody was connected.
-        if self.view.phase == Phase::Starting && self.confirmed && !self.supposed {
+        // A start that broke off is one more outage of a loop, though nobody was connected. One that
+        // only showed an open port was one if the port is closed now: a proxy's stays open.
+        let said = self.view.phase == Phase::Starting && self.confirmed && !self.supposed;
+        let shown = self.opened && reason == Reason::Refused;
+        if said || shown {
+            self.opened = false;
             self.count_fall(now);
         }
         self.doubted |= self.view.phase == Phase::Starting && self.supposed;

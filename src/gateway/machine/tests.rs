@@ -176,6 +176,21 @@ fn a_start_that_keeps_failing_is_a_crash_loop() {
     assert_eq!(m.view().crash_loop.unwrap().outages, 3);
 }
 
+#[test]
+fn a_start_that_only_opens_its_port_and_dies_is_one_of_a_crash_loop_too() {
+    let t = Instant::now();
+    let mut m = machine_ready(t);
+    m.observe(Observation::Failed(Reason::Refused), t);
+    for i in 1..3 {
+        assert_eq!(m.view().crash_loop, None);
+        m.accepted(after(t, 10 * i));
+        m.observe(Observation::Failed(Reason::Reset), after(t, 10 * i + 1));
+        m.observe(Observation::Failed(Reason::Refused), after(t, 10 * i + 2));
+        m.observe(Observation::Failed(Reason::Refused), after(t, 10 * i + 3));
+    }
+    assert_eq!(m.view().crash_loop.unwrap().outages, 3);
+}
+
 fn any_step() -> impl Strategy<Value = (u8, u16)> {
     (0u8..11, 0u16..5000)
 }
