@@ -235,7 +235,7 @@ impl App {
         let in_force = Arc::clone(self.table.load().config());
         let grant = self.gate.grant(&in_force.auth, welcome.as_deref())?;
         if upgrades {
-            grant.note_entry(presented.address);
+            grant.note_entry(caller.presented.address);
             let grant = Arc::new(grant);
             let config = Arc::clone(config);
             let gateway = Arc::clone(forwarder.gateway());

@@ -31,7 +31,19 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stop),
         1 => Just(Step::Revoked),
         4 => (1u8..40).prop_map(Step::Room),
+        1 => Just(Step::AskInParts),
+        1 => Just(Step::Ends),
+        1 => any_other(),
     ]
+}
+
+fn any_other() -> impl Strategy<Value = Step> {
+    (1u16..900, any::<bool>()).prop_map(|(length, whole)| Step::Other { length, whole })
+}
+
+/// Bytes that may be kept: never too few, and soon too few.
+fn any_room() -> impl Strategy<Value = u64> {
+    prop::sample::select(vec![20_000, 1000])
 }
 
 proptest! {
@@ -42,9 +54,11 @@ proptest! {
         client in 0u8..7,
         resume in 0u8..5,
         greeted in any::<bool>(),
+        room in any_room(),
         steps in prop::collection::vec(any_step(), 1..120),
     ) {
         let mut world = World::new(client, resume, greeted);
+        world.room = room;
         for step in steps {
             world.step(step);
             world.check();

@@ -127,20 +127,3 @@ async fn a_gateway_and_a_client_that_both_never_finish_do_not_outlast_the_drain(
     assert_eq!(code, Some(1012), "{end:?}");
     assert!(from.elapsed() < ms(5600), "cut off: {:?}", from.elapsed());
 }
-
-#[tokio::test]
-async fn a_client_that_sends_no_more_is_not_waited_for() {
-    let gateway = ScriptedGateway::start().await;
-    let proxy = Proxy::with(&gateway, "[limits]\ndrain = \"0s\"").await;
-    let (mut raw, _) = Raw::connected(&proxy.target(), &Role::backend()).await;
-    raw.request("r", "config.set", json!({"wait": "never"}))
-        .await;
-    raw.shutdown().await;
-    gateway
-        .wait_for("the request", |j| j.requests("config.set").len() == 1)
-        .await;
-    let from = Instant::now();
-    let (end, ()) = tokio::join!(raw.closed(), within("the drain", proxy.holdline.drain()));
-    assert_eq!(end.0, 1012);
-    assert!(from.elapsed() < ms(4000), "{:?}", from.elapsed());
-}

@@ -225,7 +225,7 @@ async fn a_close_that_is_a_decision_comes_behind_the_answers_for_what_was_not_se
     let proxy = Proxy::start(&gateway).await;
     let mut raw = half_flushed(&gateway, &proxy).await;
     let close = Frame::close(1008, "no").encode();
-    gateway.conn(2).await.send_bytes(close);
+    gateway.conn(1).await.send_bytes(close);
     let (answers, code) = answers(&mut raw, "not_started").await;
     let sent = gateway.journal().requests("config.set").len();
     assert_eq!((answers + sent, code), (KEPT, Some(1008)));

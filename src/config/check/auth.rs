@@ -327,26 +327,43 @@ fn check_sessions(section: &mut Section<'_, '_>, idle: &Item<Duration>, max: &It
     section.checker().error(place, wrong);
 }
 
-/// A way to sign in that lets nobody in.
+/// A way to sign in that lets nobody in, and people for whom there is no way: left alone, the first
+/// only shuts out, and the second would let in everybody.
 fn check_empty(
     section: &mut Section<'_, '_>,
     modes: &Item<Vec<Item<Mode>>>,
-    key: &str,
+    key: &'static str,
     mode: Mode,
     empty: bool,
 ) {
+    let (command, word) = match mode {
+        Mode::Password => ("user", "password"),
+        _ => ("token", "token"),
+    };
     let named = modes.value.iter().find(|named| named.value == mode);
-    if let Some(named) = named.filter(|_| empty) {
-        let command = if mode == Mode::Password {
-            "user"
-        } else {
-            "token"
-        };
-        let wrong = Wrong::new(
-            format!("nobody can sign in this way: {key} is empty"),
-            format!("add what `holdline {command} add NAME` prints to {key}, or remove the mode"),
-        );
-        section.checker().error(named, wrong);
+    match named {
+        Some(named) if empty => {
+            let wrong = Wrong::new(
+                format!("nobody can sign in this way: {key} is empty"),
+                format!(
+                    "add what `holdline {command} add NAME` prints to {key}, or remove the mode"
+                ),
+            );
+            section.checker().warn(named, wrong);
+        }
+        None if !empty && modes.is_sound() => {
+            let place = if modes.is_set() {
+                modes.with(())
+            } else {
+                section.header()
+            };
+            let wrong = Wrong::new(
+                format!("{key} are named, but no mode asks for them"),
+                format!("add \"{word}\" to modes, or remove {key}"),
+            );
+            section.checker().error(&place, wrong);
+        }
+        _ => {}
     }
 }
 

@@ -59,10 +59,8 @@ broken! {
     value_for_a_section: "hold = \"10m\"" => "1:8", "hold", ["write [hold]"];
     one_bracket_for_a_route: "[route]\nurl = \"http://a\"" => "1:1", "route", ["[[route]]"];
     acme_is_not_there_yet: "[acme]\ndomains = [\"a.example.net\"]" => "1:1", "acme", ["not in this version yet", "certificate = \"files\""];
-    auth_of_nobody: "[auth]
-modes = [\"password\"]" => "2:10", "auth.modes[0]", ["users is empty", "holdline user add"];
-    auth_mode: "[auth]
-modes = [\"basic\"]" => "2:10", "auth.modes[0]", ["not a way to sign in", "\"password\""];
+    auth_without_a_mode: "[auth]\ntokens = [{ name = \"a\", user = \"b\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]" => "1:1", "auth", ["tokens are named", "add \"token\""];
+    auth_mode: "[auth]\nmodes = [\"basic\"]" => "2:10", "auth.modes[0]", ["not a way to sign in", "\"password\""];
     acme_certificate: "[tls]\ncertificate = \"acme\"" => "2:15", "tls.certificate", ["ACME are not in this version yet"];
 }
 

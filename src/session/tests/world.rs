@@ -1,6 +1,6 @@
 //! Pump, client and gateway for the machine under test, and the ledger of requests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use proptest::sample::Index;
@@ -20,6 +20,15 @@ pub(super) enum Step {
     Ask {
         id: u8,
         kind: u8,
+    },
+    /// A request in several frames, of which the first is here ...
+    AskInParts,
+    /// ... and the last.
+    Ends,
+    /// No request: so long, and whether all of it is seen at once.
+    Other {
+        length: u16,
+        whole: bool,
     },
     /// Under the id of the request of this number, counted from 0.
     AskAgain(u32),
@@ -57,6 +66,20 @@ struct Asked {
     told: Option<String>,
 }
 
+/// What the client says, in order.
+#[derive(Debug, Clone)]
+enum Said {
+    Message {
+        text: String,
+        id: String,
+        length: u64,
+        whole: bool,
+        /// Whether its end is known.
+        ended: bool,
+    },
+    Close,
+}
+
 pub(super) struct World {
     machine: Machine,
     now: Instant,
@@ -70,6 +93,13 @@ pub(super) struct World {
     at_gateway: Vec<String>,
     kept: Vec<(u64, String)>,
     kept_bytes: u64,
+    /// Bytes that may be kept.
+    pub(super) room: u64,
+    /// What waits for its turn at the client's end, and whether the first of it was told to.
+    unheard: VecDeque<Said>,
+    waits: bool,
+    /// The request of which the gateway has a part.
+    part: Option<String>,
     ledger: HashMap<String, Asked>,
     /// Requests as they went into a gateway's socket, `connect` left out.
     pub(super) deliveries: Vec<String>,
@@ -87,8 +117,6 @@ pub(super) struct World {
     /// Of the events that the client heard.
     pub(super) numbers: Vec<u64>,
 }
-
-const ROOM: u64 = 20_000;
 
 fn hello(scopes: &str, method: &str) -> String {
     format!(
@@ -135,6 +163,10 @@ impl World {
             at_gateway: Vec::new(),
             kept: Vec::new(),
             kept_bytes: 0,
+            room: 20_000,
+            unheard: VecDeque::new(),
+            waits: false,
+            part: None,
             ledger: HashMap::new(),
             deliveries: Vec::new(),
             next: 0,
@@ -158,6 +190,12 @@ impl World {
             // The pump feeds nothing that could lead anywhere; time may still pass.
             return self.feed_quietly(&step);
         }
+        self.happens(step);
+        // What waited may go now.
+        self.hear();
+    }
+
+    fn happens(&mut self, step: Step) {
         match step {
             Step::Ask { id, kind } => self.ask(id, kind),
             Step::AskAgain(number) => self.client(&format!(
@@ -177,10 +215,31 @@ impl World {
                 self.gateway(&text);
             }
             Step::GatewayClose(code) => self.gateway_close(code),
-            Step::ClientClose => {
-                self.client_closed = true;
-                self.feed(Event::ClientClose { code: Some(1000) });
+            Step::ClientClose => self.says(Said::Close),
+            Step::AskInParts => {
+                let (id, text) = self.request(0, 0);
+                self.says(Said::Message {
+                    length: text.len() as u64,
+                    text,
+                    id,
+                    whole: false,
+                    ended: false,
+                });
             }
+            Step::Ends => self.part_ends(),
+            Step::Other { length, whole } => {
+                self.next += 1;
+                let id = format!("other-{}", self.next);
+                self.says(Said::Message {
+                    text: String::new(),
+                    id,
+                    length: u64::from(length),
+                    whole,
+                    ended: true,
+                });
+            }
+            // Whoever is not listened to has not ended yet.
+            Step::ClientEnds if self.waits => {}
             Step::ClientEnds => {
                 self.client_closed = true;
                 let mut actions = Vec::new();
@@ -209,7 +268,10 @@ impl World {
                 self.feed(Event::Revoked);
             }
             Step::Room(n) if self.room_wanted > 0 => {
-                let room = self.room_wanted.min(usize::from(n).max(1));
+                let room = match self.part {
+                    Some(_) => 0,
+                    None => self.room_wanted.min(usize::from(n).max(1)),
+                };
                 self.room_wanted = 0;
                 self.feed(Event::Room(room));
             }
@@ -266,9 +328,14 @@ impl World {
     }
 
     fn ask(&mut self, id: u8, kind: u8) {
-        if !self.connected {
-            return;
+        if self.connected {
+            let (_, text) = self.request(id, kind);
+            self.client(&text);
         }
+    }
+
+    /// Enters a request into the ledger.
+    fn request(&mut self, id: u8, kind: u8) -> (String, String) {
         let method = match kind {
             0 => "chat.send",
             1 => "sessions.list",
@@ -283,32 +350,95 @@ impl World {
         };
         self.ledger.insert(id.clone(), asked);
         let text = format!(r#"{{"type":"req","id":"{id}","method":"{method}","params":{{}}}}"#);
-        self.client(&text);
+        (id, text)
     }
 
     fn client(&mut self, text: &str) {
-        let length = text.len() as u64;
-        let end = self.has_gateway.then_some(self.queued + length);
-        let kept = (self.kept_bytes + length <= ROOM).then_some(self.kept_bytes + length);
-        let id = id_of(text);
-        let said = Event::ClientMessage {
-            text: text.as_bytes(),
+        self.says(Said::Message {
+            text: text.to_owned(),
+            id: id_of(text),
+            length: text.len() as u64,
             whole: true,
+            ended: true,
+        });
+    }
+
+    fn says(&mut self, said: Said) {
+        self.unheard.push_back(said);
+        self.hear();
+    }
+
+    /// Listens to the client for as long as nothing has to wait.
+    fn hear(&mut self) {
+        while !self.closed {
+            if self.waits && self.machine.makes_wait() {
+                return;
+            }
+            self.waits = false;
+            match self.unheard.pop_front() {
+                Some(Said::Close) => {
+                    self.client_closed = true;
+                    self.feed(Event::ClientClose { code: Some(1000) });
+                }
+                Some(message) => {
+                    // A message begins when the one before it has ended.
+                    self.part_ends();
+                    self.message(message);
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn message(&mut self, message: Said) {
+        let Said::Message {
+            text,
+            id,
+            length,
+            whole,
+            ended,
+        } = &message
+        else {
+            return;
+        };
+        let end = (self.has_gateway && *ended).then_some(self.queued + length);
+        let kept =
+            (*ended && self.kept_bytes + length <= self.room).then_some(self.kept_bytes + length);
+        let event = Event::ClientMessage {
+            text: text.as_bytes(),
+            whole: *whole,
             end,
             kept,
         };
-        match self.feed(said) {
+        match self.feed(event) {
             Verdict::Forward => {
                 assert!(self.has_gateway, "forwarded to nobody: {text}");
                 self.queued += length;
-                self.stream.push((self.queued, id));
+                if *ended {
+                    self.stream.push((self.queued, id.clone()));
+                } else {
+                    self.part = Some(id.clone());
+                }
             }
             Verdict::Keep => {
                 assert!(kept.is_some(), "kept without room");
                 self.kept_bytes += length;
-                self.kept.push((self.kept_bytes, id));
+                self.kept.push((self.kept_bytes, id.clone()));
             }
-            Verdict::Drop | Verdict::Wait => {}
+            Verdict::Drop => {}
+            Verdict::Wait => {
+                assert!(self.machine.makes_wait(), "waits for nothing");
+                self.waits = true;
+                self.unheard.push_front(message);
+            }
+        }
+    }
+
+    fn part_ends(&mut self) {
+        if let Some(id) = self.part.take() {
+            self.queued += 1;
+            self.stream.push((self.queued, id));
+            self.feed(Event::ClientMessageEnds(self.queued));
         }
     }
 
@@ -321,6 +451,11 @@ impl World {
         }
         self.written = self.queued;
         for (_, id) in std::mem::take(&mut self.stream) {
+            if id.starts_with("other") {
+                assert!(!self.deliveries.contains(&id), "sent twice: {id}");
+                self.deliveries.push(id);
+                continue;
+            }
             if let Some(asked) = self.ledger.get_mut(&id) {
                 asked.delivered += 1;
                 self.deliveries.push(id.clone());
@@ -400,7 +535,7 @@ impl World {
             code: Some(code),
             written,
             inside,
-            cut: false,
+            cut: self.part.is_some(),
         };
         if self.feed(event) == Verdict::Forward {
             // Both sides know that it is over.
@@ -412,18 +547,19 @@ impl World {
         if !self.has_gateway {
             return;
         }
-        let written = self.written;
+        let (written, cut) = (self.written, self.part.is_some());
         self.detach();
         self.feed(Event::GatewayLost {
             reason: Reason::Reset,
             written,
             torn,
-            cut: false,
+            cut,
         });
     }
 
     fn detach(&mut self) {
         self.has_gateway = false;
+        self.part = None;
         self.dial_wanted = false;
         self.room_wanted = 0;
         self.flushed.clear();
@@ -498,6 +634,7 @@ impl World {
             match action {
                 Action::SayToClient(text) => self.client_hears(&text, true),
                 Action::SayToGateway(text) => {
+                    assert_eq!(self.part, None, "said into a message");
                     if self.has_gateway {
                         let id = id_of(&String::from_utf8_lossy(&text.0));
                         self.flushing(&id);
@@ -542,7 +679,7 @@ impl World {
     }
 
     fn send_kept(&mut self, until: u64) {
-        if !self.has_gateway {
+        if !self.has_gateway || self.part.is_some() {
             return;
         }
         let mut more = Vec::new();
@@ -639,7 +776,7 @@ impl World {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !self.closed && matches!(self.machine.state, State::Live)
+        !self.closed && !self.client_closed && matches!(self.machine.state, State::Live)
     }
 
     pub(super) fn is_away(&self) -> bool {
@@ -666,7 +803,7 @@ impl World {
     // === promises ===
 
     pub(super) fn check(&self) {
-        assert!(self.kept_bytes <= ROOM, "kept more than allowed");
+        assert!(self.kept_bytes <= self.room, "kept more than allowed");
         if self.closed {
             assert!(
                 self.client_closed || matches!(self.machine.state, State::Closing),
@@ -677,7 +814,8 @@ impl World {
             assert!(self.machine.deadline().is_some(), "waits without an end");
             let replays = self.machine.journal.connect().is_some();
             for (id, asked) in &self.ledger {
-                let may_wait = replays && (!asked.mutating || self.is_kept(id));
+                let may_wait =
+                    (replays && (!asked.mutating || self.is_kept(id))) || self.is_unheard(id);
                 assert!(
                     may_wait || asked.answers == 1,
                     "held without a word: {id} {asked:?}"
@@ -686,12 +824,18 @@ impl World {
         }
     }
 
+    fn is_unheard(&self, wanted: &str) -> bool {
+        let mut unheard = self.unheard.iter();
+        unheard.any(|said| matches!(said, Said::Message { id, .. } if id == wanted))
+    }
+
     fn is_kept(&self, id: &str) -> bool {
         self.kept.iter().any(|(_, kept)| kept == id)
     }
 
     /// Lets enough time pass: nothing may be left without an answer on a session that still waits.
     pub(super) fn finish(&mut self) {
+        self.flushes_to_its_end();
         self.wait(70_000);
         self.check();
         if !matches!(self.machine.state, State::Away(_)) && !self.closed {
@@ -702,10 +846,34 @@ impl World {
             assert!(
                 !ended_by_us
                     || asked.answers == 1
+                    || self.is_unheard(id)
                     || self.machine.hello.is_none()
                     || self.gave_up(),
                 "closed with an unanswered request: {id} {asked:?}"
             );
+        }
+    }
+
+    /// With a gateway that is there nothing is kept for ever, and nobody waits to be heard.
+    pub(super) fn flushes_to_its_end(&mut self) {
+        if !self.is_open() || !self.has_gateway {
+            return;
+        }
+        for _ in 0..60 {
+            for step in [
+                Step::Phase(4),
+                Step::Ends,
+                Step::Room(200),
+                Step::Write,
+                Step::Wait(600),
+            ] {
+                self.step(step);
+            }
+        }
+        if self.is_open() {
+            assert!(!self.is_flushing(), "a flush never ends");
+            assert!(self.kept.is_empty(), "kept for ever: {:?}", self.kept);
+            assert!(self.unheard.is_empty(), "never heard: {:?}", self.unheard);
         }
     }
 
