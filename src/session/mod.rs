@@ -71,8 +71,8 @@ pub(crate) struct Opening {
     pub(crate) admitted: Admitted,
     /// The request, to be said again.
     pub(crate) ticket: Ticket,
-    /// As whom it came in, where that is decided here.
-    pub(crate) grant: Option<Arc<Grant>>,
+    /// Its right to be here.
+    pub(crate) grant: Arc<Grant>,
     /// The gateway's side; `None`: we speak for it.
     pub(crate) upstream: Option<Box<open::Upstream>>,
 }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -118,12 +118,8 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
     let mut state = line.gateway.subscribe();
     let stopping = line.stopping.clone();
     let (mut stopped, mut revoked) = (false, false);
-    let grant = opening.grant.clone();
-    // Boxed, for most sessions have none.
-    let mut end_of_grant: Pin<Box<dyn Future<Output = ()> + Send>> = match grant {
-        Some(grant) => Box::pin(async move { grant.ended().await }),
-        None => Box::pin(pending()),
-    };
+    let grant = Arc::clone(&opening.grant);
+    let mut end_of_grant = Box::pin(async move { grant.ended().await });
     let mut pump = Pump::new(line, opening, upgraded);
     let view = *state.borrow_and_update();
     pump.look(view);
@@ -160,7 +156,8 @@ pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
 impl Pump {
     fn new(line: Arc<Line>, opening: Opening, upgraded: Upgraded) -> Self {
         let now = Instant::now();
-        let policy = Policy::new(line.gateway.upstream(), &line.hold, opening.grant.is_some());
+        let identified = opening.grant.identity().is_some();
+        let policy = Policy::new(line.gateway.upstream(), &line.hold, identified);
         let view = line.gateway.view();
         let mut actions = Vec::new();
         let (machine, upstream) = match opening.upstream {
