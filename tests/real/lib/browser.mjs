@@ -58,6 +58,8 @@ export class Page {
   events = [];
   /** Every request that it sent, its own and ours, and when it was `done` or `refused`. */
   sent = [];
+  /** Every close of a socket, as the page was told of it. */
+  closes = [];
   /** What the browser's console has as a warning or an error. */
   complaints = [];
   #waiting = new Map();
@@ -99,6 +101,7 @@ export class Page {
       await rm(profile, { recursive: true, force: true, maxRetries: 5 });
     });
     await context.addInitScript(watchText, SIGNS);
+    await context.exposeBinding("reportClose", (source, code, reason) => this.closes.push({ at: now(), code, reason }));
     await context.addInitScript(keepSockets);
     this.#page = context.pages()[0] ?? (await context.newPage());
     this.#page.on("websocket", (socket) => this.#record(socket));
@@ -233,7 +236,7 @@ export class Page {
 
   /** As the figures of an outage want them: connections that were live and are closed, and when. */
   get disconnects() {
-    return this.sockets.filter(({ hello, closed }) => hello && closed).map(({ closed }) => ({ at: closed, code: "closed", reason: "" }));
+    return this.sockets.filter(({ hello, closed }) => hello && closed).map(({ closed }) => ({ at: closed }));
   }
 
   get failedAttempts() {
@@ -286,7 +289,10 @@ function keepSockets() {
     constructor(...args) {
       super(...args);
       this.addEventListener("open", () => open.add(this));
-      this.addEventListener("close", () => open.delete(this));
+      this.addEventListener("close", ({ code, reason }) => {
+        open.delete(this);
+        globalThis.reportClose(code, reason);
+      });
     }
   };
   let number = 0;

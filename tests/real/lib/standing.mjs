@@ -35,15 +35,21 @@ export async function newTalk() {
   return key;
 }
 
+/** Of the two that were subscribed to, the sessions and this chat, those that are not heard any more. */
+export async function lostSubscriptions(client, talk) {
+  const heard = { sessions: await hearsOfNewSession(client), "the chat": await hearsWhatIsSaid(client, talk) };
+  return Object.keys(heard).filter((what) => !heard[what]);
+}
+
 /** Somebody else makes a session: does the subscriber hear of it? */
-export async function hearsOfNewSession(client) {
+async function hearsOfNewSession(client) {
   const since = now();
   const key = await newTalk();
   return hears(() => client.events.some(({ at, event, payload }) => at > since && event === "sessions.changed" && payload?.sessionKey === key));
 }
 
 /** Somebody else says something in this chat: does the subscriber hear it? */
-export async function hearsWhatIsSaid(client, key) {
+async function hearsWhatIsSaid(client, key) {
   const text = `said ${randomUUID().slice(0, 8)}`;
   const witness = await askedDirectly();
   await witness.request("chat.send", { sessionKey: key, message: text, idempotencyKey: randomUUID() });
@@ -61,4 +67,5 @@ export async function timesSaid(key, text) {
   return said.filter(({ role, content }) => role === "user" && JSON.stringify(content).includes(text)).length;
 }
 
-const hears = (condition) => until("the event", condition, { within: 5_000 }).catch(() => false);
+/** A gateway that has just started is slow to say what happened. */
+const hears = (condition) => until("the event", condition, { within: 15_000 }).catch(() => false);
