@@ -107,14 +107,20 @@ pub enum Suspension {
     Accepting,
 }
 
-/// The gateway's `gateway.suspension`.
+/// The gateway's `gateway.suspension`. `seq` only where it stands in the place of an event that had
+/// this number: a number that never comes is a gap.
 #[must_use]
-pub fn suspension(phase: Suspension) -> String {
+pub fn suspension(phase: Suspension, seq: Option<u64>) -> String {
     let phase = match phase {
         Suspension::Draining => "draining",
         Suspension::Accepting => "accepting",
     };
-    json!({"type": "event", "event": "gateway.suspension", "payload": {"phase": phase}}).to_string()
+    let payload = json!({"phase": phase});
+    let mut frame = json!({"type": "event", "event": "gateway.suspension", "payload": payload});
+    if let (Some(seq), Some(frame)) = (seq, frame.as_object_mut()) {
+        frame.insert("seq".into(), seq.into());
+    }
+    frame.to_string()
 }
 
 /// What remains of an outage, by the median of the earlier ones, but never less than the gateway

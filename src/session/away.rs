@@ -189,6 +189,7 @@ impl Machine {
             if !shown {
                 out.push(Action::SayToClient(speech::suspension(
                     Suspension::Draining,
+                    None,
                 )));
             }
         } else if self.is_control_ui() {

@@ -229,6 +229,7 @@ impl Machine {
         if self.shows_suspension() {
             out.push(Action::SayToClient(speech::suspension(
                 Suspension::Accepting,
+                None,
             )));
         }
         let mut unsaid = false;

@@ -193,9 +193,8 @@ impl Machine {
         self.note_seq(seq);
         out.push(Action::Report(Evidence::Shutdown));
         if self.shows_suspension() {
-            out.push(Action::SayToClient(speech::suspension(
-                speech::Suspension::Draining,
-            )));
+            let draining = speech::Suspension::Draining;
+            out.push(Action::SayToClient(speech::suspension(draining, seq)));
         } else {
             let expected = speech::remaining(&self.view, now);
             out.push(Action::SayToClient(speech::shutdown(expected, seq)));

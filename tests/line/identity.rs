@@ -108,6 +108,23 @@ async fn the_control_ui_shows_a_suspension_that_ends_and_nothing_else() {
     assert_eq!(record.events("shutdown"), [""; 0]);
 }
 
+/// A number that never comes would be a gap, at which the Control UI drops its connection.
+#[tokio::test]
+async fn what_a_stopping_gateway_says_last_leaves_no_gap_in_the_numbers() {
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &auth(&[("laptop", TOKEN)])).await;
+    let client = Client::connected(signed_in(Role::control_ui()), proxy.target()).await;
+    gateway.broadcast("presence", &json!({"n": 1}));
+    gateway.announce_shutdown(&json!({"reason": "gateway stopping"}));
+    gateway.broadcast("presence", &json!({"n": 2}));
+    client.event("presence", 2).await;
+    let suspension = client.event("gateway.suspension", 1).await;
+    assert_eq!(suspension["phase"], "draining");
+    let record = client.record();
+    record.assert_untouched();
+    assert_eq!(record.gaps, []);
+}
+
 #[tokio::test]
 async fn a_grant_that_shrank_is_not_passed_off_as_the_old_one() {
     let gateway = believing_gateway().await;
