@@ -8,7 +8,7 @@ import { chromium } from "playwright-core";
 
 import { atEnd } from "./cleanup.mjs";
 import { chromium as executablePath, person, token } from "./settings.mjs";
-import { now, until } from "./time.mjs";
+import { now, pause, until } from "./time.mjs";
 
 const FLAGS = [
   "--no-sandbox",
@@ -163,8 +163,10 @@ export class Page {
   async signOut() {
     const tab = await this.#page.context().newPage();
     await tab.goto(`${this.at.origin}/.holdline/sign-in`);
-    await Promise.all([tab.waitForEvent("framenavigated"), tab.getByRole("button", { name: "Sign out" }).click()]);
-    await tab.close();
+    await tab.getByRole("button", { name: "Sign out" }).click();
+    await tab.getByRole("button", { name: "Sign in" }).waitFor();
+    // A tab that does not close by itself goes with its browser.
+    await Promise.race([tab.close(), pause(2000)]);
   }
 
   /** The sign-in form as it stands. */
