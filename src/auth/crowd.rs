@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::fading::{Fading, make_room};
+
 /// A neighbourhood is no crowd for a few who mistype.
 pub(super) const FEW: u32 = 8;
 /// After this much time half is forgotten.
@@ -42,7 +44,7 @@ impl Crowd {
     pub(super) fn join(&mut self, network: IpAddr, now: Instant) -> u32 {
         let inherited = match self.entries.contains_key(&network) {
             true => 0,
-            false => self.make_room(now),
+            false => make_room(&mut self.entries, self.most, now),
         };
         let entry = self.entries.entry(network).or_insert(Entry {
             attempts: inherited,
@@ -69,37 +71,29 @@ impl Crowd {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
-
-    /// Makes room for one network; the attempts that it starts with: those of the one that goes,
-    /// so that filling the table makes no crowd a newcomer again.
-    fn make_room(&mut self, now: Instant) -> u32 {
-        if self.entries.len() < self.most {
-            return 0;
-        }
-        self.entries.retain(|_, entry| {
-            entry.forget(now);
-            entry.attempts > 0
-        });
-        if self.entries.len() < self.most {
-            return 0;
-        }
-        let least = self.entries.iter().min_by_key(|(_, entry)| entry.attempts);
-        let Some((network, attempts)) = least.map(|(network, entry)| (*network, entry.attempts))
-        else {
-            return 0;
-        };
-        self.entries.remove(&network);
-        attempts
-    }
 }
 
-impl Entry {
+impl Fading for Entry {
+    type Rank = u32;
+
     fn forget(&mut self, now: Instant) {
         let spans = now.saturating_duration_since(self.since).as_secs() / HALF.as_secs();
         if let Ok(spans @ 1..) = u32::try_from(spans) {
             self.attempts = self.attempts.checked_shr(spans).unwrap_or_default();
             self.since += HALF * spans;
         }
+    }
+
+    fn count(&self) -> u32 {
+        self.attempts
+    }
+
+    fn rank(&self, _: Instant) -> u32 {
+        self.attempts
+    }
+
+    fn inheritance(&self, _: Instant) -> u32 {
+        self.attempts
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `credential`, `password`, `token` | hashes as the config holds them; making and comparing them |
 //! | `cookie`, `seal`, `values` | our cookies in headers; signatures; what is in them |
 //! | `keyring`, `keys`, `state` | the keys of the signatures, and the files that they and `ended` share |
+//! | `fading` | the bounded tables of `throttle` and `crowd` |
 //! | `throttle`, `gate` | delays after failures; whom they are for |
 //! | `crowd`, `lane` | attempts of a neighbourhood; who is next |
 //! | `certificate`, `forward`, `name` | client certificates; the service that is asked; names that a header can say |
@@ -24,6 +25,7 @@ mod crowd;
 mod desk;
 mod ended;
 mod error;
+mod fading;
 pub mod forward;
 mod gate;
 mod grants;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::fading::{Fading, make_room};
+
 /// The first delay after the free tries.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest.
@@ -79,7 +81,7 @@ impl<K: Eq + Hash + Clone> Throttle<K> {
     pub(super) fn count(&mut self, key: &K, now: Instant) {
         let inherited = match self.entries.contains_key(key) {
             true => 0,
-            false => self.make_room(now),
+            false => make_room(&mut self.entries, self.most, now),
         };
         let free = self.free;
         let entry = self.entries.entry(key.clone()).or_insert(Entry {
@@ -114,34 +116,12 @@ impl<K: Eq + Hash + Clone> Throttle<K> {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
-
-    /// Makes room for one key; the failures that it starts with.
-    ///
-    /// An entry without a delay goes first, the one with the fewest failures. Where every entry has
-    /// a delay, the newcomer inherits the failures of the one that goes: whoever fills the table to
-    /// be forgotten gets one try of it, not a fresh start.
-    fn make_room(&mut self, now: Instant) -> u32 {
-        if self.entries.len() < self.most {
-            return 0;
-        }
-        self.entries.retain(|_, entry| {
-            entry.forget(now);
-            entry.failures > 0
-        });
-        if self.entries.len() < self.most {
-            return 0;
-        }
-        let rank = |entry: &Entry| (entry.until > now, entry.failures, entry.until);
-        let least = self.entries.iter().min_by_key(|(_, entry)| rank(entry));
-        let Some((key, entry)) = least.map(|(key, entry)| (key.clone(), *entry)) else {
-            return 0;
-        };
-        self.entries.remove(&key);
-        if entry.until > now { entry.failures } else { 0 }
-    }
 }
 
-impl Entry {
+impl Fading for Entry {
+    /// An entry without a delay goes first, the one with the fewest failures.
+    type Rank = (bool, u32, Instant);
+
     fn forget(&mut self, now: Instant) {
         let quiet = now.saturating_duration_since(self.since.max(self.until));
         let forgotten = u32::try_from(quiet.as_secs() / FORGET.as_secs()).unwrap_or(u32::MAX);
@@ -149,6 +129,19 @@ impl Entry {
             self.failures = self.failures.saturating_sub(forgotten);
             self.since = now;
         }
+    }
+
+    fn count(&self) -> u32 {
+        self.failures
+    }
+
+    fn rank(&self, now: Instant) -> (bool, u32, Instant) {
+        (self.until > now, self.failures, self.until)
+    }
+
+    /// Where every entry has a delay, the newcomer gets one try, not a fresh start.
+    fn inheritance(&self, now: Instant) -> u32 {
+        if self.until > now { self.failures } else { 0 }
     }
 }
 
