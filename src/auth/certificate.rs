@@ -76,14 +76,6 @@ impl CertificateNames {
     }
 }
 
-/// The name in a certificate by a rule; `None` if there is none, or none that a header can say.
-#[must_use]
-pub fn name_of(der: &[u8], rule: CertificateName) -> Option<String> {
-    CertificateNames::of(der)
-        .get(rule)
-        .map(|name| name.to_string())
-}
-
 /// Who the peer is by its certificate, where `[auth]` takes certificates.
 #[must_use]
 pub fn identify(peer: &Peer, auth: &Auth) -> Option<Identity> {

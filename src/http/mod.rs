@@ -1,8 +1,8 @@
 //! Plain HTTP at the edge: from a parsed request to a response, whatever the gateway does.
 //!
 //! [`App::handle`] is the whole way: check → our own surface → route → who is it, and may they come
-//! in → WebSocket or plain. WebSocket upgrades leave here through [`Upgrades`]; frames are unknown in this room.
-//! Every answer that is not the gateway's is a [`Cause`], rendered by [`refusal`].
+//! in → WebSocket or plain. WebSocket upgrades leave here through [`Upgrades`]; frames are unknown
+//! in this room. Every answer that is not the gateway's is a [`Cause`], rendered by [`refusal`].
 
 mod account;
 mod form;

@@ -5,6 +5,11 @@ use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, DnVal
 use super::*;
 use CertificateName::{SanDns, SanEmail, SanUri, SubjectCn};
 
+fn name_of(der: &[u8], rule: CertificateName) -> Option<String> {
+    let names = CertificateNames::of(der);
+    names.get(rule).map(|name| name.to_string())
+}
+
 const ALL: [CertificateName; 4] = [SubjectCn, SanEmail, SanDns, SanUri];
 
 fn params(cn: &[DnValue], alternative: Vec<SanType>) -> CertificateParams {
