@@ -38,8 +38,9 @@ pub mod protocol;
 mod reload;
 mod run;
 pub mod session;
+mod status;
 pub mod tls;
 pub mod ws;
 
-pub use reload::{Loader, ReloadError, Reloaded};
+pub use reload::{Loader, ReloadError, Reloaded, Source, files};
 pub use run::{Holdline, StartError};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use holdline::config::{Config, Loaded};
 use holdline::observe::log;
-use holdline::{Holdline, Loader};
+use holdline::{Holdline, Source};
 
 use cli::signals::{Asked, Signals};
 use cli::{Command, Settings};
@@ -28,17 +28,20 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &Settings) -> ExitCode {
+    let loaded = match settings.load() {
+        Ok(loaded) => loaded,
+        Err(refused) => return refused,
+    };
+    let files = holdline::files(&loaded);
     let Loaded {
         config,
         warnings,
         source,
-    } = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(refused) => return refused,
+    } = loaded;
+    let log = match log::init(&config.log) {
+        Ok(control) => control,
+        Err(error) => return cli::fail("logging cannot be set up", &error),
     };
-    if let Err(error) = log::init(&config.log) {
-        return cli::fail("logging cannot be set up", &error);
-    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %source, "starting");
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -52,7 +55,11 @@ fn run(settings: &Settings) -> ExitCode {
         Err(error) => return cli::fail("no threads to run on", &error),
     };
     let again = settings.clone();
-    let source: Loader = Box::new(move || again.load_again());
+    let source = Source {
+        load: Some(Box::new(move || again.load_again())),
+        files,
+        log: Some(log),
+    };
     let code = runtime.block_on(serve(config, source));
     // What still runs is past its time: the drain is over, or was cut short on purpose.
     runtime.shutdown_background();
@@ -60,7 +67,7 @@ fn run(settings: &Settings) -> ExitCode {
 }
 
 /// Runs until a drain is over, whoever asked for it.
-async fn serve(config: Config, source: Loader) -> ExitCode {
+async fn serve(config: Config, source: Source) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cli::fail("signals cannot be received", &error),

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use holdline::config::{self, AdminAddress, Config, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
 
 use credentials::{KeyCommand, TokenCommand, UserCommand};
@@ -89,17 +89,14 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 impl Settings {
-    /// The config as it is now; the error in words.
-    pub(crate) fn load_again(&self) -> Result<Config, String> {
-        match config::load(self.config.as_deref(), &self.overrides()) {
-            Ok(loaded) => Ok(loaded.config),
-            Err(errors) => Err(errors.render(false)),
-        }
+    /// The config as it is now.
+    pub(crate) fn load_again(&self) -> Result<Loaded, ConfigErrors> {
+        config::load(self.config.as_deref(), &self.overrides())
     }
 
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
-        config::load(self.config.as_deref(), &self.overrides()).map_err(|errors| refuse(&errors))
+        self.load_again().map_err(|errors| refuse(&errors))
     }
 
     fn overrides(&self) -> Overrides {

@@ -9,6 +9,7 @@ mod admission;
 mod bind;
 mod complaint;
 mod door;
+mod doors;
 mod holder;
 mod plain;
 mod proxy;
@@ -19,8 +20,9 @@ mod stream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use bind::{BindError, Listener, Listeners};
+pub use bind::{BindError, Listener};
 pub use door::Edge;
+pub use doors::{Changes, Doors};
 pub use holder::Holder;
 pub use stream::ClientStream;
 

@@ -17,7 +17,7 @@ use super::door::Edge;
 use super::serve;
 use crate::observe::labels::HttpOutcome;
 
-/// Answers one connection. `https_port`: of the first TLS listener, if there is one.
+/// Answers one connection. `https_port`: of the first TLS listener, if there is one at the time.
 pub(super) async fn connection(
     socket: TcpStream,
     remote: SocketAddr,

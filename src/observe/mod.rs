@@ -4,6 +4,7 @@
 //! through [`StatusSource`]; this room only shows it, without anybody's secrets.
 
 mod admin;
+mod admin_door;
 mod guard;
 pub mod labels;
 pub mod log;
@@ -12,5 +13,6 @@ mod process;
 mod registry;
 
 pub use admin::{Admin, Command, StatusSource};
+pub use admin_door::AdminDoor;
 pub use metrics::Metrics;
 pub use registry::{Counter, Family, Gauge, Gauges, Histogram, Label, Labels};

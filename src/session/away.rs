@@ -38,8 +38,8 @@ pub(super) struct Away {
     pub(super) way: Way,
     pub(super) step: Step,
     /// When this ends, whatever happens.
-    until: Instant,
-    notice_at: Instant,
+    pub(super) until: Instant,
+    pub(super) notice_at: Instant,
     /// When a Control UI is next told that the restart goes on.
     shutdown_at: Option<Instant>,
     /// When a client that has to reconnect is told so.
@@ -368,6 +368,10 @@ impl Machine {
             (Phase::Ready, _) if away.retry_at.is_some_and(|at| at > now) => {}
             (Phase::Ready, way) => {
                 away.step = Step::Queued;
+                if std::mem::take(&mut self.has_turn) {
+                    return self.away_turn(now, out);
+                }
+                let Some(away) = self.away() else { return };
                 let since = away.since;
                 let farewell = match way {
                     Way::Reconnect => true,

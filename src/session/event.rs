@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::policy::Policy;
 use crate::gateway::{Evidence, Reason, View};
 use crate::protocol::rescue::{Close, Execution};
 use crate::protocol::speech::Resumed;
@@ -57,6 +58,16 @@ pub(super) enum Event<'a> {
     },
     /// The gateway's state changed, or is told anew.
     View(View),
+    /// Other terms are in force.
+    Terms(Policy),
+    /// Another gateway takes the place of the one so far, which is let go, having been sent
+    /// `written` bytes.
+    Moved {
+        /// The new one's state.
+        view: View,
+        /// Bytes of the stream that the old one was sent.
+        written: u64,
+    },
     /// It is this session's turn.
     Turn,
     /// So many kept requests may go to the gateway now.

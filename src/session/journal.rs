@@ -251,6 +251,11 @@ impl Journal {
         self.pending.iter_mut().filter(|pending| !pending.answered)
     }
 
+    /// Whether every request has been answered.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.iter().all(|pending| pending.answered)
+    }
+
     /// Those of them that wait for their turn in a flush.
     pub(super) fn unsent(&mut self) -> impl Iterator<Item = &mut Pending> {
         self.unanswered()

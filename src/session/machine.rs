@@ -103,7 +103,9 @@ pub(super) struct Machine {
     pub(super) hung: Option<Hung>,
     /// What was kept is on its way to the gateway.
     pub(super) flush: Option<Flush>,
-    stop_at: Option<Instant>,
+    /// It has had its turn at the gateway that it moves to.
+    pub(super) has_turn: bool,
+    pub(super) stop_at: Option<Instant>,
 }
 
 impl Machine {
@@ -130,6 +132,7 @@ impl Machine {
             shutdown: None,
             hung: None,
             flush: None,
+            has_turn: false,
             stop_at: None,
         }
     }
@@ -226,6 +229,8 @@ impl Machine {
                 self.view = view;
                 self.look(now, out);
             }
+            Event::Terms(policy) => self.take_terms(policy, now),
+            Event::Moved { view, written } => self.moved(view, written, now, out),
             Event::Turn => self.away_turn(now, out),
             Event::Dialled(result) => self.away_dialled(result, now, out),
             Event::Tick => self.tick(now, out),

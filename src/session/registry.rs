@@ -126,6 +126,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Other limits from now on; what is over them stays.
+    pub(super) fn set_limits(&mut self, hold: &Hold) {
+        (self.limit, self.limit_of_all) = (hold.buffer, hold.buffer_total);
+    }
+
     /// Reserves room for a whole frame; gives where it would end.
     pub(super) fn reserve(&mut self, frame: u64) -> Option<u64> {
         let frame = usize::try_from(frame).ok()?;

@@ -36,7 +36,7 @@ impl Report {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(session = id, route = line.route, client = %ip, "session open");
         Self {
-            metrics: Arc::clone(&line.metrics),
+            metrics: Arc::clone(&line.house.metrics),
             route: line.route.clone(),
             id,
             ip,

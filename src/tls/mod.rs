@@ -15,5 +15,5 @@ mod store;
 pub use chain::Certificate;
 pub use error::TlsError;
 pub use facts::{Facts, Warning};
-pub use server::{Tls, check_client_ca};
+pub use server::{Prepared, Tls, check_client_ca};
 pub use store::CertStore;

@@ -27,6 +27,13 @@ pub struct Tls {
     terms: ArcSwap<ServerConfig>,
 }
 
+/// Certificates and terms of another config, checked and not in force yet.
+#[derive(Debug)]
+pub struct Prepared {
+    certificates: Vec<Certificate>,
+    terms: ServerConfig,
+}
+
 // === impl Tls ===
 
 impl Tls {
@@ -39,7 +46,7 @@ impl Tls {
     pub fn new(config: &config::Tls) -> Result<Self, TlsError> {
         let certificates = load(config, SystemTime::now())?;
         let store = Arc::new(CertStore::new());
-        let terms = terms(config, Arc::clone(&store))?;
+        let terms = terms(config, Arc::clone(&store), None)?;
         publish(&store, certificates);
         Ok(Self {
             store,
@@ -47,16 +54,26 @@ impl Tls {
         })
     }
 
-    /// Takes a new config whole or not at all. Open connections keep what they have.
+    /// Reads what a new config names, whole or not at all. Nothing changes yet.
+    ///
+    /// Reads files: not for the middle of an async task.
     ///
     /// # Errors
-    /// As [`Tls::new`]; then everything stays as it was.
-    pub fn reload(&self, config: &config::Tls) -> Result<(), TlsError> {
+    /// As [`Tls::new`].
+    pub fn prepare(&self, config: &config::Tls) -> Result<Prepared, TlsError> {
         let certificates = load(config, SystemTime::now())?;
-        let terms = terms(config, Arc::clone(&self.store))?;
-        publish(&self.store, certificates);
-        self.terms.store(Arc::new(terms));
-        Ok(())
+        let terms = terms(config, Arc::clone(&self.store), Some(&self.terms.load()))?;
+        Ok(Prepared {
+            certificates,
+            terms,
+        })
+    }
+
+    /// From the next handshake on. Open connections keep what they have, and the tickets that they
+    /// were given stay good.
+    pub fn apply(&self, prepared: Prepared) {
+        publish(&self.store, prepared.certificates);
+        self.terms.store(Arc::new(prepared.terms));
     }
 
     /// What runs the next handshake.
@@ -76,8 +93,12 @@ impl Tls {
 }
 
 fn publish(store: &CertStore, certificates: Vec<Certificate>) {
+    let known = store.facts();
     for certificate in &certificates {
         let facts = certificate.facts();
+        if known.contains(facts) {
+            continue;
+        }
         tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), "serving certificate");
         for warning in &facts.warnings {
             tracing::warn!(source = %facts.source, "the certificate {warning}");
@@ -103,7 +124,12 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, TlsError> {
+/// `before`: the terms in force, whose tickets stay good.
+fn terms(
+    config: &config::Tls,
+    store: Arc<CertStore>,
+    before: Option<&ServerConfig>,
+) -> Result<ServerConfig, TlsError> {
     let setup = |source| TlsError::Setup { source };
     let provider = provider();
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -122,18 +148,25 @@ fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, Tl
     }
     .with_cert_resolver(store);
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    resumption(&mut terms, config.client_ca.is_some()).map_err(setup)?;
+    resumption(&mut terms, config.client_ca.is_some(), before).map_err(setup)?;
     Ok(terms)
 }
 
 /// Tickets only: the state of a resumable session is kept by its client, not by us. None at all
 /// with client certificates, whose validity has to be looked at on every connection.
-fn resumption(terms: &mut ServerConfig, client_certificates: bool) -> Result<(), rustls::Error> {
+fn resumption(
+    terms: &mut ServerConfig,
+    client_certificates: bool,
+    before: Option<&ServerConfig>,
+) -> Result<(), rustls::Error> {
     terms.session_storage = Arc::new(NoServerSessionStorage {});
     if client_certificates {
         terms.send_tls13_tickets = 0;
     } else {
-        terms.ticketer = aws_lc_rs::Ticketer::new()?;
+        terms.ticketer = match before.map(|before| &before.ticketer) {
+            Some(ticketer) if ticketer.enabled() => Arc::clone(ticketer),
+            _ => aws_lc_rs::Ticketer::new()?,
+        };
         terms.send_tls13_tickets = 1;
     }
     Ok(())
@@ -202,10 +235,10 @@ mod tests {
         let tls = Tls::new(&config).unwrap();
         let before = tls.certificates();
         config.client_ca = Some(dir.path().join("key.pem"));
-        let error = tls.reload(&config).unwrap_err();
+        let error = tls.prepare(&config).unwrap_err();
         assert!(matches!(error, TlsError::ClientCa { .. }), "{error}");
         config.certificate = CertificateSource::Files(Vec::new());
-        assert!(matches!(tls.reload(&config), Err(TlsError::Nothing)));
+        assert!(matches!(tls.prepare(&config), Err(TlsError::Nothing)));
         assert_eq!(tls.certificates(), before);
     }
 }

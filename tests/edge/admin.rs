@@ -47,7 +47,8 @@ fn admin() -> Kit {
         commands: sender,
     };
     let stop = CancellationToken::new();
-    admin.serve(listener, &stop, &edge.edge.tasks);
+    let closed = CancellationToken::new();
+    admin.serve(&listener, closed.clone(), &stop, &edge.edge.tasks);
     Kit {
         edge,
         source,

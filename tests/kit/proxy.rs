@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use holdline::Holdline;
 use holdline::config::{self, Config};
+use holdline::{Holdline, Source};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
@@ -72,11 +72,14 @@ impl Proxy {
         let settings = Arc::clone(settings);
         let read = move || {
             let text = text(&url, &dir, &settings.lock().unwrap());
-            let loaded = config::parse(&text, "test").map_err(|errors| errors.render(false))?;
-            Ok(loaded.config)
+            config::parse(&text, "test")
         };
-        let first = read().expect("a good config");
-        let start = Holdline::start_from(first, Box::new(read));
+        let first = read().expect("a good config").config;
+        let source = Source {
+            load: Some(Box::new(read)),
+            ..Source::default()
+        };
+        let start = Holdline::start_from(first, source);
         let holdline = within("the proxy's start", start).await;
         Self {
             holdline: holdline.expect("it starts"),

@@ -28,5 +28,6 @@ mod newcomers;
 mod open_sessions;
 mod operation;
 mod plain_http;
+mod reload;
 mod requests;
 mod sign_in;
