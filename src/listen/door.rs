@@ -94,7 +94,7 @@ impl Doors {
         });
         let (tls, plain, https_port) = (Arc::clone(&desk), Arc::clone(&desk), &desk.https_port);
         let https_port = Arc::clone(https_port);
-        let tls = move |listener: &Listener, closed| {
+        let tls = move |listener: Listener, closed| {
             let make_service = make_service.clone();
             tls.listen(listener, closed, move |desk, socket, from, open| {
                 let make_service = make_service.clone();
@@ -108,7 +108,7 @@ impl Doors {
                 }
             });
         };
-        let plain = move |listener: &Listener, closed| {
+        let plain = move |listener: Listener, closed| {
             plain.listen(
                 listener,
                 closed,
@@ -142,13 +142,13 @@ impl Desk {
     /// Accepts in a task of its own, and runs `each` in a task per admitted connection.
     fn listen<F>(
         self: &Arc<Self>,
-        listener: &Listener,
+        listener: Listener,
         closed: CancellationToken,
         each: impl Fn(Arc<Self>, TcpStream, SocketAddr, Open) -> F + Send + Sync + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (desk, socket) = (Arc::clone(self), Arc::clone(&listener.socket));
+        let (desk, socket) = (Arc::clone(self), listener.socket);
         self.edge.tasks.spawn(async move {
             let Edge {
                 drain,

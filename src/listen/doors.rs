@@ -5,8 +5,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{BindError, Listener};
@@ -52,15 +53,16 @@ impl Wanted {
     }
 }
 
-/// One listener, and the end of its accepting.
+/// One listener, and the end of its accepting. The socket belongs to who accepts.
 struct Door {
     wanted: Wanted,
-    listener: Listener,
+    address: SocketAddr,
+    socket: Weak<TcpListener>,
     closed: CancellationToken,
 }
 
-/// Begins to accept, until the token is cancelled.
-pub(super) type Accept = Box<dyn Fn(&Listener, CancellationToken) + Send + Sync>;
+/// Accepts until the token is cancelled; then the socket is closed.
+pub(super) type Accept = Box<dyn Fn(Listener, CancellationToken) + Send + Sync>;
 
 /// The open listeners.
 pub struct Doors {
@@ -105,7 +107,7 @@ impl Doors {
         self.lock()
             .iter()
             .filter(|door| door.wanted.speaks == speaks)
-            .map(|door| door.listener.address())
+            .map(|door| door.address)
             .collect()
     }
 
@@ -118,10 +120,10 @@ impl Doors {
     pub fn prepare(&self, config: &config::Listen) -> Result<Changes, BindError> {
         let wanted = Wanted::all(config);
         let open = self.lock();
-        let leaving: Vec<&Listener> = open
+        let leaving: Vec<Arc<TcpListener>> = open
             .iter()
             .filter(|door| !wanted.contains(&door.wanted))
-            .map(|door| &door.listener)
+            .filter_map(|door| door.socket.upgrade())
             .collect();
         let bound = wanted
             .iter()
@@ -142,19 +144,20 @@ impl Doors {
                 Speaks::Tls => &self.tls,
                 Speaks::Plain => &self.plain,
             };
-            accept(&listener, closed.clone());
             before.push(Door {
                 wanted,
-                listener,
-                closed,
+                address: listener.address(),
+                socket: Arc::downgrade(listener.socket()),
+                closed: closed.clone(),
             });
+            accept(listener, closed);
         }
         for wanted in wanted {
             let at = before.iter().position(|door| door.wanted == wanted);
             doors.extend(at.map(|at| before.remove(at)));
         }
         let first = doors.iter().find(|door| door.wanted.speaks == Speaks::Tls);
-        let port = first.map_or(0, |door| door.listener.address().port());
+        let port = first.map_or(0, |door| door.address.port());
         self.https_port.store(port, Ordering::Relaxed);
         for left in before {
             left.closed.cancel();

@@ -88,7 +88,7 @@ impl Admin {
     /// Accepts until `closed`.
     pub fn serve(
         self,
-        listener: &Listener,
+        listener: Listener,
         closed: CancellationToken,
         stop: &CancellationToken,
         tasks: &TaskTracker,

@@ -24,7 +24,7 @@ pub struct AdminDoor {
 #[derive(Debug)]
 struct Open {
     wanted: SocketAddr,
-    listener: Listener,
+    address: SocketAddr,
     closed: CancellationToken,
 }
 
@@ -43,7 +43,7 @@ impl AdminDoor {
     /// Where it is, with the port that was given out.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        self.lock().as_ref().map(|open| open.listener.address())
+        self.lock().as_ref().map(|open| open.address)
     }
 
     /// Takes the address, if it is not there already.
@@ -70,12 +70,12 @@ impl AdminDoor {
             left.closed.cancel();
         }
         if let (Some(wanted), Some(listener)) = (wanted, prepared) {
-            let closed = CancellationToken::new();
+            let (closed, address) = (CancellationToken::new(), listener.address());
             let admin = self.admin.clone();
-            admin.serve(&listener, closed.clone(), &self.stop, &self.tasks);
+            admin.serve(listener, closed.clone(), &self.stop, &self.tasks);
             *open = Some(Open {
                 wanted,
-                listener,
+                address,
                 closed,
             });
         }

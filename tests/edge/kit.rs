@@ -40,7 +40,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Running {
     pub(crate) https: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
-    pub(crate) doors: Doors,
+    _doors: Doors,
     pub(crate) edge: Edge,
     pub(crate) dir: TempDir,
     /// `/wait` answers when this is notified; `waiting` tells that one has arrived.
@@ -49,7 +49,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn reload_tls(&self, config: &holdline::config::Tls) -> Result<(), TlsError> {
+    pub(crate) fn reload_tls(&self, config: &config::Tls) -> Result<(), TlsError> {
         self.edge.tls.apply(self.edge.tls.prepare(config)?);
         Ok(())
     }
@@ -160,7 +160,7 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
     Running {
         https: doors.https()[0],
         http: doors.http().first().copied(),
-        doors,
+        _doors: doors,
         edge,
         dir,
         go,

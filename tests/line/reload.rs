@@ -361,7 +361,9 @@ async fn a_port_that_is_taken_refuses_all_of_it() {
     let before = scene.proxy.addr();
     for settings in [
         format!("[listen]\nhttps = [\"{taken}\"]\n[limits]\nsessions_per_ip = 1\n"),
-        format!("[listen]\nhttps = [\"127.0.0.2:0\", \"{taken}\"]\n[limits]\nsessions_per_ip = 1\n"),
+        format!(
+            "[listen]\nhttps = [\"127.0.0.2:0\", \"{taken}\"]\n[limits]\nsessions_per_ip = 1\n"
+        ),
         format!("[admin]\nlisten = \"{taken}\"\n[limits]\nsessions_per_ip = 1\n"),
     ] {
         let told = scene.refused(&settings).await;
@@ -415,12 +417,12 @@ async fn sixty_reloads_under_traffic() {
     let mut asked = Vec::new();
     for turn in 0..60 {
         for client in &live {
-            asked.push(client.send_request("echo", json!({ "n": turn })));
+            asked.push(client.send_request("sessions.list", json!({ "n": turn })));
         }
         scene.reload(&turns[turn % turns.len()]).await;
     }
     for (at, id) in asked.iter().enumerate() {
-        live[at % live.len()].outcome(id).await;
+        live[at % live.len()].outcome(id).await.ok();
     }
     for client in &live {
         let record = client.record();
