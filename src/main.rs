@@ -32,6 +32,7 @@ fn run(settings: &Settings) -> ExitCode {
         config,
         warnings,
         source,
+        ..
     } = match settings.load() {
         Ok(loaded) => loaded,
         Err(refused) => return refused,

@@ -195,7 +195,7 @@ impl Paint {
 
 /// A file's text must not move a terminal's cursor or fake a line: one mark per control character,
 /// so that columns stay true.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let invisible = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown = |c: char| match c {
         '\t' => ' ',

@@ -6,7 +6,7 @@ use super::*;
 
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
 
-fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     write_pair(dir.path(), &rcgen::CertificateParams::default());
     let file = dir.path().join("holdline.toml");
@@ -14,7 +14,7 @@ fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, file)
 }
 
-fn write_pair(dir: &Path, params: &rcgen::CertificateParams) {
+pub(super) fn write_pair(dir: &Path, params: &rcgen::CertificateParams) {
     let key = rcgen::KeyPair::generate().unwrap();
     let cert = params.self_signed(&key).unwrap();
     fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
