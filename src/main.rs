@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Explain(asked)) => cli::explain::run(&cli.settings, &asked),
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),

@@ -6,6 +6,7 @@ mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod explain;
 pub(crate) mod gateway_config;
 pub(crate) mod signals;
 
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
     Check,
+    /// Show what is in force: every value, and where it came from
+    Explain(explain::Explain),
     /// Users who sign in with a password ([auth])
     #[command(subcommand)]
     User(UserCommand),

@@ -102,8 +102,6 @@ pub(super) enum Purpose {
 pub(super) struct Found {
     /// In the order of the text.
     pub(super) problems: Vec<Problem>,
-    /// Every section and key that was asked for.
-    pub(super) known: Vec<(String, &'static str)>,
     pub(super) settings: Settings,
     /// Every file that was looked into, or should have been.
     pub(super) files: Vec<PathBuf>,
@@ -275,7 +273,6 @@ impl<'t> Checker<'t> {
         self.files.extend(self.outside.files());
         Found {
             problems: self.problems,
-            known: self.known,
             settings: self.settings,
             files: self.files,
         }

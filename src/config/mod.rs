@@ -14,10 +14,12 @@ mod check;
 mod checker;
 mod embedded;
 mod env;
+mod explain;
 mod model;
 mod outside;
 mod problem;
 mod raw;
+mod schema;
 mod scope;
 mod secret;
 mod section;
@@ -37,8 +39,10 @@ pub use addresses::{GatewayUrl, listen_address};
 pub use admin_address::AdminAddress;
 pub use changes::{Change, changes};
 pub use check::user_name;
+pub use explain::{explain, explain_json, explain_keys};
 pub use model::*;
 pub use problem::{Place, Problem, Severity, Spot};
+pub use schema::schema;
 pub use scope::Scope;
 pub use settings::{Kind, Range, SetBy, Setting, Settings, Value, Written};
 pub use units::Wrong;
@@ -195,12 +199,6 @@ struct Input<'i> {
 struct Checked {
     verdict: Result<Config, ConfigErrors>,
     warnings: Vec<Problem>,
-    /// Every section and key that was asked for: the schema.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the embedded file is tested against it")
-    )]
-    known: Vec<(String, &'static str)>,
     settings: Settings,
     files: Vec<PathBuf>,
 }
@@ -236,7 +234,6 @@ impl Input<'_> {
         Checked {
             verdict,
             warnings,
-            known: found.known,
             settings: found.settings,
             files: found.files,
         }

@@ -196,13 +196,17 @@ impl Paint {
 /// A file's text must not move a terminal's cursor or fake a line: one mark per control character,
 /// so that columns stay true.
 pub(super) fn printable(text: &str) -> String {
-    let invisible = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let shown = |c: char| match c {
         '\t' => ' ',
-        c if c.is_control() || invisible(c) => '\u{fffd}',
+        c if is_invisible(c) => '\u{fffd}',
         c => c,
     };
     text.chars().map(shown).collect()
+}
+
+/// Characters that are no text: they control a terminal, or the direction of what follows.
+pub(super) fn is_invisible(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

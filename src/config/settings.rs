@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
+use super::problem::{is_invisible, printable};
 use super::secret::{blanked, is_secret};
 
 /// Every key that a config has, set or not, in the order of reading.
@@ -198,7 +199,20 @@ impl fmt::Debug for Value {
 
 /// A text as it would be written in a config file, in quotes and with nothing to be expanded.
 pub(super) fn quoted(text: &str) -> String {
-    toml::Value::from(text.replace("${", "$${")).to_string()
+    let mut out = String::from("\"");
+    for c in text.replace("${", "$${").chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            // A terminal would do as it says.
+            c if is_invisible(c) => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 // === impl Fingerprint ===
@@ -248,9 +262,9 @@ impl fmt::Display for SetBy {
                 let files = written.files.iter().map(|path| path.display().to_string());
                 let variables = written.variables.iter().map(|name| format!("env {name}"));
                 for outside in variables.chain(files) {
-                    write!(f, "{}, ", super::problem::printable(&outside))?;
+                    write!(f, "{}, ", printable(&outside))?;
                 }
-                f.write_str(&super::problem::printable(&place))
+                f.write_str(&printable(&place))
             }
         }
     }

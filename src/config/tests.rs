@@ -3,8 +3,11 @@
 mod agree;
 mod broken;
 mod changes;
+mod explain;
 mod files;
+mod outside;
 mod random;
+mod schema;
 
 use std::path::Path;
 use std::time::Duration;

@@ -32,3 +32,23 @@ fn the_embedded_file_has_every_key_with_its_default_and_a_line_of_why() {
         );
     }
 }
+
+#[test]
+fn what_the_readme_shows_can_be_written() {
+    let readme = include_str!("../../../README.md");
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```"))
+        .map(|(block, _)| block)
+        .collect();
+    assert!(blocks.len() > 2);
+    for block in blocks {
+        // Hashes and files in it are somebody else's; keys and words are ours.
+        let errors = check(block, &Overrides::default()).verdict.err();
+        for error in errors.iter().flat_map(|errors| &errors.errors) {
+            let ours = error.what.contains("no such") || error.what.contains("not TOML");
+            assert!(!ours, "{error} in:\n{block}");
+        }
+    }
+}
