@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     match cli.command {
-        Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Check(asked)) => cli::check::run(&cli.settings, &asked),
         Some(Command::Explain(asked)) => cli::explain::run(&cli.settings, &asked),
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),

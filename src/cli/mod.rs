@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Run the proxy; what happens without a command
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
-    Check,
+    Check(check::Check),
     /// Show what is in force: every value, and where it came from
     Explain(explain::Explain),
     /// Users who sign in with a password ([auth])
@@ -94,7 +94,7 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 impl Settings {
     /// The config as it is now; the error in words.
     pub(crate) fn load_again(&self) -> Result<Config, String> {
-        match config::load(self.config.as_deref(), &self.overrides()) {
+        match self.read() {
             Ok(loaded) => Ok(loaded.config),
             Err(errors) => Err(errors.render(false)),
         }
@@ -102,7 +102,12 @@ impl Settings {
 
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
-        config::load(self.config.as_deref(), &self.overrides()).map_err(|errors| refuse(&errors))
+        self.read().map_err(|errors| refuse(&errors))
+    }
+
+    /// The config, or what is wrong with it.
+    fn read(&self) -> Result<Loaded, ConfigErrors> {
+        config::load(self.config.as_deref(), &self.overrides())
     }
 
     fn overrides(&self) -> Overrides {

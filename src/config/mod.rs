@@ -19,6 +19,7 @@ mod model;
 mod outside;
 mod problem;
 mod raw;
+mod render;
 mod schema;
 mod scope;
 mod secret;
@@ -308,11 +309,7 @@ impl ConfigErrors {
     /// All of it as blocks with source lines, and how many there are.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let mut out = String::new();
-        for problem in self.errors.iter().chain(&self.warnings) {
-            out.push_str(&problem.render(color));
-            out.push('\n');
-        }
+        let mut out = render::blocks(self.errors.iter().chain(&self.warnings), color);
         let more = if self.errors.len() < problem::MOST {
             ""
         } else {

@@ -54,19 +54,36 @@ fn each_value_says_where_it_came_from() {
         ..Overrides::default()
     };
     let told = explain(&loaded(&TEXT.replace("$${", ""), &overrides));
+    let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = told.lines().map(line).collect();
     for line in [
-        "https = [\"[::1]:9\"]     # --listen\n",
-        "http = []               # default\n",
-        "url = \"http://openclaw:80\"  # env GATEWAY_HOST, holdline.toml:4:7\n",
-        "max = \"10m\"                 # holdline.toml:7:7\n",
-        "\n[[route]]\n# host =               # not set\npath = \"/ab\"",
-        "protocol = \"openclaw\"  # as gateway.protocol\n",
-        "probe = \"/x\"           # holdline.toml:11:9\n",
-        "\n[auth.forward]\nurl = \"\"  ",
-        "Relative paths start at /etc/holdline,",
+        "# Relative paths start at /etc/holdline, so keep it there.",
+        "https = [\"[::1]:9\"] # --listen",
+        "http = [] # default",
+        "url = \"http://openclaw:80\" # env GATEWAY_HOST, holdline.toml:4:7",
+        "max = \"10m\" # holdline.toml:7:7",
+        "[[route]]",
+        "# host = # not set",
+        "path = \"/ab\" # holdline.toml:9:8",
+        "protocol = \"openclaw\" # as gateway.protocol",
+        "probe = \"/x\" # holdline.toml:11:9",
+        "[auth.forward]",
     ] {
-        assert!(told.contains(line), "no {line:?} in:\n{told}");
+        assert!(
+            lines.iter().any(|told| told == line),
+            "no {line:?} in:\n{told}"
+        );
     }
+    let (_, gateway) = told.split_once("[gateway]\n").unwrap();
+    let section = gateway.split("\n\n").next().unwrap().lines();
+    let columns: Vec<_> = section.map(|line| line.find("  # ")).collect();
+    assert!(columns.len() > 4 && columns.iter().all(|column| column.is_some()));
+    let comment = |line: &str| line.find(" # ");
+    let first = gateway.lines().next().and_then(comment);
+    assert!(
+        gateway.lines().take(7).all(|line| comment(line) == first),
+        "{told}"
+    );
 }
 
 #[test]
