@@ -42,5 +42,5 @@ mod status;
 pub mod tls;
 pub mod ws;
 
-pub use reload::{Loader, ReloadError, Reloaded, Source, files};
+pub use reload::{Loader, ReloadError, Reloaded, Source};
 pub use run::{Holdline, StartError};

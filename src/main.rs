@@ -5,7 +5,7 @@ mod cli;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use holdline::config::{Config, Loaded};
+use holdline::config::Loaded;
 use holdline::observe::log;
 use holdline::{Holdline, Source};
 
@@ -18,7 +18,8 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     match cli.command {
-        Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Check(asked)) => cli::check::run(&cli.settings, &asked),
+        Some(Command::Explain(asked)) => cli::explain::run(&cli.settings, &asked),
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),
@@ -32,21 +33,15 @@ fn run(settings: &Settings) -> ExitCode {
         Ok(loaded) => loaded,
         Err(refused) => return refused,
     };
-    let files = holdline::files(&loaded);
-    let Loaded {
-        config,
-        warnings,
-        source,
-    } = loaded;
-    let log = match log::init(&config.log) {
+    let log = match log::init(&loaded.config.log) {
         Ok(control) => control,
         Err(error) => return cli::fail("logging cannot be set up", &error),
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %source, "starting");
-    for warning in &warnings {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.source, "starting");
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    cli::descriptors::raise(config.limits.sessions);
+    cli::descriptors::raise(loaded.config.limits.sessions);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -56,24 +51,23 @@ fn run(settings: &Settings) -> ExitCode {
     };
     let again = settings.clone();
     let source = Source {
-        load: Some(Box::new(move || again.load_again())),
-        files,
+        load: Box::new(move || again.read()),
         log: Some(log),
     };
-    let code = runtime.block_on(serve(config, source));
+    let code = runtime.block_on(serve(loaded, source));
     // What still runs is past its time: the drain is over, or was cut short on purpose.
     runtime.shutdown_background();
     code
 }
 
 /// Runs until a drain is over, whoever asked for it.
-async fn serve(config: Config, source: Source) -> ExitCode {
+async fn serve(loaded: Loaded, source: Source) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cli::fail("signals cannot be received", &error),
     };
     let proxy = tokio::select! {
-        started = Holdline::start_from(config, source) => match started {
+        started = Holdline::start_from(loaded, source) => match started {
             Ok(proxy) => Arc::new(proxy),
             Err(error) => {
                 tracing::error!("cannot start: {}", cli::with_causes(&error));

@@ -3,6 +3,7 @@
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
-use crate::config::{Config, ProtocolKind, Route};
+use crate::config::{Config, Loaded, ProtocolKind, Route, Settings};
 use crate::http::{App, Doorway, Gate};
 use crate::listen::{BindError, Doors, Edge};
 use crate::observe::{Admin, AdminDoor, Command, Metrics};
@@ -75,20 +76,36 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_from(config, Source::default()).await
+        Self::start_with(config, Settings::default(), Vec::new(), None).await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_from(config: Config, source: Source) -> Result<Self, StartError> {
+    pub async fn start_from(loaded: Loaded, source: Source) -> Result<Self, StartError> {
+        let Loaded {
+            config,
+            settings,
+            files,
+            ..
+        } = loaded;
+        Self::start_with(config, settings, files, Some(source)).await
+    }
+
+    async fn start_with(
+        config: Config,
+        settings: Settings,
+        files: Vec<PathBuf>,
+        source: Option<Source>,
+    ) -> Result<Self, StartError> {
         let (tls_config, auth) = (config.tls.clone(), config.auth.clone());
         let prepare = move || Ok::<_, StartError>((Tls::new(&tls_config)?, Desk::open(&auth)?));
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
-        let shared = assemble(config, Arc::new(tls), Gate::new(desk), source)?;
+        let reloader = move |in_force, last| Reloader::new(in_force, source, settings, files, last);
+        let shared = assemble(config, Arc::new(tls), Gate::new(desk), reloader)?;
         let config = shared.in_force.config();
         tracing::info!(
             https = listed(&shared.in_force.doors().https()),
@@ -157,7 +174,7 @@ fn assemble(
     config: Config,
     tls: Arc<Tls>,
     gate: Gate,
-    source: Source,
+    reloader: impl FnOnce(Arc<InForce>, Arc<LastReload>) -> Reloader,
 ) -> Result<Arc<Shared>, StartError> {
     let (config, gate) = (Arc::new(config), Arc::new(gate));
     let metrics = Arc::new(Metrics::default());
@@ -208,7 +225,7 @@ fn assemble(
         edge: edge.clone(),
     };
     let in_force = Arc::new(InForce::open(swapped, doors, admin)?);
-    let reloader = Arc::new(Reloader::new(Arc::clone(&in_force), source, outcome));
+    let reloader = Arc::new(reloader(Arc::clone(&in_force), outcome));
     let watching = Arc::clone(&reloader);
     let until = stopped.clone();
     rest.spawn(async move { until.run_until_cancelled(watching.run()).await });
@@ -261,11 +278,9 @@ impl Shared {
                     }
                     Some(Command::Reload(answer)) => {
                         let reloaded = proxy.reloader.reload().await;
-                        let told = reloaded
-                            .map(|reloaded| reloaded.json())
-                            .map_err(|error| error.to_string());
+                        let told = reloaded.map(|done| done.json());
                         // Nobody may be waiting any more.
-                        let _ = answer.send(told);
+                        let _ = answer.send(told.map_err(|error| error.json()));
                     }
                     None => return,
                 }

@@ -445,7 +445,7 @@ async fn a_hang_up_ends_nothing() {
     let mut running = Running::start("").await;
     running.signal(rustix::process::Signal::HUP);
     running
-        .line("\"message\":\"reloaded\",\"changed\":false,\"ended\":0")
+        .line("\"message\":\"reloaded\",\"changed\":\"nothing\",\"ended\":0")
         .await;
     running.signal(rustix::process::Signal::TERM);
     assert_eq!(running.exit().await.code(), Some(0));

@@ -3,14 +3,36 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use holdline::config::Loaded;
+use clap::Args;
+use holdline::config::{Loaded, Problem};
+use serde_json::Value;
 
-use super::{Settings, colors, say};
+use super::{BAD_CONFIG, Settings, colors, refuse, say};
 
-pub(crate) fn run(settings: &Settings) -> ExitCode {
-    match settings.load() {
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// As a list of JSON objects, which is empty if there is nothing to say
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(settings: &Settings, asked: &Check) -> ExitCode {
+    match settings.read() {
+        Ok(loaded) if asked.json => list(&loaded.warnings, ExitCode::SUCCESS),
         Ok(loaded) => approve(&loaded),
-        Err(refused) => refused,
+        Err(refused) if asked.json => list(
+            refused.errors.iter().chain(&refused.warnings),
+            ExitCode::from(BAD_CONFIG),
+        ),
+        Err(refused) => refuse(&refused),
+    }
+}
+
+fn list<'p>(problems: impl IntoIterator<Item = &'p Problem>, code: ExitCode) -> ExitCode {
+    let list: Value = problems.into_iter().map(Problem::json).collect();
+    match writeln!(io::stdout(), "{list:#}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -6,6 +6,7 @@ mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod explain;
 pub(crate) mod gateway_config;
 pub(crate) mod signals;
 
@@ -44,7 +45,9 @@ pub(crate) enum Command {
     /// Run the proxy; what happens without a command
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
-    Check,
+    Check(check::Check),
+    /// Show what is in force: every value, and where it came from
+    Explain(explain::Explain),
     /// Users who sign in with a password ([auth])
     #[command(subcommand)]
     User(UserCommand),
@@ -89,14 +92,14 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 impl Settings {
-    /// The config as it is now.
-    pub(crate) fn load_again(&self) -> Result<Loaded, ConfigErrors> {
-        config::load(self.config.as_deref(), &self.overrides())
-    }
-
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
-        self.load_again().map_err(|errors| refuse(&errors))
+        self.read().map_err(|errors| refuse(&errors))
+    }
+
+    /// The config as it is now, or what is wrong with it.
+    pub(crate) fn read(&self) -> Result<Loaded, ConfigErrors> {
+        config::load(self.config.as_deref(), &self.overrides())
     }
 
     fn overrides(&self) -> Overrides {

@@ -57,7 +57,7 @@ pub enum Command {
     /// Accept nothing more, end what can be ended, and exit.
     Drain,
     /// Take a new config; the answer says what has changed, or what is wrong.
-    Reload(oneshot::Sender<Result<Value, String>>),
+    Reload(oneshot::Sender<Result<Value, Value>>),
 }
 
 /// The admin listener's sources and its way to give commands.
@@ -251,7 +251,7 @@ impl Admin {
         }
         match answered.await {
             Ok(Ok(changes)) => json(StatusCode::OK, &json!({ "reloaded": changes })),
-            Ok(Err(error)) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })),
+            Ok(Err(refused)) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
             Err(_) => gone(),
         }
     }

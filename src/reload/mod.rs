@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::auth::DeskError;
-use crate::config::{CertificateSource, Config, ConfigErrors, Loaded, Origin};
+use crate::config::{self, Change, ConfigErrors, Loaded, Problem, Settings};
 use crate::listen::BindError;
 use crate::observe::log::{LogControl, LogError};
 use crate::protocol::rescue::millis;
@@ -32,21 +32,16 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 pub type Loader = Box<dyn Fn() -> Result<Loaded, ConfigErrors> + Send + Sync>;
 
 /// Where a running proxy's config comes from, and what of it is the process's.
-#[derive(Default)]
 pub struct Source {
-    /// Reads it anew; without, nothing can be reloaded.
-    pub load: Option<Loader>,
-    /// The files that the running config was read from.
-    pub files: Vec<PathBuf>,
+    /// Reads it anew.
+    pub load: Loader,
     /// The process's log.
     pub log: Option<LogControl>,
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
+        f.debug_struct("Source").finish_non_exhaustive()
     }
 }
 
@@ -80,8 +75,8 @@ pub enum ReloadError {
 /// What a reload has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The sections that are different from before.
-    pub changed: Vec<&'static str>,
+    /// What is different from before, and to what it applies.
+    pub changes: Vec<Change>,
     /// Sessions whose sign-in or token is gone, and which were ended for it.
     pub ended: usize,
 }
@@ -90,7 +85,32 @@ impl Reloaded {
     /// For the answer to a command.
     #[must_use]
     pub fn json(&self) -> Value {
-        json!({"changed": self.changed, "sessionsEnded": self.ended})
+        let changes: Vec<Value> = self.changes.iter().map(Change::json).collect();
+        json!({"changed": changes, "sessionsEnded": self.ended})
+    }
+
+    fn keys(&self) -> String {
+        let keys: Vec<&str> = self
+            .changes
+            .iter()
+            .map(|change| change.key.as_str())
+            .collect();
+        match keys.is_empty() {
+            true => "nothing".to_owned(),
+            false => keys.join(", "),
+        }
+    }
+}
+
+impl ReloadError {
+    /// For the answer to a command.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let problems: Vec<Value> = match self {
+            Self::Config(errors) => errors.errors.iter().map(Problem::json).collect(),
+            _ => Vec::new(),
+        };
+        json!({"error": self.to_string(), "problems": problems})
     }
 }
 
@@ -127,21 +147,29 @@ impl LastReload {
 /// Takes new configs, one after the other.
 pub(crate) struct Reloader {
     in_force: Arc<InForce>,
-    source: Source,
-    /// Or the older file could win.
-    one: Mutex<()>,
+    source: Option<Source>,
+    /// What the config in force says, key by key. Locked while another one is taken, or the older
+    /// file could win.
+    settings: Mutex<Settings>,
     last: Arc<LastReload>,
     watch: Arc<Watch>,
 }
 
 impl Reloader {
-    pub(crate) fn new(in_force: Arc<InForce>, source: Source, last: Arc<LastReload>) -> Self {
+    /// `files`: those that the config in force was made of.
+    pub(crate) fn new(
+        in_force: Arc<InForce>,
+        source: Option<Source>,
+        settings: Settings,
+        files: Vec<PathBuf>,
+        last: Arc<LastReload>,
+    ) -> Self {
         Self {
             in_force,
-            watch: Arc::new(Watch::new(source.files.clone())),
             source,
-            one: Mutex::default(),
+            settings: Mutex::new(settings),
             last,
+            watch: Arc::new(Watch::new(files)),
         }
     }
 
@@ -151,8 +179,8 @@ impl Reloader {
             .await
             .unwrap_or(Err(ReloadError::Stopping));
         match &reloaded {
-            Ok(Reloaded { changed, ended }) => {
-                tracing::info!(?changed, ended, "reloaded");
+            Ok(done) => {
+                tracing::info!(changed = done.keys(), ended = done.ended, "reloaded");
             }
             Err(error) => tracing::error!("not reloaded: {error}"),
         }
@@ -162,24 +190,28 @@ impl Reloader {
 
     /// Reads files.
     fn take(&self) -> Result<Reloaded, ReloadError> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-        let load = self.source.load.as_ref().ok_or(ReloadError::NoSource)?;
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = self.source.as_ref().ok_or(ReloadError::NoSource)?;
         let stamps = self.watch.stamps();
-        let loaded = load().map_err(ReloadError::Config)?;
-        let files = files(&loaded);
+        let loaded = (source.load)().map_err(|errors| {
+            // One of these may be what makes it good.
+            self.watch.set(errors.files.clone(), &stamps);
+            ReloadError::Config(errors)
+        })?;
+        self.watch.set(loaded.files, &stamps);
+        let level = LogControl::prepare(&loaded.config.log)?;
+        let log_changed = self.in_force.config().log != loaded.config.log;
+        let prepared = self.in_force.prepare(loaded.config)?;
+        let ended = self.in_force.take(prepared);
+        if let (Some(log), true) = (&source.log, log_changed) {
+            log.apply(level);
+        }
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let (old, new) = (self.in_force.config(), loaded.config);
-        let log = LogControl::prepare(&new.log)?;
-        let changed = changed(&old, &new);
-        let prepared = self.in_force.prepare(new)?;
-        let ended = self.in_force.take(prepared);
-        if let (Some(control), true) = (&self.source.log, changed.contains(&"log")) {
-            control.apply(log);
-        }
-        self.watch.set(files, &stamps);
-        Ok(Reloaded { changed, ended })
+        let changes = config::changes(&settings, &loaded.settings);
+        *settings = loaded.settings;
+        Ok(Reloaded { changes, ended })
     }
 
     /// For ever: ends the sessions of whom another process signed out, and reloads when a file
@@ -192,7 +224,7 @@ impl Reloader {
             }
         };
         let files = async {
-            if self.source.load.is_none() {
+            if self.source.is_none() {
                 return std::future::pending().await;
             }
             loop {
@@ -209,43 +241,4 @@ impl fmt::Debug for Reloader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reloader").finish_non_exhaustive()
     }
-}
-
-/// The files that a config was read from.
-#[must_use]
-pub fn files(loaded: &Loaded) -> Vec<PathBuf> {
-    let own = match &loaded.source {
-        Origin::File(path) => Some(path.clone()),
-        Origin::Embedded | Origin::Text(_) => None,
-    };
-    let tls = &loaded.config.tls;
-    let certificates = match &tls.certificate {
-        CertificateSource::Files(files) => files.as_slice(),
-        CertificateSource::Dev { .. } => &[],
-    };
-    let certificates = certificates
-        .iter()
-        .flat_map(|files| [files.cert.clone(), files.key.clone()]);
-    own.into_iter()
-        .chain(certificates)
-        .chain(tls.client_ca.clone())
-        .collect()
-}
-
-fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
-    [
-        ("listen", old.listen == new.listen),
-        ("tls", old.tls == new.tls),
-        ("routes", old.routes == new.routes),
-        ("hold", old.hold == new.hold),
-        ("http", old.http == new.http),
-        ("limits", old.limits == new.limits),
-        ("auth", old.auth == new.auth),
-        ("admin", old.admin == new.admin),
-        ("log", old.log == new.log),
-    ]
-    .into_iter()
-    .filter(|(_, same)| !same)
-    .map(|(section, _)| section)
-    .collect()
 }

@@ -136,7 +136,7 @@ async fn passes_commands_on() {
     assert!(matches!(kit.commands.recv().await, Some(Command::Drain)));
     for (result, status, text) in [
         (Ok(json!(["hold.max"])), "200", "hold.max"),
-        (Err("line 3: no such key".to_owned()), "422", "line 3"),
+        (Err(json!({"error": "line 3"})), "422", "line 3"),
     ] {
         let asking = tokio::spawn(ask(kit.address, "POST", "/reload", HOST));
         let Some(Command::Reload(answer)) = patient(kit.commands.recv()).await else {

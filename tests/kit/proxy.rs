@@ -74,10 +74,10 @@ impl Proxy {
             let text = text(&url, &dir, &settings.lock().unwrap());
             config::parse(&text, "test")
         };
-        let first = read().expect("a good config").config;
+        let first = read().expect("a good config");
         let source = Source {
-            load: Some(Box::new(read)),
-            ..Source::default()
+            load: Box::new(read),
+            log: None,
         };
         let start = Holdline::start_from(first, source);
         let holdline = within("the proxy's start", start).await;

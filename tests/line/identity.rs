@@ -284,7 +284,12 @@ async fn whoever_is_let_in_no_longer_is_out_within_a_second_held_or_not() {
     *settings.lock().unwrap() = auth(&[("phone", OTHER)]);
     let asked = Instant::now();
     let done = proxy.holdline.reload().await.expect("it is taken");
-    assert_eq!((done.changed, done.ended), (vec!["auth"], 1));
+    assert_eq!(done.ended, 1);
+    assert!(
+        done.changes
+            .iter()
+            .all(|change| change.key.starts_with("auth."))
+    );
     live.wait_for("its end", |record| !record.disconnects.is_empty())
         .await;
     assert!(asked.elapsed() < Duration::from_secs(1));

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use holdline::config::Change;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::kit::gateway::{ScriptedGateway, Stop};
-use crate::kit::{Client, Proxy, Raw, Role, Target, http, ms};
+use crate::kit::{Client, Proxy, Raw, Role, Target, http, ms, within};
 
 struct Scene {
     gateway: ScriptedGateway,
@@ -28,9 +29,9 @@ async fn scene(settings: &str) -> Scene {
 
 impl Scene {
     /// Takes another config.
-    async fn reload(&self, settings: &str) -> Vec<&'static str> {
+    async fn reload(&self, settings: &str) -> Vec<Change> {
         *self.settings.lock().unwrap() = settings.to_owned();
-        self.proxy.holdline.reload().await.expect("taken").changed
+        self.proxy.holdline.reload().await.expect("taken").changes
     }
 
     /// Tries another one, which is refused with these words.
@@ -49,6 +50,16 @@ impl Scene {
 async fn bounce(gateway: &ScriptedGateway) {
     gateway.begin_starting().await;
     gateway.ready();
+}
+
+/// Waits until nobody listens there any more.
+async fn is_closed(target: &Target) {
+    within("the end of a listener", async {
+        while target.dial_tcp().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 // === another gateway ===
@@ -341,7 +352,7 @@ async fn the_admin_listener_moves_and_answers_whoever_moved_it() {
     *scene.settings.lock().unwrap() = "[admin]\nlisten = \"127.0.0.2:0\"\n".to_owned();
     let answer = http::request(&old, "POST", "/reload", &[], b"").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(old.dial_tcp().await.is_err());
+    is_closed(&old).await;
     let metrics = http::get(&scene.proxy.admin(), "/metrics", &[]).await;
     assert_eq!(metrics.status, 200);
     scene.reload("[admin]\nlisten = \"off\"\n").await;

@@ -447,7 +447,12 @@ async fn a_new_password_ends_what_hung_on_the_old_one() {
     let live = Client::connected(browser.ui(&browser.origin()), scene.proxy.target()).await;
     *scene.settings.lock().unwrap() = auth(&scene.state, &hash("another one"));
     let done = scene.proxy.holdline.reload().await.unwrap();
-    assert_eq!((done.changed, done.ended), (vec!["auth"], 1));
+    assert_eq!(done.ended, 1);
+    assert!(
+        done.changes
+            .iter()
+            .all(|change| change.key.starts_with("auth."))
+    );
     live.wait_for("its end", |record| !record.disconnects.is_empty())
         .await;
     assert_eq!(live.record().disconnects[0].code, 1008);

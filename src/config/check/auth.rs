@@ -247,13 +247,16 @@ fn required<T>(
 }
 
 fn read_forward(section: &mut Section<'_, '_>, wanted: bool) -> Option<ForwardAuth> {
-    let url = section.text("url", None, |text| forward_url(text).map(Some));
+    let url = section.text("url", None, |text| match text {
+        "" => Ok(None),
+        text => forward_url(text).map(Some),
+    });
     let user = HeaderName::from_static("x-auth-request-email");
     let user = section.text("user", user, answer_header);
     let copy = section.list("copy", Vec::new(), copied_header);
     let timeout = section.duration("timeout", Duration::from_secs(5), FORWARD_TIMEOUT);
     let cache = section.duration("cache", Duration::from_secs(10), FORWARD_CACHE);
-    if wanted && url.is_sound() && !url.is_set() {
+    if wanted && url.is_sound() && url.value.is_none() {
         let wrong = Wrong::new(
             "modes says \"forward\", but no service is named",
             "add url = \"http://HOST:PORT/PATH\" under [auth.forward]",
