@@ -2,7 +2,8 @@
 //!
 //! It holds what has to be remembered from one request to the next: the keys of the cookies, which
 //! sign-ins were ended, and who has guessed how often. Who the users are comes in with every call,
-//! so that a new config counts at once. Passwords are in `sign_in`; here are cookies and tokens.
+//! so that a new config counts at once; where it names other keys, a new desk takes over what the
+//! old one has counted. Passwords are in `sign_in`; here are cookies and tokens.
 
 use std::fmt;
 use std::hash::RandomState;
@@ -46,6 +47,12 @@ const MOST_ADDRESSES: usize = 10_000;
 pub struct Desk {
     pub(super) keys: Keys,
     pub(super) ended: Ended,
+    /// Whatever the config says: nobody gets new tries for a reload.
+    pub(super) guesses: Arc<Guesses>,
+}
+
+/// Who has guessed how often, and who is being looked at right now.
+pub(super) struct Guesses {
     pub(super) gate: Gate,
     pub(super) strangers: Lane,
     pub(super) known_devices: Lane,
@@ -97,6 +104,18 @@ impl Desk {
     /// # Errors
     /// When the directory or a file in it cannot be used: which, and what to do.
     pub fn open(auth: &Auth) -> Result<Self, DeskError> {
+        Self::with(auth, Arc::new(Guesses::new()))
+    }
+
+    /// The same for another config, in place of this one: what was counted goes on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn reopen(&self, auth: &Auth) -> Result<Self, DeskError> {
+        Self::with(auth, Arc::clone(&self.guesses))
+    }
+
+    fn with(auth: &Auth, guesses: Arc<Guesses>) -> Result<Self, DeskError> {
         let now = SystemTime::now();
         let (keys, ended) = if auth.password {
             let dir = open_dir(auth)?;
@@ -107,12 +126,7 @@ impl Desk {
         Ok(Self {
             keys,
             ended,
-            gate: Gate::new(),
-            // One hash takes a core: the others go on relaying.
-            strangers: Lane::new(1, 64),
-            known_devices: Lane::new(1, 64),
-            names: RandomState::new(),
-            wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),
+            guesses,
         })
     }
 
@@ -264,6 +278,7 @@ impl Desk {
         }
         let (network, now) = (network_of(address), Instant::now());
         let mut wrong = self
+            .guesses
             .wrong_tokens
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -327,6 +342,19 @@ impl Desk {
         })
         .and_then(|opened| FormValue::from_bytes(&opened.body))
         .is_some_and(|value| fresh(value.issued, seconds(now), lifetime))
+    }
+}
+
+impl Guesses {
+    fn new() -> Self {
+        Self {
+            gate: Gate::new(),
+            // One hash takes a core: the others go on relaying.
+            strangers: Lane::new(1, 64),
+            known_devices: Lane::new(1, 64),
+            names: RandomState::new(),
+            wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),
+        }
     }
 }
 

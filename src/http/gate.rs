@@ -74,7 +74,7 @@ impl Gate {
     /// Makes ready for a new config before it is in force. Reads and writes files.
     pub(crate) fn prepare(&self, old: &Auth, new: &Auth) -> Result<Option<Desk>, DeskError> {
         let keys_needed = new.password && (!old.password || old.state_dir != new.state_dir);
-        keys_needed.then(|| Desk::open(new)).transpose()
+        keys_needed.then(|| self.desk().reopen(new)).transpose()
     }
 
     /// Takes what was made ready; the new config is in force. How many sessions ended for it.

@@ -278,6 +278,26 @@ async fn who_tries_too_often_has_to_wait_and_is_told_how_long() {
 }
 
 #[tokio::test]
+async fn a_reload_gives_nobody_new_tries() {
+    let scene = scene().await;
+    let mut browser = Browser::new(&scene.proxy);
+    while browser.sign_in("/", USER, "wrong").await.status != 429 {}
+    let elsewhere = tempfile::tempdir().unwrap();
+    let reload = async |settings: String| {
+        *scene.settings.lock().unwrap() = settings;
+        scene.proxy.holdline.reload().await.unwrap();
+    };
+    // Another directory, with keys of its own.
+    reload(auth(&elsewhere, &HASH)).await;
+    assert_eq!(browser.sign_in("/", USER, PASSWORD).await.status, 429);
+    // Passwords off and on again.
+    reload(String::new()).await;
+    assert_eq!(browser.open("/.holdline/sign-in").await.status, 404);
+    reload(auth(&scene.state, &HASH)).await;
+    assert_eq!(browser.sign_in("/", USER, PASSWORD).await.status, 429);
+}
+
+#[tokio::test]
 async fn forms_of_other_sites_do_nothing() {
     let scene = scene().await;
     let mut browser = Browser::new(&scene.proxy);
