@@ -136,7 +136,11 @@ impl Desk {
     /// the same name, as it would be with a real one.
     fn decoy<'a>(&self, auth: &'a Auth, name: &str) -> Option<&'a User> {
         let users = u64::try_from(auth.users.len()).ok()?;
-        let index = self.guesses.names.hash_one((name, "decoy")).checked_rem(users)?;
+        let index = self
+            .guesses
+            .names
+            .hash_one((name, "decoy"))
+            .checked_rem(users)?;
         auth.users.get(usize::try_from(index).ok()?)
     }
 

@@ -1,15 +1,19 @@
-//! `holdline check`: is this config good, and if not, what should be written?
+//! `holdline check`: is this config good, and if not, what should be written? Writes nothing itself.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use holdline::auth;
 use holdline::config::Loaded;
 
-use super::{Settings, colors, say};
+use super::{Settings, colors, fail, say};
 
 pub(crate) fn run(settings: &Settings) -> ExitCode {
     match settings.load() {
-        Ok(loaded) => approve(&loaded),
+        Ok(loaded) => match auth::check(&loaded.config.auth) {
+            Ok(()) => approve(&loaded),
+            Err(error) => fail("[auth] cannot be served by this user", &error),
+        },
         Err(refused) => refused,
     }
 }
