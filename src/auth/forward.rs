@@ -33,7 +33,8 @@ pub use trust::{Trust, TrustError, check_ca_root};
 
 /// Questions asked at a time; more wait for their turn, and not for longer than for an answer.
 const AT_ONCE: usize = 64;
-/// Of these, questions about those who are in: newcomers have places of their own.
+/// Questions about those who are in, in places of their own: neither do they keep newcomers waiting,
+/// nor can a flood of newcomers keep them from being confirmed.
 const AGAIN_AT_ONCE: usize = 16;
 
 /// Asks, and remembers what it was told. Share it in an `Arc`; it outlives a reload.
@@ -45,6 +46,15 @@ pub struct ForwardAuth {
     in_force: watch::Sender<Option<Arc<config::ForwardAuth>>>,
     /// Whose certificates are believed, for a service over TLS.
     trust: ArcSwapOption<Trust>,
+}
+
+/// On whose behalf it is asked.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// Somebody who wants in.
+    Newcomer,
+    /// Somebody who is in.
+    Again,
 }
 
 /// What the service says.
@@ -147,32 +157,37 @@ impl ForwardAuth {
             Err(failure) => return Answer::Failed(failure),
         };
         let Some(key) = asked.key() else {
-            return self.send(config, &asked).await;
+            return self.send(config, &asked, Turn::Newcomer).await;
         };
         match self.known.look(key) {
             Looked::Admitted(admitted) => Answer::Yes(admitted),
-            Looked::Ask(seat) => self.share(config, &asked, &seat).await,
+            Looked::Ask(seat) => self.share(config, &asked, &seat, Turn::Newcomer).await,
         }
     }
 
     /// Asks once more, whatever is remembered: somebody is in by the last answer.
     async fn ask_again(&self, config: &config::ForwardAuth, asked: &Asked) -> Answer {
-        // Closed never.
-        let _place = self.again.acquire().await;
         let Some(key) = asked.key() else {
-            return self.send(config, asked).await;
+            return self.send(config, asked, Turn::Again).await;
         };
-        let answer = self.share(config, asked, &self.known.ask(key)).await;
+        let seat = self.known.ask(key);
+        let answer = self.share(config, asked, &seat, Turn::Again).await;
         if let Answer::No(_) = answer {
             self.known.forget(key);
         }
         answer
     }
 
-    async fn share(&self, config: &config::ForwardAuth, asked: &Asked, seat: &Seat) -> Answer {
+    async fn share(
+        &self,
+        config: &config::ForwardAuth,
+        asked: &Asked,
+        seat: &Seat,
+        turn: Turn,
+    ) -> Answer {
         let mut refusal = None;
         let ask = async {
-            match self.send(config, asked).await {
+            match self.send(config, asked, turn).await {
                 Answer::Yes(admitted) => {
                     seat.keep(&admitted, config.cache);
                     Shared::Yes(admitted)
@@ -190,15 +205,22 @@ impl ForwardAuth {
             Shared::Failed(failure) => Answer::Failed(failure.clone()),
             Shared::No => match refusal {
                 Some(response) => Answer::No(response),
-                None => self.send(config, asked).await,
+                None => self.send(config, asked, turn).await,
             },
         }
     }
 
-    async fn send(&self, config: &config::ForwardAuth, asked: &Asked) -> Answer {
+    async fn send(&self, config: &config::ForwardAuth, asked: &Asked, turn: Turn) -> Answer {
+        // Closed never. Whoever is in has time: until it is over, and not for one answer only.
+        let _place = match turn {
+            Turn::Newcomer => None,
+            Turn::Again => self.again.acquire().await.ok(),
+        };
         let exchange = async {
-            // Closed never.
-            let _place = self.places.acquire().await;
+            let _place = match turn {
+                Turn::Newcomer => self.places.acquire().await.ok(),
+                Turn::Again => None,
+            };
             exchange::run(config, asked, self.trust.load_full().as_deref()).await
         };
         let response = match tokio::time::timeout(config.timeout, exchange).await {

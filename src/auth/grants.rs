@@ -237,24 +237,30 @@ impl Grant {
     /// Resolves when it is revoked, or at its end. While this is waited for, whoever let it in is
     /// asked again.
     pub async fn ended(&self) {
-        let Some(Held {
-            standing, recheck, ..
-        }) = &self.of
-        else {
-            return self.over.cancelled().await;
-        };
+        match &self.of {
+            // In a box: sessions of nobody in particular are many, and need none of it.
+            Some(held) => Box::pin(held.ended()).await,
+            None => self.over.cancelled().await,
+        }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    async fn ended(&self) {
         let lost = async {
-            match recheck {
-                Some(recheck) => recheck.lost().await,
+            match &self.recheck {
+                Some(recheck) => Box::pin(recheck.lost()).await,
                 None => std::future::pending().await,
             }
         };
         let why = tokio::select! {
-            () = self.over.cancelled() => return,
-            () = standing.expired() => GrantEnd::Expired,
+            () = self.standing.over.cancelled() => return,
+            () = self.standing.expired() => GrantEnd::Expired,
             why = lost => why,
         };
-        standing.finish(why);
+        self.standing.finish(why);
     }
 }
 

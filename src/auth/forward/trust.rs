@@ -97,6 +97,11 @@ fn roots_of(path: &Path) -> Result<RootCertStore, TrustError> {
         path: path.to_owned(),
         reason,
     };
+    // A pipe in its place must not block the start.
+    let metadata = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(unusable("it is not a file".to_owned()));
+    }
     let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -145,16 +145,43 @@ async fn a_reload_counts_for_who_is_in() {
     assert_eq!(ended, GrantEnd::Withdrawn);
 }
 
+impl World {
+    /// With a service that answers when it is let.
+    async fn held() -> Self {
+        let service = Service::held(YES).await;
+        let mut config = service.config();
+        config.recheck = Some(SOON);
+        Self {
+            service,
+            config,
+            forward: Arc::new(ForwardAuth::new()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_newcomers_throws_nobody_out() {
+    let world = World::held().await;
+    let identity = yes(asked_once(YES).await).identity;
+    let mut flood = tokio::task::JoinSet::new();
+    for number in 0..2 * AT_ONCE {
+        let mut client = Client::new();
+        let cookie = HeaderValue::try_from(format!("_proxy={number}")).unwrap();
+        client.headers.insert(header::COOKIE, cookie);
+        let (config, forward) = (world.config.clone(), Arc::clone(&world.forward));
+        flood.spawn(async move { client.ask(&forward, &config).await });
+    }
+    world.service.is_asked_often(AT_ONCE).await;
+    let somebody = world.recheck(&Client::new(), &identity);
+    let asked = world.service.is_asked_often(AT_ONCE + 1);
+    select(Box::pin(somebody.lost()), Box::pin(asked)).await;
+    assert!(world.service.last().contains("_proxy=secret"));
+    assert_eq!(world.service.count(), AT_ONCE + 1);
+}
+
 #[tokio::test]
 async fn those_who_are_in_do_not_keep_newcomers_waiting() {
-    let service = Service::held(YES).await;
-    let mut config = service.config();
-    config.recheck = Some(SOON);
-    let world = World {
-        service,
-        config,
-        forward: Arc::new(ForwardAuth::new()),
-    };
+    let world = World::held().await;
     let identity = yes(asked_once(YES).await).identity;
     let mut waiting = tokio::task::JoinSet::new();
     for number in 0..3 * AGAIN_AT_ONCE {

@@ -128,4 +128,6 @@ fn a_file_without_a_ca_is_told() {
             "{error}"
         );
     }
+    let error = check_ca_root(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("not a file"), "{error}");
 }
