@@ -310,6 +310,22 @@ async fn a_state_directory_that_cannot_be_used_is_found_before_the_start() {
 }
 
 #[tokio::test]
+async fn a_service_over_tls_that_nobody_could_be_sure_of_is_found_before_the_start() {
+    let folder = folder(
+        "[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"https://sso.example.net/auth\"\n",
+    );
+    // As in an empty container.
+    let mut command = holdline(&folder, &["check", "--config", "holdline.toml"]);
+    command.env("SSL_CERT_FILE", folder.path().join("none"));
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["no CA certificates", "ca-certificates", "ca_root"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_hash_that_was_not_pasted_whole_is_told() {
     let line = fed(&folder(""), &["user", "add", "nick"], b"correct horse\n").await;
     let line = line.out.trim_end();

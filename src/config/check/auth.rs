@@ -34,7 +34,8 @@ const RECHECK: Bounds<Duration> = Bounds::new(
     Duration::from_secs(86_400),
     "who is locked out there would stay in here; \"off\" is the word for never",
 );
-const WITHOUT_ANSWER: Bounds<Duration> = Bounds::up_to(
+const WITHOUT_ANSWER: Bounds<Duration> = Bounds::new(
+    Duration::ZERO,
     Duration::from_secs(86_400),
     "who is locked out there could stay in here",
 );
@@ -106,6 +107,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Auth {
         state_dir,
     };
     check_twice(section, users.iter().flatten(), |user| &user.name);
+    check_alike(section, users.iter().flatten());
     check_twice(section, tokens.iter().flatten(), |token| &token.name);
     auth
 }
@@ -335,10 +337,13 @@ fn forward_url(text: &str) -> Result<ServiceUrl, Wrong> {
         "https" => true,
         _ => return Err(Wrong::new("not a URL", example)),
     };
-    let GatewayUrl { host, port } = match (tls, uri.port()) {
-        (true, None) => format!("http://{authority}:443").parse()?,
-        _ => format!("http://{authority}").parse()?,
+    let port = if tls && uri.port().is_none() {
+        ":443"
+    } else {
+        ""
     };
+    let base: Result<GatewayUrl, Wrong> = format!("http://{authority}{port}").parse();
+    let GatewayUrl { host, port } = base.map_err(|wrong| Wrong::new(wrong.what, example))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Ok(ServiceUrl {
         tls,
@@ -420,6 +425,23 @@ fn check_empty(
             section.checker().error(&place, wrong);
         }
         _ => {}
+    }
+}
+
+/// Mail addresses are compared without case in many places, a gateway's list of scopes among them.
+fn check_alike<'i>(section: &mut Section<'_, '_>, users: impl Iterator<Item = &'i Item<User>>) {
+    let mut seen: Vec<&String> = Vec::new();
+    for item in users {
+        let name = &item.value.name;
+        let alike = |other: &&&String| **other != name && other.eq_ignore_ascii_case(name);
+        if let Some(other) = seen.iter().find(alike) {
+            let wrong = Wrong::new(
+                format!("only upper and lower case tell it from \"{other}\""),
+                "write names of which nobody takes one for the other",
+            );
+            section.checker().error(item, wrong);
+        }
+        seen.push(name);
     }
 }
 
