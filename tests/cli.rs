@@ -316,7 +316,9 @@ async fn a_service_over_tls_that_nobody_could_be_sure_of_is_found_before_the_sta
     );
     // As in an empty container.
     let mut command = holdline(&folder, &["check", "--config", "holdline.toml"]);
-    command.env("SSL_CERT_FILE", folder.path().join("none"));
+    for list in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        command.env(list, folder.path().join("none"));
+    }
     let output = command.output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
