@@ -26,7 +26,7 @@ pub enum Credential {
     Token(TokenName),
     /// A client certificate, read by this rule.
     Certificate(CertificateName),
-    /// A forward-auth service, which is asked again for every new connection.
+    /// A forward-auth service, which is asked for every new connection, and again while it is open.
     Forward(Service),
 }
 

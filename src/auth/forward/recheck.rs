@@ -119,7 +119,13 @@ impl fmt::Debug for Recheck {
     }
 }
 
-/// A service in trouble, or one that is asked too often, says nothing about the person.
+/// A service in trouble, one that is asked too often, or one that is not in its place says nothing
+/// about the person.
 fn is_verdict(status: StatusCode) -> bool {
-    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+    let elsewhere = [
+        StatusCode::NOT_FOUND,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    !status.is_server_error() && !elsewhere.contains(&status)
 }

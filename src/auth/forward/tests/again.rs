@@ -83,6 +83,7 @@ async fn without_an_answer_it_stays_until_the_limit() {
     for trouble in [
         TROUBLE,
         "HTTP/1.1 429 Slow Down\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         "no HTTP at all\r\n\r\n",
         "",
