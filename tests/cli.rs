@@ -266,9 +266,10 @@ async fn a_variable_of_the_environment_reaches_the_config() {
 
 /// A config with these lines is approved.
 async fn approved(auth: &str) {
-    let folder = folder(&format!("[auth]\n{auth}\n"));
+    let folder = folder(&format!("[auth]\nstate_dir = \"state\"\n{auth}\n"));
     let ended = ended(&folder, &["check", "--config", "holdline.toml"]).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{auth}");
+    assert!(!folder.path().join("state").exists(), "nothing is made");
 }
 
 #[tokio::test]
@@ -282,6 +283,68 @@ async fn a_user_is_added_by_pasting_what_is_printed() {
     assert!(!format!("{}{}", ended.out, ended.err).contains("correct horse"));
     let line = ended.out.trim_end();
     approved(&format!("modes = [\"password\"]\nusers = [\n{line},\n]")).await;
+}
+
+#[tokio::test]
+async fn a_state_directory_that_cannot_be_used_is_found_before_the_start() {
+    let line = fed(&folder(""), &["user", "add", "nick"], b"correct horse\n").await;
+    let line = line.out.trim_end().to_owned();
+    let folder = folder(&format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"off\"\n[auth]\n\
+         modes = [\"password\"]\nstate_dir = \"state/deep\"\nusers = [\n{line},\n]\n"
+    ));
+    std::fs::write(folder.path().join("state"), "in the way").unwrap();
+    for command in ["check", "run"] {
+        let ended = ended(&folder, &[command, "--config", "holdline.toml"]).await;
+        assert_eq!(ended.code, Some(1), "{command}: {}", ended.err);
+        let said = format!("{}{}", ended.out, ended.err);
+        for words in ["state/deep cannot be written", "[auth] state_dir"] {
+            assert!(said.contains(words), "{command}: {said}");
+        }
+        assert_eq!(
+            said.matches("os error").count() + said.matches("not a directory").count(),
+            1,
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_service_over_tls_that_nobody_could_be_sure_of_is_found_before_the_start() {
+    let folder = folder(
+        "[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"https://sso.example.net/auth\"\n",
+    );
+    // As in an empty container.
+    let mut command = holdline(&folder, &["check", "--config", "holdline.toml"]);
+    for list in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        command.env(list, folder.path().join("none"));
+    }
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["no CA certificates", "ca-certificates", "ca_root"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_hash_that_was_not_pasted_whole_is_told() {
+    let line = fed(&folder(""), &["user", "add", "nick"], b"correct horse\n").await;
+    let line = line.out.trim_end();
+    let cut = line.replace(&line[line.len() - 12..], "\" }");
+    let folder = folder(&format!(
+        "[auth]\nmodes = [\"password\"]\nusers = [\n{cut},\n]\n"
+    ));
+    let ended = ended(&folder, &["check", "--config", "holdline.toml"]).await;
+    assert_eq!(ended.code, Some(78), "{}", ended.err);
+    for words in [
+        "a part is missing",
+        "`holdline user add NAME`",
+        "users[0].hash",
+    ] {
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
+    assert!(!ended.err.contains("m=19456"), "{}", ended.err);
 }
 
 #[tokio::test]

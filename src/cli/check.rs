@@ -1,13 +1,14 @@
-//! `holdline check`: is this config good, and if not, what should be written?
+//! `holdline check`: is this config good, and if not, what should be written? Writes nothing itself.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use holdline::auth;
 use holdline::config::{Loaded, Problem};
 use serde_json::Value;
 
-use super::{BAD_CONFIG, Settings, colors, refuse, say};
+use super::{BAD_CONFIG, Settings, colors, fail, refuse, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -17,7 +18,15 @@ pub(crate) struct Check {
 }
 
 pub(crate) fn run(settings: &Settings, asked: &Check) -> ExitCode {
-    match settings.read() {
+    let read = settings.read();
+    let unusable = read
+        .as_ref()
+        .ok()
+        .and_then(|loaded| auth::check(&loaded.config.auth).err());
+    if let Some(error) = unusable {
+        return fail("[auth] cannot be served by this user", &error);
+    }
+    match read {
         Ok(loaded) if asked.json => list(&loaded.warnings, ExitCode::SUCCESS),
         Ok(loaded) => approve(&loaded),
         Err(refused) if asked.json => list(

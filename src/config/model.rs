@@ -11,6 +11,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::auth::{PasswordHash, TokenHash};
+use crate::observe::labels::Way;
 
 /// The whole effective config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -308,6 +309,18 @@ impl Auth {
         self.password || self.token || self.certificate.is_some() || self.forward.is_some()
     }
 
+    /// The ways in that are open.
+    pub fn ways(&self) -> impl Iterator<Item = Way> {
+        [
+            (self.password, Way::Password),
+            (self.token, Way::Token),
+            (self.certificate.is_some(), Way::Mtls),
+            (self.forward.is_some(), Way::Forward),
+        ]
+        .into_iter()
+        .filter_map(|(on, way)| on.then_some(way))
+    }
+
     /// What `[auth]` leaves to be demanded in the TLS handshake: where a certificate is a way to
     /// sign in, whoever has none is answered in words, and public paths stay open.
     #[must_use]
@@ -355,6 +368,10 @@ pub enum CertificateName {
 /// `[auth.forward]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardAuth {
+    /// Whether it is asked over TLS.
+    pub tls: bool,
+    /// The CA its certificate is of; `None`: one of this machine's.
+    pub ca_root: Option<PathBuf>,
     /// Host name or IP address literal (without brackets).
     pub host: String,
     /// TCP port.
@@ -369,6 +386,10 @@ pub struct ForwardAuth {
     pub timeout: Duration,
     /// How long its yes is believed without asking again; zero: never.
     pub cache: Duration,
+    /// How often it is asked again about somebody who is in; `None`: never.
+    pub recheck: Option<Duration>,
+    /// How long somebody who is in may stay without its yes while it gives no answer.
+    pub without_answer: Duration,
 }
 
 /// `[admin]`

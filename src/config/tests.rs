@@ -143,6 +143,37 @@ fn a_gateway_url_without_port_means_80_and_brackets_are_taken_off() {
 }
 
 #[test]
+fn a_forward_auth_service_may_be_asked_over_tls() {
+    let forward = |text: &str| {
+        let text = format!("[auth]\nmodes = [\"forward\"]\n[auth.forward]\n{text}");
+        good(&text).auth.forward.unwrap()
+    };
+    let secure = forward("url = \"https://sso.example.net/auth?x\"");
+    let to = (
+        secure.tls,
+        secure.host.as_str(),
+        secure.port,
+        secure.path.as_str(),
+    );
+    assert_eq!(to, (true, "sso.example.net", 443, "/auth?x"));
+    assert_eq!(secure.recheck, Some(Duration::from_secs(60)));
+    assert_eq!(secure.without_answer, Duration::from_secs(600));
+    let plain = forward("url = \"http://[::1]\"\nrecheck = \"off\"\nwithout_answer = \"0s\"");
+    let to = (
+        plain.tls,
+        plain.host.as_str(),
+        plain.port,
+        plain.path.as_str(),
+    );
+    assert_eq!(to, (false, "::1", 80, "/"));
+    assert_eq!(
+        (plain.recheck, plain.without_answer),
+        (None, Duration::ZERO)
+    );
+    assert_eq!(forward("url = \"https://[::1]:9443/a\"").port, 9443);
+}
+
+#[test]
 fn both_families_may_have_one_port_and_any_number_a_free_one() {
     let config =
         good("[listen]\nhttps = [\"0.0.0.0:443\", \"[::]:443\", \"[::1]:0\", \"[::1]:0\"]");

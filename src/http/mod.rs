@@ -201,6 +201,7 @@ impl App {
                 let visit = Visit {
                     auth: &config.auth,
                     gate: &self.gate,
+                    metrics: &self.metrics,
                     presented: present(&peer, &head, &config, LoopbackClients::Local)?,
                     host: &host,
                 };
@@ -230,19 +231,21 @@ impl App {
             host: &host,
             asker: *asker,
             upgrades,
+            metrics: &self.metrics,
         };
-        let (presented, welcome) = match self.gate.enter(&caller, &mut head).await? {
+        let (presented, mut welcome) = match self.gate.enter(&caller, &mut head).await? {
             Entry::Answered(response) => return Ok(response),
             Entry::Open => (presented, None),
             Entry::As(welcome) => (gate::presented_as(&config.auth, presented), Some(welcome)),
         };
+        let in_force = Arc::clone(self.table.load().config());
+        let entrant = welcome.as_mut().map(|welcome| welcome.entrant());
+        let grant = self.gate.grant(&in_force.auth, entrant, &self.metrics)?;
         let (told, cookies) = match &welcome {
             Some(welcome) => (welcome.told.as_slice(), welcome.cookies.as_slice()),
             None => Default::default(),
         };
         let request = Request::from_parts(head, body);
-        let in_force = Arc::clone(self.table.load().config());
-        let grant = self.gate.grant(&in_force.auth, welcome.as_deref())?;
         if upgrades {
             grant.note_entry(caller.presented.address);
             let grant = Arc::new(grant);

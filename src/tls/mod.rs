@@ -15,5 +15,6 @@ mod store;
 pub use chain::Certificate;
 pub use error::TlsError;
 pub use facts::{Facts, Warning};
+pub(crate) use server::provider;
 pub use server::{Prepared, Tls, check_client_ca};
 pub use store::CertStore;

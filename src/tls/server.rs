@@ -120,7 +120,7 @@ fn load(config: &config::Tls, now: SystemTime) -> Result<Vec<Certificate>, TlsEr
 }
 
 /// aws-lc-rs, with the hybrid post-quantum key exchange preferred (`prefer-post-quantum`).
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 

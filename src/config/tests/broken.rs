@@ -61,6 +61,12 @@ broken! {
     acme_is_not_there_yet: "[acme]\ndomains = [\"a.example.net\"]" => "1:1", "acme", ["not in this version yet", "certificate = \"files\""];
     auth_without_a_mode: "[auth]\ntokens = [{ name = \"a\", user = \"b\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]" => "1:1", "auth", ["tokens are named", "add \"token\""];
     auth_mode: "[auth]\nmodes = [\"basic\"]" => "2:10", "auth.modes[0]", ["not a way to sign in", "\"password\""];
+    forward_without_a_url: "[auth]\nmodes = [\"forward\"]" => "holdline.toml", "auth.forward", ["no service is named", "url ="];
+    forward_url: "[auth.forward]\nurl = \"ftp://sso/auth\"" => "2:7", "auth.forward.url", ["not a URL", "http://127.0.0.1:4180"];
+    forward_with_a_password: "[auth.forward]\nurl = \"https://me:secret@sso/auth\"" => "2:7", "auth.forward.url", ["no user or password"];
+    ca_for_plain_http: "[auth.forward]\nurl = \"http://sso/auth\"\nca_root = \"ca.pem\"" => "3:11", "auth.forward.ca_root", ["plain HTTP", "https://"];
+    ca_that_is_not_there: "[auth.forward]\nurl = \"https://sso/auth\"\nca_root = \"none.pem\"" => "3:11", "auth.forward.ca_root", ["No such file", "PEM file"];
+    recheck_too_often: "[auth.forward]\nrecheck = \"1s\"" => "2:11", "auth.forward.recheck", ["too small", "at least \"5s\""];
     acme_certificate: "[tls]\ncertificate = \"acme\"" => "2:15", "tls.certificate", ["ACME are not in this version yet"];
 }
 
@@ -312,6 +318,25 @@ error: auth.tokens[0].hash: not a token's hash
   = help: paste the line that `holdline token add NAME` prints: the token itself is not for the config
 ";
     assert!(errors.to_string().starts_with(expected), "{errors}");
+}
+
+#[test]
+fn names_that_a_gateway_may_take_for_one() {
+    let hash =
+        "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let user = |name: &str| format!("{{ name = \"{name}\", hash = \"{hash}\" }}");
+    let text = format!(
+        "[auth]\nmodes = [\"password\"]\nusers = [\n{},\n{},\n]\n",
+        user("nick@example.com"),
+        user("Nick@Example.com"),
+    );
+    let words = ["only upper and lower case", "\"nick@example.com\""];
+    broken(&text, "5:10", "auth.users[1].name", &words);
+    // Beyond ASCII there is nothing to confuse: no header can say it.
+    for name in ["nick\u{e9}", "n\u{456}ck", "nick ", "ni\u{200b}ck"] {
+        let text = format!("[auth]\nmodes = [\"password\"]\nusers = [{}]\n", user(name));
+        broken(&text, "3:19", "auth.users[0].name", &["no header can say"]);
+    }
 }
 
 #[test]
