@@ -8,6 +8,8 @@
     reason = "helpers of tests"
 )]
 
+#[path = "cli/explain.rs"]
+mod explain;
 #[path = "cli/gateway_config.rs"]
 mod gateway_config;
 

@@ -141,7 +141,9 @@ fn value(
         }
         let read = outside.file(&path);
         let (path, content) = read.map_err(|(path, why)| Why::File(path, why))?;
-        done.files.push(path);
+        if !done.files.contains(&path) {
+            done.files.push(path);
+        }
         return Ok(content);
     }
     variable(name, outside, done)
@@ -172,7 +174,9 @@ fn variable(
     }
     let value = outside.variable(name);
     let value = value.ok_or_else(|| Why::Absent(name.to_owned()))?;
-    done.variables.push(name.to_owned());
+    if !done.variables.iter().any(|known| known == name) {
+        done.variables.push(name.to_owned());
+    }
     Ok(Zeroizing::new(value))
 }
 

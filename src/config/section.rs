@@ -4,8 +4,8 @@
 //! Asking for a key is what makes it known, so the schema and its reader are one thing. What was
 //! not asked for by the end of a section is an unknown key.
 
+mod blame;
 mod keys;
-mod outside;
 mod seen;
 
 use std::ops::Range;
@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 use super::checker::{At, Checker, Item, Purpose};
 use super::embedded;
 use super::env::{self, Expanded};
-use super::settings::{Kind, SetBy, Setting, Value as Shown};
+use super::settings::{Kind, SetBy, Setting, Value as Shown, quoted};
 use super::units::Wrong;
 use seen::Seen;
 
@@ -254,7 +254,7 @@ impl<'c, 't> Section<'c, 't> {
         written: Option<String>,
         taken: Option<&Expanded<'_>>,
     ) -> Option<Shown> {
-        let written = written.or_else(|| taken.map(|taken| super::settings::quoted(&taken.text)));
+        let written = written.or_else(|| taken.map(|taken| quoted(&taken.text)));
         let hide = taken.is_some_and(|taken| !taken.files.is_empty());
         written.map(|written| Shown::new(key, written, hide))
     }
@@ -289,7 +289,7 @@ impl<'c, 't> Section<'c, 't> {
             Err(wrong) => {
                 let wrong = taken
                     .iter()
-                    .fold(wrong, |wrong, taken| outside::blamed(key, wrong, taken));
+                    .fold(wrong, |wrong, taken| blame::blamed(key, wrong, taken));
                 self.checker.error(&place, wrong);
                 None
             }
@@ -307,7 +307,7 @@ impl<'c, 't> Section<'c, 't> {
                 at: At::File(exact),
                 ..place.clone()
             };
-            self.checker.error(&exact, outside::wrong(&one.why));
+            self.checker.error(&exact, blame::wrong(&one.why));
         }
     }
 

@@ -125,7 +125,7 @@ broken! {
     no_directory: "[auth]\nstate_dir = \"\"" => "2:13", "auth.state_dir", ["no directory", "/var/lib/holdline"];
     idle_beyond_the_end: "[auth]\nsession_idle = \"40d\"" => "2:16", "auth.session_idle", ["30d", "auth.session_max"];
     nobody_to_ask: "[auth]\nmodes = [\"forward\"]\n[auth.forward]\ncopy = []" => "3:1", "auth.forward", ["no service is named", "url = \"http://HOST:PORT/PATH\""];
-    service_over_tls: "[auth.forward]\nurl = \"https://sso\"" => "2:7", "auth.forward.url", ["plain HTTP only", "http://127.0.0.1:4180"];
+    service_of_another_scheme: "[auth.forward]\nurl = \"ftp://sso\"" => "2:7", "auth.forward.url", ["not a URL", "http://127.0.0.1:4180"];
     header_that_clients_could_copy: "[auth.forward]\ncopy = [\"cookie\"]" => "2:9", "auth.forward.copy[0]", ["clients could send", "x-auth-request-groups"];
     user_without_a_hash: "[auth]\nmodes = [\"password\"]\nusers = [{ name = \"a\" }]" => "3:10", "auth.users[0]", ["hash is missing", "holdline user add NAME"];
     name_with_a_space: "[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"a b\", user = \"c\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]" => "3:20", "auth.tokens[0].name", ["no header can say", "visible ASCII"];
