@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, Uri};
 
+use super::tls::LARGEST_PEM;
 use crate::auth::forward::check_ca_root;
 use crate::auth::{PasswordHash, TokenHash};
 use crate::config::addresses::{GatewayUrl, absolute_path, path_prefix};
 use crate::config::checker::Item;
 use crate::config::model::{AccessToken, Auth, CertificateName, ForwardAuth, User};
+use crate::config::outside::read_file;
 use crate::config::section::{Bounds, Section};
 use crate::config::units::{Wrong, show_duration};
 use crate::http::headers::speaks_for_client;
@@ -316,6 +318,10 @@ fn ca_root_of(
         return None;
     }
     let path = section.checker().path(&ca_root.value);
+    let content = read_file(&path, LARGEST_PEM).ok();
+    section
+        .checker()
+        .looked_into(&ca_root, &path, content.as_deref());
     if url.value.as_ref().is_some_and(|service| !service.tls) {
         let wrong = Wrong::new(
             "the service is asked over plain HTTP, where no certificate is looked at",

@@ -18,7 +18,7 @@ use crate::tls::{Certificate, TlsError, check_client_ca};
 const DEV_DIR: &str = "certs-dev";
 
 /// No PEM file that makes sense is larger.
-const LARGEST_PEM: u64 = 1 << 20;
+pub(super) const LARGEST_PEM: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
