@@ -19,6 +19,9 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Status(asked)) => cli::status::run(&cli.settings, &asked),
+        Some(Command::Reload(asked)) => cli::reload::run(&cli.settings, &asked),
+        Some(Command::Drain(asked)) => cli::drain::run(&cli.settings, &asked),
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),

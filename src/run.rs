@@ -3,7 +3,7 @@
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,7 +20,7 @@ use crate::http::forward::Forwarder;
 use crate::http::upgrade::Switchboard;
 use crate::http::{App, Doorway, Gate, Table};
 use crate::listen::{BindError, Edge, Listener, Listeners};
-use crate::observe::{Admin, Command, Metrics, StatusSource};
+use crate::observe::{Admin, Command, Metrics, StatusSource, status};
 use crate::protocol::rescue::millis;
 use crate::reload::{Loader, ReloadError, Reloaded, Reloader};
 use crate::session::{Line, Sessions};
@@ -71,6 +71,8 @@ struct Shared {
     rest: TaskTracker,
     /// No new work; sessions end.
     stopping: CancellationToken,
+    /// When it was told to stop.
+    draining_since: OnceLock<Instant>,
     /// The drain is over.
     stopped: CancellationToken,
 }
@@ -238,6 +240,7 @@ fn assemble(
         session_tasks,
         rest: TaskTracker::new(),
         stopping,
+        draining_since: OnceLock::new(),
         stopped: CancellationToken::new(),
     };
     (Arc::new(shared), app)
@@ -321,6 +324,7 @@ impl Shared {
             let budget_ms = millis(self.config.limits.drain);
             tracing::info!(sessions, budget_ms, "draining");
         }
+        let _ = self.draining_since.set(Instant::now());
         self.stopping.cancel();
         self.edge.drain.cancel();
         self.edge.tasks.close();
@@ -364,12 +368,22 @@ impl StatusSource for Shared {
                 })
             })
             .collect();
+        let drain = self.draining_since.get().map(|since| {
+            let passed = now.saturating_duration_since(*since);
+            let left = self.config.limits.drain.saturating_sub(passed);
+            json!({"sinceMs": millis(passed), "leftMs": millis(left)})
+        });
+        let (open, kept) = (self.sessions.count(), self.sessions.kept());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
+            "drain": drain,
+            "outages": self.metrics.outages.get(),
             "gateways": gateways,
-            "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
+            "sessions": status::sessions(&self.metrics, open, kept),
+            "certificates": status::certificates(&self.edge.tls.certificates()),
         })
     }
 

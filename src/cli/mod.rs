@@ -2,12 +2,17 @@
 //!
 //! What a command does beyond talking to its user is the library's business.
 
+mod admin;
 mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod drain;
 pub(crate) mod gateway_config;
+pub(crate) mod reload;
 pub(crate) mod signals;
+pub(crate) mod status;
+mod words;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -45,6 +50,12 @@ pub(crate) enum Command {
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
     Check,
+    /// How a running holdline is: gateways, sessions, outages, certificates
+    Status(status::StatusArgs),
+    /// Let a running holdline read its config anew, and say what has changed
+    Reload(reload::ReloadArgs),
+    /// Ask a running holdline to end: nothing new is accepted, sessions end within limits.drain
+    Drain(drain::DrainArgs),
     /// Users who sign in with a password ([auth])
     #[command(subcommand)]
     User(UserCommand),

@@ -14,6 +14,6 @@ mod store;
 
 pub use chain::Certificate;
 pub use error::TlsError;
-pub use facts::{Facts, Warning};
+pub use facts::{EXPIRES_SOON, Facts, Warning};
 pub use server::{Tls, check_client_ca};
 pub use store::CertStore;

@@ -78,7 +78,7 @@ impl Tls {
 fn publish(store: &CertStore, certificates: Vec<Certificate>) {
     for certificate in &certificates {
         let facts = certificate.facts();
-        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), "serving certificate");
+        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), sha256 = %facts.sha256, "serving certificate");
         for warning in &facts.warnings {
             tracing::warn!(source = %facts.source, "the certificate {warning}");
         }
