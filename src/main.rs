@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Doctor(asked)) => cli::doctor::run(&cli.settings, &asked),
         Some(Command::Status(asked)) => cli::status::run(&cli.settings, &asked),
         Some(Command::Reload(asked)) => cli::reload::run(&cli.settings, &asked),
         Some(Command::Drain(asked)) => cli::drain::run(&cli.settings, &asked),
@@ -46,7 +47,7 @@ fn run(settings: &Settings) -> ExitCode {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    cli::descriptors::raise(config.limits.sessions);
+    cli::descriptors::raise(&config.limits);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

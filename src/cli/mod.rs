@@ -7,6 +7,7 @@ mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod gateway_config;
 pub(crate) mod reload;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
     Check,
+    /// Look at everything that has to work, in order: what was seen, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// How a running holdline is: gateways, sessions, outages, certificates
     Status(status::StatusArgs),
     /// Let a running holdline read its config anew, and say what has changed

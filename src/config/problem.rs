@@ -96,7 +96,8 @@ impl Problem {
     }
 
     /// Key, value and what is wrong, in one line.
-    fn title(&self) -> String {
+    #[must_use]
+    pub fn title(&self) -> String {
         let seen = self.seen.as_deref().map(printable);
         let what = printable(&self.what);
         match (self.key.is_empty(), seen) {

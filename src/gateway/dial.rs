@@ -71,7 +71,7 @@ pub fn reason_of(error: &io::Error) -> Reason {
 
 /// Makes connections to one gateway.
 #[derive(Debug)]
-pub(super) struct Dialler {
+pub(crate) struct Dialler {
     resolver: Resolver,
     port: u16,
     limit: Duration,
@@ -79,7 +79,7 @@ pub(super) struct Dialler {
 
 impl Dialler {
     /// For a gateway as configured.
-    pub(super) fn new(upstream: &Upstream) -> Self {
+    pub(crate) fn new(upstream: &Upstream) -> Self {
         Self {
             resolver: Resolver::new(&upstream.host),
             port: upstream.port,
@@ -89,7 +89,7 @@ impl Dialler {
 
     /// Resolves and connects, all addresses in order, within the limit for the whole. Each has its
     /// share of what is left, so that one that never answers does not hide the next.
-    pub(super) async fn dial(&self) -> Result<TcpStream, DialError> {
+    pub(crate) async fn dial(&self) -> Result<TcpStream, DialError> {
         tokio::time::timeout(self.limit, self.try_all())
             .await
             .unwrap_or(Err(DialError::Timeout(self.limit)))

@@ -121,6 +121,17 @@ impl Listener {
         })
     }
 
+    /// Whether the address could be taken now, with these others `beside` it. Nobody can connect
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn try_bind(address: SocketAddr, beside: &[SocketAddr]) -> Result<(), BindError> {
+        bound(address, v4_is_taken(address, beside))
+            .map(drop)
+            .map_err(|source| BindError::new(address, source))
+    }
+
     /// The address it really has.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -133,16 +144,24 @@ impl Listener {
 
     /// `[::]` leaves IPv4 alone when that is listed `beside` it.
     fn bind_beside(address: SocketAddr, beside: &[SocketAddr]) -> Result<Self, BindError> {
-        let v4_is_taken = beside
-            .iter()
-            .any(|other| other.is_ipv4() && other.port() == address.port());
-        open(address, v4_is_taken)
+        open(address, v4_is_taken(address, beside))
             .and_then(Self::from_std)
             .map_err(|source| BindError::new(address, source))
     }
 }
 
+fn v4_is_taken(address: SocketAddr, beside: &[SocketAddr]) -> bool {
+    let same = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+    beside.iter().any(same)
+}
+
 fn open(address: SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address, only_v6)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr, only_v6: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -156,8 +175,7 @@ fn open(address: SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener>
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 // === impl BindError ===

@@ -22,6 +22,7 @@ use std::sync::Arc;
 pub use bind::{BindError, Listener, Listeners};
 pub use door::Edge;
 pub use holder::Holder;
+pub(crate) use holder::of as holder_of;
 pub use stream::ClientStream;
 
 use crate::auth::CertificateNames;

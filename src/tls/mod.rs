@@ -5,6 +5,7 @@
 //! one. Nothing here knows sockets, HTTP or routes: `listen` asks for an acceptor and runs it.
 
 mod chain;
+mod client;
 mod dev;
 mod error;
 mod facts;
@@ -13,6 +14,7 @@ mod server;
 mod store;
 
 pub use chain::Certificate;
+pub use client::{Ordinary, Shown, greet};
 pub use error::TlsError;
 pub use facts::{EXPIRES_SOON, Facts, Warning};
 pub use server::{Tls, check_client_ca};
