@@ -201,7 +201,11 @@ fn gateway_in_words(gateway: &GatewayStatus, colors: bool) -> String {
         duration(gateway.since_ms)
     );
     if gateway.state != "ready" {
-        if let Some(reason) = &gateway.reason {
+        if let Some(reason) = gateway
+            .reason
+            .as_ref()
+            .filter(|reason| **reason != gateway.state)
+        {
             text.push_str(&format!(", {}", printable(reason)));
         }
         if let Some(hint) = &gateway.hint {

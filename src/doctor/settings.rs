@@ -41,8 +41,8 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
                 let name = wanted.gateway();
                 let same = |gateway: &&super::case::Gateway| gateway.upstream.authority() == name;
                 match case.gateways.iter().find(same) {
-                    Some(gateway) if gateway.reached().await.result.is_err() => {
-                        vec![Finding::cannot_tell(name, "it cannot be reached")]
+                    Some(gateway) if !gateway.health().await.answers() => {
+                        vec![Finding::cannot_tell(name, "it does not answer")]
                     }
                     _ => judge(&name, &gateway::check(&wanted, LIMIT).await),
                 }

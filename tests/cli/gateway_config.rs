@@ -194,8 +194,9 @@ async fn wrong_words_are_a_usage_error_and_a_bad_config_a_bad_config() {
 
 /// A gateway's settings; answers as version 2026.9.6 does, in its order.
 #[derive(Clone)]
-struct Scripted {
+pub(super) struct Scripted {
     trusts: bool,
+    /// "*": any.
     origins: Vec<&'static str>,
     mode: &'static str,
     user_header: &'static str,
@@ -224,7 +225,7 @@ impl Scripted {
         }
     }
 
-    fn token() -> Self {
+    pub(super) fn token() -> Self {
         Self {
             mode: "token",
             ..Self::good()
@@ -262,7 +263,11 @@ impl Scripted {
             return Err(json!({"code": "UNAVAILABLE", "retryable": true}));
         }
         let origin = head.get("origin").unwrap_or_default();
-        if !self.origins.contains(&origin) {
+        if !self
+            .origins
+            .iter()
+            .any(|allowed| ["*", origin].contains(allowed))
+        {
             return refuse("CONTROL_UI_ORIGIN_NOT_ALLOWED", None);
         }
         let device = params["device"].is_object();
@@ -278,7 +283,14 @@ impl Scripted {
         }
     }
 
-    async fn start(self) -> Running {
+    pub(super) fn of_any_origin(self) -> Self {
+        Self {
+            origins: vec!["*"],
+            ..self
+        }
+    }
+
+    pub(super) async fn start(self) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connects = Arc::<Mutex<Vec<Value>>>::default();
@@ -297,8 +309,8 @@ impl Scripted {
     }
 }
 
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
     /// What every `connect` said.
     connects: Arc<Mutex<Vec<Value>>>,
     _accepting: AbortOnDropHandle<()>,

@@ -95,6 +95,16 @@ impl Health {
         health
     }
 
+    /// Whether it answers at all.
+    pub(in crate::doctor) fn answers(&self) -> bool {
+        match &self.asked {
+            Asked::NotReached => false,
+            Asked::PortOnly => true,
+            Asked::Path(_, answered) => answered.is_ok(),
+            Asked::Openclaw { health, startupz } => health.is_ok() || startupz.is_ok(),
+        }
+    }
+
     /// Whether a connection would be let through now.
     pub(in crate::doctor) fn is_ready(&self) -> bool {
         match &self.asked {
