@@ -2,8 +2,8 @@
 //! that is, and what to do.
 //!
 //! A look is one file: it gathers evidence into a struct, and a pure `judge` makes findings of it.
-//! Its row in [`LOOKS`] is all that else it needs. Looks run at the same time, each within a limit,
-//! and what more than one of them needs is gathered once, in [`Case`]. Nothing is changed anywhere;
+//! All it needs besides is a row in `LOOKS`. Looks run at the same time, each within a limit,
+//! and what more than one of them needs is gathered once, in `Case`. Nothing is changed anywhere;
 //! secrets are never in a finding.
 
 mod ask;
