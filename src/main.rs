@@ -20,6 +20,10 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Check(asked)) => cli::check::run(&cli.settings, &asked),
         Some(Command::Explain(asked)) => cli::explain::run(&cli.settings, &asked),
+        Some(Command::Doctor(asked)) => cli::doctor::run(&cli.settings, &asked),
+        Some(Command::Status(asked)) => cli::status::run(&cli.settings, &asked),
+        Some(Command::Reload(asked)) => cli::reload::run(&cli.settings, &asked),
+        Some(Command::Drain(asked)) => cli::drain::run(&cli.settings, &asked),
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),
@@ -41,7 +45,7 @@ fn run(settings: &Settings) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    cli::descriptors::raise(loaded.config.limits.sessions);
+    cli::descriptors::raise(&loaded.config.limits);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -66,6 +66,8 @@ struct Shared {
     rest: TaskTracker,
     /// No new work; sessions end.
     stopping: CancellationToken,
+    /// When it was told to stop.
+    draining_since: Arc<OnceLock<Instant>>,
     /// The drain is over.
     stopped: CancellationToken,
 }
@@ -203,8 +205,13 @@ fn assemble(
     let doors = Doors::serving(&edge, move |peer| Doorway::new(Arc::clone(&app), peer));
     let outcome = Arc::new(LastReload::default());
     let (commands, orders) = mpsc::channel(4);
+    let draining_since = Arc::<OnceLock<Instant>>::default();
     let status = Status {
         lines: Arc::clone(&lines),
+        config: Arc::clone(&edge.config),
+        tls: Arc::clone(&tls),
+        metrics: Arc::clone(&metrics),
+        draining_since: Arc::clone(&draining_since),
         sessions: Arc::clone(&sessions),
         last_reload: Arc::clone(&outcome),
         started: Instant::now(),
@@ -238,6 +245,7 @@ fn assemble(
         session_tasks,
         rest,
         stopping,
+        draining_since,
         stopped,
     });
     shared.take_orders(orders);
@@ -294,6 +302,7 @@ impl Shared {
             let sessions = self.sessions.count();
             tracing::info!(sessions, budget_ms = millis(budget), "draining");
         }
+        let _ = self.draining_since.set(Instant::now());
         self.stopping.cancel();
         self.edge.drain.cancel();
         self.edge.tasks.close();

@@ -1,16 +1,18 @@
 //! What `/status` and `/readyz` say of a running proxy. Reads only; decides nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::observe::{Metrics, StatusSource};
+use crate::config::Config;
+use crate::observe::{Metrics, StatusSource, status};
 use crate::protocol::rescue::millis;
 use crate::reload::LastReload;
 use crate::session::{Line, Lines, Sessions};
+use crate::tls::Tls;
 
 /// Where the answers come from.
 #[derive(Debug)]
@@ -18,7 +20,11 @@ pub(crate) struct Status {
     pub(crate) lines: Arc<ArcSwap<Lines>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) last_reload: Arc<LastReload>,
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
+    pub(crate) draining_since: Arc<OnceLock<Instant>>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -31,13 +37,23 @@ impl StatusSource for Status {
             .iter()
             .map(|line| gateway(line, now))
             .collect();
+        let drain = self.draining_since.get().map(|since| {
+            let passed = now.saturating_duration_since(*since);
+            let left = self.config.load().limits.drain.saturating_sub(passed);
+            json!({"sinceMs": millis(passed), "leftMs": millis(left)})
+        });
+        let (open, kept) = (self.sessions.count(), self.sessions.kept());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
+            "drain": drain,
             "lastReload": self.last_reload.json(now),
+            "outages": self.metrics.outages.get(),
             "gateways": gateways,
-            "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
+            "sessions": status::sessions(&self.metrics, open, kept),
+            "certificates": status::certificates(&self.tls.certificates()),
         })
     }
 

@@ -8,10 +8,14 @@
     reason = "helpers of tests"
 )]
 
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/explain.rs"]
 mod explain;
 #[path = "cli/gateway_config.rs"]
 mod gateway_config;
+#[path = "cli/running.rs"]
+mod running;
 
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -77,6 +81,14 @@ async fn fed(folder: &TempDir, args: &[&str], input: &[u8]) -> Ended {
     drop(stdin);
     let output = timeout(SOON, child.wait_with_output()).await.expect("ends");
     Ended::of(output.unwrap())
+}
+
+/// An address that refuses every connection for as long as the socket lives.
+fn nobody() -> (tokio::net::TcpSocket, String) {
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = reserved.local_addr().unwrap().to_string();
+    (reserved, address)
 }
 
 fn folder(config: &str) -> TempDir {
@@ -440,31 +452,38 @@ async fn a_key_that_nothing_is_signed_with_is_not_made() {
 struct Running {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
-    _folder: TempDir,
+    /// Its last line when it had started.
+    started: String,
+    folder: TempDir,
 }
 
 impl Running {
     /// On free ports, and with the log as JSON since standard error is no terminal here.
     async fn start(config: &str) -> Self {
-        let folder = folder(config);
-        let free = "127.0.0.1:0";
-        let args = [
-            "--config",
-            "holdline.toml",
-            "--listen",
-            free,
-            "--admin",
-            free,
-        ];
+        Self::start_at(folder(config), "127.0.0.1:0").await
+    }
+
+    /// The same in this folder, with the admin listener there.
+    async fn start_at(folder: TempDir, admin: &str) -> Self {
+        let config = ["--config", "holdline.toml"];
+        let addresses = ["--listen", "127.0.0.1:0", "--admin", admin];
+        let args = [&config[..], &addresses].concat();
         let mut child = holdline(&folder, &args).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut running = Self {
             child,
             log,
-            _folder: folder,
+            started: String::new(),
+            folder,
         };
-        running.line("\"message\":\"running\"").await;
+        running.started = running.line("\"message\":\"running\"").await;
         running
+    }
+
+    /// Where it listens: "https" or "admin".
+    fn address(&self, which: &str) -> String {
+        let line: serde_json::Value = serde_json::from_str(&self.started).unwrap();
+        line[which].as_str().unwrap().to_owned()
     }
 
     async fn line(&mut self, words: &str) -> String {
@@ -534,7 +553,8 @@ async fn too_few_file_descriptors_are_told_with_what_to_do() {
     let mut limited = Running {
         child,
         log,
-        _folder: folder,
+        started: String::new(),
+        folder,
     };
     let line = limited.line("file descriptors").await;
     assert!(line.contains("\"limit\":1000,\"needed\":16256"), "{line}");

@@ -2,13 +2,19 @@
 //!
 //! What a command does beyond talking to its user is the library's business.
 
+mod admin;
 mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod gateway_config;
+pub(crate) mod reload;
 pub(crate) mod signals;
+pub(crate) mod status;
+mod words;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -48,6 +54,14 @@ pub(crate) enum Command {
     Check(check::Check),
     /// Show what is in force: every value, and where it came from
     Explain(explain::Explain),
+    /// Look at everything that has to work, in order: what was seen, and what to do about it
+    Doctor(doctor::DoctorArgs),
+    /// How a running holdline is: gateways, sessions, outages, certificates
+    Status(status::StatusArgs),
+    /// Let a running holdline read its config anew, and say what has changed
+    Reload(reload::ReloadArgs),
+    /// Ask a running holdline to end: nothing new is accepted, sessions end within limits.drain
+    Drain(drain::DrainArgs),
     /// Users who sign in with a password ([auth])
     #[command(subcommand)]
     User(UserCommand),

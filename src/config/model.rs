@@ -272,6 +272,27 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// A session is a socket on either side.
+    const PER_SESSION: u64 = 2;
+    /// Listeners, probes, plain requests, the log.
+    const BESIDES: u64 = 256;
+
+    /// File descriptors that this many sessions need.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        let sessions = u64::try_from(self.sessions).unwrap_or(u64::MAX);
+        let sockets = sessions.saturating_mul(Self::PER_SESSION);
+        sockets.saturating_add(Self::BESIDES)
+    }
+
+    /// How many sessions so many file descriptors are enough for.
+    #[must_use]
+    pub fn sessions_within(descriptors: u64) -> u64 {
+        descriptors.saturating_sub(Self::BESIDES) / Self::PER_SESSION
+    }
+}
+
 /// `[auth]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {

@@ -101,7 +101,8 @@ impl Problem {
     }
 
     /// Key, value and what is wrong, in one line.
-    pub(super) fn title(&self) -> String {
+    #[must_use]
+    pub fn title(&self) -> String {
         let seen = self.seen.as_deref().map(printable);
         let what = printable(&self.what);
         match (self.key.is_empty(), seen) {

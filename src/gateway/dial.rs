@@ -71,14 +71,14 @@ pub fn reason_of(error: &io::Error) -> Reason {
 
 /// Makes connections to one gateway.
 #[derive(Debug)]
-pub(super) struct Dialler {
+pub(crate) struct Dialler {
     resolver: Resolver,
     port: u16,
 }
 
 impl Dialler {
     /// For a gateway as configured.
-    pub(super) fn new(upstream: &Upstream) -> Self {
+    pub(crate) fn new(upstream: &Upstream) -> Self {
         Self {
             resolver: Resolver::new(&upstream.host),
             port: upstream.port,
@@ -87,7 +87,7 @@ impl Dialler {
 
     /// Resolves and connects, all addresses in order, within the limit for the whole. Each has its
     /// share of what is left, so that one that never answers does not hide the next.
-    pub(super) async fn dial(&self, limit: Duration) -> Result<TcpStream, DialError> {
+    pub(crate) async fn dial(&self, limit: Duration) -> Result<TcpStream, DialError> {
         tokio::time::timeout(limit, self.try_all(limit))
             .await
             .unwrap_or(Err(DialError::Timeout(limit)))

@@ -37,7 +37,7 @@ pub use upgrade::{UpgradeError, UpstreamSocket, hyper_reason, upgrade};
 
 use crate::config::{Hold, Upstream};
 use crate::observe::Metrics;
-use dial::Dialler;
+pub(crate) use dial::Dialler;
 use news::Stranger;
 use probe::Probed;
 use supervise::supervise;

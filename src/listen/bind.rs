@@ -87,6 +87,18 @@ impl Listener {
         })
     }
 
+    /// Whether the address could be taken now, with these others `beside` it. Nobody can connect
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn try_bind(address: SocketAddr, beside: &[SocketAddr]) -> Result<(), BindError> {
+        let only_v6 = !address.ip().is_unspecified() || v4_is_taken(address, beside);
+        bound(address, only_v6, false)
+            .map(drop)
+            .map_err(|source| BindError::new(address, source))
+    }
+
     /// The address it really has.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -139,7 +151,18 @@ impl Listener {
     }
 }
 
+fn v4_is_taken(address: SocketAddr, beside: &[SocketAddr]) -> bool {
+    let same = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+    beside.iter().any(same)
+}
+
 fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address, only_v6, shared)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -153,8 +176,7 @@ fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::net
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 // === impl BindError ===

@@ -24,6 +24,7 @@ pub use bind::{BindError, Listener};
 pub use door::Edge;
 pub use doors::{Changes, Doors};
 pub use holder::Holder;
+pub(crate) use holder::of as holder_of;
 pub use stream::ClientStream;
 
 use crate::auth::CertificateNames;

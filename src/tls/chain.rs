@@ -68,6 +68,14 @@ impl Certificate {
         Self::load(cert, key, &provider(), SystemTime::now()).map(drop)
     }
 
+    /// Checks a pair without a use for it; what it says about itself.
+    ///
+    /// # Errors
+    /// As [`Certificate::load`].
+    pub fn read(cert: &Path, key: &Path, now: SystemTime) -> Result<Facts, TlsError> {
+        Self::load(cert, key, &provider(), now).map(|loaded| loaded.facts().clone())
+    }
+
     /// What it says about itself.
     pub fn facts(&self) -> &Facts {
         &self.facts

@@ -5,6 +5,7 @@
 //! one. Nothing here knows sockets, HTTP or routes: `listen` asks for an acceptor and runs it.
 
 mod chain;
+mod client;
 mod dev;
 mod error;
 mod facts;
@@ -13,8 +14,9 @@ mod server;
 mod store;
 
 pub use chain::Certificate;
+pub use client::{Ordinary, Shown, greet};
 pub use error::TlsError;
-pub use facts::{Facts, Warning};
+pub use facts::{EXPIRES_SOON, Facts, Warning};
 pub(crate) use server::provider;
 pub use server::{Prepared, Tls, check_client_ca};
 pub use store::CertStore;

@@ -99,7 +99,7 @@ fn publish(store: &CertStore, certificates: Vec<Certificate>) {
         if known.contains(facts) {
             continue;
         }
-        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), "serving certificate");
+        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), sha256 = %facts.sha256, "serving certificate");
         for warning in &facts.warnings {
             tracing::warn!(source = %facts.source, "the certificate {warning}");
         }
