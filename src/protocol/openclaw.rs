@@ -80,6 +80,15 @@ pub enum GatewaySays<'a> {
 /// The Control UI's `client.id`.
 pub const CONTROL_UI: &str = "openclaw-control-ui";
 
+/// Whether a Control UI waits for the answer to this method without limit: what a person typed, and
+/// what takes it back. It passes no time limit with them, and takes a late answer as it takes any
+/// (read in its code, 2026.9.6). Given back, a message is sent again only seconds after the
+/// gateway is there.
+#[must_use]
+pub fn is_waited_for(method: &str) -> bool {
+    matches!(method, "chat.send" | "chat.abort" | "sessions.abort")
+}
+
 /// Reads a client's message; `text` may be the beginning of a longer one.
 #[must_use]
 pub fn client_says(text: &[u8]) -> ClientSays {

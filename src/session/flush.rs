@@ -82,7 +82,7 @@ impl Machine {
         let mut unsent = self.journal.unsent();
         for pending in unsent.by_ref().take(requests) {
             match pending.place {
-                Place::Kept(end) => until = end,
+                Place::Kept(frame) => until = frame.end,
                 _ => {
                     say_again(pending, flush.window, out);
                     flush.out += 1;
@@ -106,8 +106,8 @@ impl Machine {
         let (mut sent, mut left) = (0, false);
         for pending in self.journal.unsent() {
             match pending.place {
-                Place::Kept(end) if end <= until => {
-                    pending.flush(Place::Sent(base + end), window);
+                Place::Kept(frame) if frame.end <= until => {
+                    pending.flush(Place::Sent(base + frame.end), window);
                     sent += 1;
                 }
                 _ => left = true,

@@ -113,9 +113,9 @@ impl Machine {
         // A flush has its connection already.
         let connection = self.flush.is_some() || self.journal.connect().is_some();
         let room = connection && self.journal.has_room(&request);
-        if let (Some(end), true) = (said.kept, room) {
+        if let (Some(frame), true) = (said.kept, room) {
             self.journal
-                .ask(request, said.repeatable(), Place::Kept(end), now);
+                .ask(request, said.repeatable(), Place::Kept(frame), now);
             return Verdict::Keep;
         }
         self.answer(&request, Execution::NotStarted, true, now, out);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::away::Away;
-use super::event::{Action, Counted, Event, Torn, Verdict};
+use super::event::{Action, Counted, Event, Span, Torn, Verdict};
 use super::flush::Flush;
 use super::journal::{Journal, Pending, Place};
 use super::policy::Policy;
@@ -61,7 +61,7 @@ pub(super) struct Said<'a> {
     pub(super) text: &'a [u8],
     pub(super) whole: bool,
     pub(super) end: Option<u64>,
-    pub(super) kept: Option<u64>,
+    pub(super) kept: Option<Span>,
 }
 
 impl Said<'_> {
@@ -243,7 +243,10 @@ impl Machine {
     /// When [`Event::Tick`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let own = match &self.state {
-            State::Away(away) => Some(away.deadline()),
+            State::Away(away) => [Some(away.deadline()), self.give_up_at()]
+                .into_iter()
+                .flatten()
+                .min(),
             State::Live | State::Opening { .. } => self.live_deadline(),
             State::Closing => return None,
         };
@@ -319,7 +322,7 @@ impl Machine {
 
     /// Requests that a hung gateway has had for so long that their clients are about to give up.
     fn answer_impatient(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let ahead = self.policy.notice_every;
+        let patience = self.patience();
         let since = self.hung.map_or(now, |hung| hung.since);
         self.settle_in_place(now, out, |pending| {
             if matches!(pending.place, Place::Kept(_) | Place::Again) {
@@ -328,7 +331,7 @@ impl Machine {
             }
             // Whoever had waited for longer than that before the hang can wait for longer still.
             let patient = since.saturating_duration_since(pending.asked) > CLIENT_PATIENCE;
-            let impatient = now.saturating_duration_since(pending.asked) + ahead >= CLIENT_PATIENCE;
+            let impatient = now.saturating_duration_since(pending.asked) >= patience(pending);
             (impatient && !patient).then_some(Execution::MayHaveExecuted)
         });
     }
