@@ -123,6 +123,8 @@ pub(super) struct World {
     closed: bool,
     client_kind: u8,
     connected: bool,
+    /// By us.
+    connect_is_answered: bool,
     seq: u64,
     /// Of the events that the client heard.
     pub(super) numbers: Vec<u64>,
@@ -180,6 +182,7 @@ impl World {
             closed: false,
             client_kind: client,
             connected: false,
+            connect_is_answered: false,
             seq: 0,
             numbers: Vec::new(),
         };

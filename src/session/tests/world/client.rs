@@ -10,6 +10,7 @@ impl World {
             return;
         }
         self.connected = true;
+        self.connect_is_answered = false;
         let params = match self.client_kind {
             0 => r#"{"client":{"id":"gateway-client"}}"#,
             1 => r#"{"client":{"id":"gateway-client"},"device":{"id":"d"}}"#,

@@ -42,11 +42,18 @@ impl World {
                     asked.told = Some(told);
                 }
             }
+            GatewaySays::Response { .. } if ours => self.connect_is_answered = true,
             GatewaySays::Event { seq: Some(seq) } | GatewaySays::Shutdown { seq: Some(seq) } => {
                 self.numbers.push(seq);
             }
             _ => {}
         }
+    }
+
+    /// Whether the client has had an answer, be it to a `connect` out of turn.
+    pub(super) fn is_answered(&self, id: &str) -> bool {
+        let answered = self.ledger.get(id).map(|asked| asked.answers > 0);
+        answered.unwrap_or(id == "c" && self.connect_is_answered)
     }
 
     /// What we told the sender of a request in the gateway's place.

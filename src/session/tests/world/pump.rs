@@ -46,9 +46,9 @@ impl World {
                     self.drop_part(Verdict::Keep);
                 }
                 Action::DropKeptFrames(frames) => {
-                    let ledger = &self.ledger;
-                    let answered = |id: &str| ledger.get(id).is_some_and(|asked| asked.answers > 0);
-                    if self.kept.cut(&frames, answered) {
+                    let mut answered: Vec<String> = self.kept.ids().collect();
+                    answered.retain(|id| self.is_answered(id));
+                    if self.kept.cut(&frames, &answered) {
                         self.drop_part(Verdict::Keep);
                     }
                 }

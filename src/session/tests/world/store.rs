@@ -80,12 +80,16 @@ impl Store {
         (bytes, sent)
     }
 
-    /// These are gone: those that `answered` says. Whether the rest of one is still to come.
-    pub(super) fn cut(&mut self, spans: &[Span], answered: impl Fn(&str) -> bool) -> bool {
+    pub(super) fn ids(&self) -> impl Iterator<Item = String> {
+        self.frames.iter().map(|frame| frame.id.clone())
+    }
+
+    /// These are gone: those that are answered. Whether the rest of one is still to come.
+    pub(super) fn cut(&mut self, spans: &[Span], answered: &[String]) -> bool {
         let before = self.frames.len();
         let last = self.frames.last();
-        let comes = last.is_some_and(|last| last.here < last.length && answered(&last.id));
-        self.frames.retain(|frame| !answered(&frame.id));
+        let comes = last.is_some_and(|last| last.here < last.length && answered.contains(&last.id));
+        self.frames.retain(|frame| !answered.contains(&frame.id));
         assert_eq!(spans.len(), before - self.frames.len(), "cut: {spans:?}");
         assert_eq!(self.kept.cut(spans), comes);
         comes
