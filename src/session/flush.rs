@@ -50,8 +50,18 @@ impl Machine {
         self.flush_on(out);
     }
 
+    /// Whether the session does not stand yet as it stood: what the gateway refuses now because it
+    /// goes away again is not lost. A gateway that says nothing to it is waited for until the tick.
+    fn is_restoring(&self) -> bool {
+        let first = self.flush.as_ref().is_some_and(|flush| flush.window == 0);
+        first && !self.ours.is_empty()
+    }
+
     /// Asks for as much room as the window has, or ends the flush.
     pub(super) fn flush_on(&mut self, out: &mut Vec<Action>) {
+        if self.is_restoring() {
+            return;
+        }
         // Whoever is silent or has announced its end gets no more.
         let paused = self.hung.is_some() || self.shutdown.is_some();
         let Some(flush) = &mut self.flush else { return };

@@ -224,10 +224,7 @@ impl Machine {
         }
         if let Some(at) = self.ours.iter().position(|ours| &**ours == id) {
             self.ours.swap_remove(at);
-            if !ok {
-                // What the client relies on could not be restored: it has to do it itself.
-                self.send_back(now, out);
-            }
+            self.restored(ok, text, now, out);
             return Verdict::Drop;
         }
         let Answer { settled, flushed } = self.journal.settle(id, ok);

@@ -5,11 +5,16 @@
 
 mod flush;
 mod patience;
+mod restoring;
 mod world;
 
 use proptest::prelude::*;
 
 use world::{Step, World};
+
+const GOING: &str = r#""code":"UNAVAILABLE","details":{"reason":"gateway-restarting"}"#;
+const STARTING: &str = r#""code":"UNAVAILABLE","details":{"reason":"startup-sidecars"}"#;
+const FORBIDDEN: &str = r#""code":"FORBIDDEN""#;
 
 /// The gateway is back, and takes the session as it was.
 const RETURN: [Step; 6] = [
@@ -25,6 +30,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0u8..6, 0u8..5).prop_map(|(id, kind)| Step::Ask { id, kind }),
         4 => any::<prop::sample::Index>().prop_map(Step::Answer),
+        2 => any_refusal(),
         3 => Just(Step::Write),
         3 => Just(Step::NumberedEvent),
         2 => Just(Step::Lose),
@@ -47,6 +53,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Ends),
         1 => any_other(),
     ]
+}
+
+fn any_refusal() -> impl Strategy<Value = Step> {
+    prop::sample::select(vec![GOING, GOING, STARTING, FORBIDDEN]).prop_map(Step::RefuseOurs)
 }
 
 fn any_long() -> impl Strategy<Value = Step> {

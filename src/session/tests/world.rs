@@ -47,6 +47,8 @@ pub(super) enum Step {
     /// Under the id of the request of this number, counted from 0.
     AskAgain(u32),
     Answer(Index),
+    /// One of the requests that we say for the session's standing is refused with this.
+    RefuseOurs(&'static str),
     Write,
     NumberedEvent,
     Lose,
@@ -113,6 +115,8 @@ pub(super) struct World {
     ledger: HashMap<String, Asked>,
     /// Requests as they went into a gateway's socket, `connect` left out.
     pub(super) deliveries: Vec<String>,
+    /// Times that a gateway was told by us what the client had subscribed to.
+    pub(super) subscriptions: u32,
     next: u32,
     turn_wanted: bool,
     dial_wanted: bool,
@@ -173,6 +177,7 @@ impl World {
             part: None,
             ledger: HashMap::new(),
             deliveries: Vec::new(),
+            subscriptions: 0,
             next: 0,
             turn_wanted: false,
             dial_wanted: false,
@@ -221,6 +226,7 @@ impl World {
                 number + 1
             )),
             Step::Answer(index) => self.answer(&index),
+            Step::RefuseOurs(error) => self.refuse_ours(error),
             Step::Write => self.write(),
             Step::NumberedEvent => self.numbered(),
             Step::Lose => self.lose(Torn::No),

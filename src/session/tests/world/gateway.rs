@@ -34,6 +34,7 @@ impl World {
                     "told not_started, then sent: {id}"
                 );
             }
+            self.subscriptions += u32::from(id.starts_with("holdline:"));
             self.at_gateway.push(id);
         }
     }
@@ -52,6 +53,16 @@ impl World {
             self.flushed.retain(|(flushed, _)| *flushed != id);
             self.gateway(&format!(
                 r#"{{"type":"res","id":"{id}","ok":true,"payload":{{}}}}"#
+            ));
+        }
+    }
+
+    pub(super) fn refuse_ours(&mut self, error: &str) {
+        let mut at_gateway = self.at_gateway.iter();
+        if let Some(at) = at_gateway.position(|id| id.starts_with("holdline:")) {
+            let id = self.at_gateway.swap_remove(at);
+            self.gateway(&format!(
+                r#"{{"type":"res","id":"{id}","ok":false,"error":{{{error}}}}}"#
             ));
         }
     }

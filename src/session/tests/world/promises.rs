@@ -17,6 +17,10 @@ impl World {
         !self.closed && !self.client_closed && matches!(self.machine.state, State::Live)
     }
 
+    pub(in super::super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     pub(in super::super) fn is_away(&self) -> bool {
         !self.closed && matches!(self.machine.state, State::Away(_))
     }
