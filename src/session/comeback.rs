@@ -257,7 +257,7 @@ impl Machine {
         if ok {
             return self.flush_on(out);
         }
-        if self.client_closes.is_some() {
+        if self.client_closes.is_some() || self.client_ended {
             return;
         }
         let evidence = match openclaw::refused_for_restart(text, self.shutdown.is_some()) {

@@ -170,10 +170,16 @@ impl Machine {
         out.push(Action::SendKept);
     }
 
-    /// The client says no more and still listens.
-    pub(super) fn client_ends(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if matches!(self.state, State::Closing) {
-            return;
+    /// The client says no more and still listens. `cut`: it was in the middle of a message to the
+    /// gateway.
+    pub(super) fn client_ends(&mut self, cut: bool, now: Instant, out: &mut Vec<Action>) {
+        self.client_ended = true;
+        match self.state {
+            State::Closing => return,
+            // It could not use a connection that comes back.
+            State::Away(_) => return self.send_back(now, out),
+            State::Live | State::Opening { .. } if cut => return,
+            State::Live | State::Opening { .. } => {}
         }
         if self.flush.is_none() {
             // Kept behind a `shutdown`: there will be no connection for it.

@@ -272,6 +272,11 @@ impl Machine {
     ) -> Verdict {
         let answered = matches!(self.state, State::Opening { answered: true });
         let own = matches!(self.state, State::Closing) || self.client_closes.is_some();
+        if self.client_ended && !own {
+            // Both sides are done.
+            self.ends_behind_its_client(loss, now, out);
+            return Verdict::Forward;
+        }
         if !is_going_away(code) || answered || own {
             if let State::Away(_) = self.state {
                 self.away_refused(now, out);
@@ -289,6 +294,23 @@ impl Machine {
         Verdict::Drop
     }
 
+    /// The gateway's side ends after the client's own: no outage, and nothing to come back to. What
+    /// has no answer by now will have none.
+    fn ends_behind_its_client(&mut self, loss: Loss, now: Instant, out: &mut Vec<Action>) {
+        if loss.torn == Torn::No {
+            self.settle_in_place(now, out, |pending| {
+                let sent = matches!(pending.place, Place::Again);
+                Some(if sent || pending.may_have_arrived(loss.written) {
+                    Execution::MayHaveExecuted
+                } else {
+                    Execution::NotStarted
+                })
+            });
+        }
+        self.state = State::Closing;
+        self.flush = None;
+    }
+
     pub(super) fn gateway_lost(&mut self, loss: Loss, now: Instant, out: &mut Vec<Action>) {
         if matches!(self.state, State::Closing) {
             return;
@@ -300,6 +322,9 @@ impl Machine {
             // A connection that was never in use says little about the gateway; the next dial
             // will say more.
             return self.away_lost(now);
+        }
+        if self.client_ended {
+            return self.ends_behind_its_client(loss, now, out);
         }
         out.push(Action::Report(Evidence::Lost(loss.reason)));
         self.hung = None;

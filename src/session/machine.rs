@@ -93,6 +93,8 @@ pub(super) struct Machine {
     pub(super) ours: Vec<Box<str>>,
     /// The client has begun the close handshake.
     pub(super) client_closes: Option<Option<u16>>,
+    /// The client sends no more, and still listens.
+    pub(super) client_ended: bool,
     /// Since when a client that answers the new challenge itself had been held.
     pub(super) rechallenged: Option<Instant>,
     /// When the session last came back, and how many times in a row it was lost soon after.
@@ -126,6 +128,7 @@ impl Machine {
             last_seq: None,
             ours: Vec::new(),
             client_closes: None,
+            client_ended: false,
             rechallenged: None,
             back: None,
             lost_again: 0,

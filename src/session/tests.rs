@@ -38,6 +38,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => prop::sample::select(vec![1000u16, 1001, 1008, 1012, 1013, 4008])
             .prop_map(Step::GatewayClose),
         1 => Just(Step::ClientClose),
+        1 => Just(Step::ClientEnds),
         4 => prop::sample::select(vec![0u8, 1, 2, 3, 4]).prop_map(Step::Phase),
         4 => Just(Step::Turn),
         4 => any::<bool>().prop_map(Step::Dialled),

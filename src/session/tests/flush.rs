@@ -190,6 +190,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => prop_oneof![
             4 => Just(Step::NumberedEvent),
             1 => Just(Step::ClientClose),
+            1 => Just(Step::ClientEnds),
             1 => Just(Step::Stop),
             1 => Just(Step::Revoked),
         ],

@@ -123,7 +123,9 @@ pub(super) struct World {
     room_wanted: usize,
     /// Flushed requests that are unanswered, and when each was sent.
     flushed: Vec<(String, Instant)>,
+    /// It says no more: it has closed, or ended its side of the stream.
     client_closed: bool,
+    client_ended: bool,
     closed: bool,
     client_kind: u8,
     connected: bool,
@@ -184,6 +186,7 @@ impl World {
             room_wanted: 0,
             flushed: Vec::new(),
             client_closed: false,
+            client_ended: false,
             closed: false,
             client_kind: client,
             connected: false,
@@ -269,8 +272,10 @@ impl World {
             Step::ClientEnds if self.waits => {}
             Step::ClientEnds => {
                 self.client_closed = true;
+                self.client_ended = true;
                 let mut actions = Vec::new();
-                self.machine.client_ends(self.now, &mut actions);
+                let cut = self.is_cut();
+                self.machine.client_ends(cut, self.now, &mut actions);
                 self.perform(actions);
             }
             Step::Phase(phase) => self.phase(phase),

@@ -116,6 +116,7 @@ impl World {
         };
         if self.feed(event) == Verdict::Forward {
             // Both sides know that it is over.
+            self.ends_with_its_gateway();
             self.closed = true;
         }
     }
@@ -132,6 +133,7 @@ impl World {
             torn,
             cut,
         });
+        self.ends_with_its_gateway();
     }
 
     pub(super) fn phase(&mut self, phase: u8) {

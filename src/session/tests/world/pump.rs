@@ -114,6 +114,19 @@ impl World {
         );
     }
 
+    /// Both sides have ended: whoever is still to be answered was.
+    pub(super) fn ends_with_its_gateway(&mut self) {
+        if self.client_ended && !self.closed {
+            self.closed = true;
+            for (id, asked) in &self.ledger {
+                assert!(
+                    asked.answers == 1 || self.is_unheard(id),
+                    "left without a word: {id} {asked:?}"
+                );
+            }
+        }
+    }
+
     pub(super) fn detach(&mut self) {
         self.has_gateway = false;
         self.drop_part(Verdict::Forward);
