@@ -427,6 +427,7 @@ impl Machine {
         }
         if away.notice_at <= now {
             away.notice_at = now + notice_every;
+            out.push(Action::Count(Counted::StillHeld));
             if openclaw {
                 self.notice(since, now, out);
             }

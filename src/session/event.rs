@@ -179,6 +179,8 @@ pub(super) enum Counted {
     ReplayRefused,
     /// A request was answered in the gateway's place.
     Answered(Execution),
+    /// It is held for long enough to be worth a word, or still is.
+    StillHeld,
     /// `gateway.down` was said.
     Notice,
     /// A frame was cut off by the gateway's death.

@@ -17,6 +17,7 @@ mod line;
 mod live;
 mod machine;
 mod open;
+mod outage;
 mod perform;
 mod policy;
 mod pump;
