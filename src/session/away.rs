@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::event::{Action, Counted, Span, Verdict};
-use super::journal::{Pending, Place};
-use super::machine::{CLIENT_PATIENCE, Loss, Machine, Said, State};
+use super::journal::Place;
+use super::machine::{Loss, Machine, Said, State};
 use super::policy::Way;
 use crate::config::Resume;
 use crate::gateway::Phase;
-use crate::protocol::openclaw::{self, CONTROL_UI, ClientSays, Connect};
+use crate::protocol::openclaw::{CONTROL_UI, ClientSays, Connect};
 use crate::protocol::rescue::{Cause, Execution};
 use crate::protocol::speech::{self, Suspension};
 
@@ -27,8 +27,6 @@ const CLIENT_WAIT: Duration = Duration::from_secs(1);
 /// A Control UI shows "Restarting…" for at least 15 s after each `shutdown`.
 const SHUTDOWN_AGAIN: Duration = Duration::from_secs(12);
 
-/// So long before its sender gives up a request is answered, at the most.
-const AHEAD: Duration = Duration::from_secs(5);
 /// A session that is lost within this after its return was not really back.
 const LOST_SOON: Duration = Duration::from_secs(5);
 /// How often in a row that may happen before its client has to reconnect.
@@ -176,8 +174,9 @@ impl Machine {
         self.flush = None;
         let shown = self.shutdown.take().is_some();
         self.count_losses(now);
-        // Half a message cannot be spliced to the next connection.
-        let broken = way == Way::Splice && loss.cut;
+        // Half a message cannot be spliced to the next connection, and who sends no more has no use
+        // for one.
+        let broken = way == Way::Splice && loss.cut || self.client_ended;
         if self.policy.resume == Resume::Off || broken || self.lost_again > MAX_LOST_AGAIN {
             return self.send_back(now, out);
         }
@@ -440,52 +439,6 @@ impl Machine {
             .and_then(|away| away.retry_at.take_if(|at| *at <= now));
         if retry.is_some() {
             self.away_look(now, out);
-        }
-    }
-
-    /// How long a request may wait here: most senders give up, and it is answered before that; one
-    /// that never does waits for as long as its session is held.
-    pub(super) fn patience(&self) -> impl Fn(&Pending) -> Duration + use<> {
-        let control_ui = self.is_control_ui();
-        let held = self.policy.max.max(CLIENT_PATIENCE);
-        let ahead = self.policy.notice_every.min(AHEAD);
-        move |pending| {
-            if control_ui && openclaw::is_waited_for(&pending.request.method) {
-                held
-            } else {
-                CLIENT_PATIENCE - ahead
-            }
-        }
-    }
-
-    /// When [`Self::give_up_waiting`] has something to do.
-    pub(super) fn give_up_at(&self) -> Option<Instant> {
-        self.journal.first_to_give_up(self.patience())
-    }
-
-    /// Requests whose senders are about to give up are answered before that, and are not sent
-    /// later: nobody would know of it.
-    pub(super) fn give_up_waiting(&mut self, now: Instant, out: &mut Vec<Action>) {
-        // What a gateway has that is there, it may still answer.
-        let away = matches!(self.state, State::Away(_));
-        let patience = self.patience();
-        let mut gone = Vec::new();
-        self.settle_in_place(now, out, |pending| {
-            if now.saturating_duration_since(pending.asked) < patience(pending) {
-                return None;
-            }
-            if let Place::Kept(frame) = pending.place {
-                gone.push(frame);
-                return Some(Execution::NotStarted);
-            }
-            (away || pending.place == Place::Again).then_some(Execution::MayHaveExecuted)
-        });
-        self.journal.forget(|pending| {
-            pending.answered && (away || matches!(pending.place, Place::Kept(_) | Place::Again))
-        });
-        if !gone.is_empty() {
-            self.journal.unkeep_frames(&gone);
-            out.push(Action::DropKeptFrames(gone));
         }
     }
 

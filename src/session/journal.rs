@@ -276,8 +276,7 @@ impl Journal {
         self.pending.iter().all(|pending| pending.answered)
     }
 
-    /// When the first of them was asked whose sender waits no longer than `patience`, and ends
-    /// waiting.
+    /// When the first of them has waited for as long as `patience` says that it may.
     pub(super) fn first_to_give_up(
         &self,
         patience: impl Fn(&Pending) -> Duration,

@@ -19,6 +19,7 @@ use super::away::Away;
 use super::event::{Action, Counted, Event, Span, Torn, Verdict};
 use super::flush::Flush;
 use super::journal::{Journal, Pending, Place};
+use super::patience::AHEAD;
 use super::policy::Policy;
 use crate::gateway::{Phase, Reason, View};
 use crate::protocol::methods::Nature;
@@ -326,6 +327,8 @@ impl Machine {
     /// Requests that a hung gateway has had for so long that their clients are about to give up.
     fn answer_impatient(&mut self, now: Instant, out: &mut Vec<Action>) {
         let patience = self.patience();
+        // It is looked at again only with the next notice.
+        let unlooked = self.policy.notice_every.saturating_sub(AHEAD);
         let since = self.hung.map_or(now, |hung| hung.since);
         self.settle_in_place(now, out, |pending| {
             if matches!(pending.place, Place::Kept(_) | Place::Again) {
@@ -334,7 +337,8 @@ impl Machine {
             }
             // Whoever had waited for longer than that before the hang can wait for longer still.
             let patient = since.saturating_duration_since(pending.asked) > CLIENT_PATIENCE;
-            let impatient = now.saturating_duration_since(pending.asked) >= patience(pending);
+            let waited = now.saturating_duration_since(pending.asked);
+            let impatient = waited + unlooked >= patience(pending);
             (impatient && !patient).then_some(Execution::MayHaveExecuted)
         });
     }

@@ -529,7 +529,7 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
-        if self.gateway.is_none() {
+        if !self.is_passing() {
             self.report.client_left();
         }
         let cut = self.is_client_cut();

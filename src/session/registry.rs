@@ -282,6 +282,16 @@ mod tests {
         assert_eq!((one.first(9), sessions.kept()), (&b"789"[..], 4));
         one.forget(u64::MAX);
         assert_eq!(sessions.kept(), 0);
+        // One frame is here, half of another, and neither is wanted; what is between them stays.
+        let mut frame = |bytes: &[u8], length| {
+            let place = one.reserve(length).unwrap();
+            assert!(one.push(bytes));
+            place
+        };
+        let (first, _, last) = (frame(b"123", 3), frame(b"45", 2), frame(b"67", 4));
+        assert!(one.cut(&[first, last]), "the rest of the last is to come");
+        assert_eq!((one.first(9), sessions.kept()), (&b"45"[..], 2));
+        one.forget(2);
         assert!(one.push(b"12345678"));
         assert_eq!(one.take(), b"12345678");
         assert!(two.push(b"abc"));

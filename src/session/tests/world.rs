@@ -222,7 +222,9 @@ impl World {
             | Step::AskLong { .. }
             | Step::Other { .. }
             | Step::Connect
+            | Step::ClientClose
                 if self.client_closed => {}
+            Step::Ends | Step::ClientEnds if self.client_ended => {}
             Step::Ask { id, kind } => self.ask(id, kind),
             Step::AskAgain(number) => self.client(&format!(
                 r#"{{"type":"req","id":"0-{}","method":"chat.send","params":{{}}}}"#,

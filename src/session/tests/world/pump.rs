@@ -116,7 +116,8 @@ impl World {
 
     /// Both sides have ended: whoever is still to be answered was.
     pub(super) fn ends_with_its_gateway(&mut self) {
-        if self.client_ended && !self.closed {
+        let closes = self.machine.client_closes.is_some();
+        if self.client_ended && !closes && !self.closed {
             self.closed = true;
             for (id, asked) in &self.ledger {
                 assert!(
