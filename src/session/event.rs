@@ -11,6 +11,15 @@ use crate::gateway::{Evidence, Reason, View};
 use crate::protocol::rescue::{Close, Execution};
 use crate::protocol::speech::Resumed;
 
+/// A frame's place among the bytes that are kept for the next connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Of its first byte.
+    pub(super) start: u64,
+    /// Behind its last byte, which may still be on its way.
+    pub(super) end: u64,
+}
+
 /// What happens to a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Event<'a> {
@@ -22,8 +31,8 @@ pub(super) enum Event<'a> {
         whole: bool,
         /// Where its last byte would be in the stream to the gateway; `None`: not known yet.
         end: Option<u64>,
-        /// Where its last byte would be among the kept bytes; `None`: they have no room for it.
-        kept: Option<u64>,
+        /// Where it would be among the kept bytes; `None`: they have no room for it.
+        kept: Option<Span>,
     },
     /// The message whose end was not known ends here.
     ClientMessageEnds(u64),
@@ -126,8 +135,8 @@ pub(super) enum Action {
     GiveRoom,
     /// Nothing of what was kept is wanted any more.
     DropKept,
-    /// The first so many of the kept bytes are not wanted any more.
-    DropKeptUntil(u64),
+    /// These of the kept frames are not wanted any more, in the order in which they are kept.
+    DropKeptFrames(Vec<Span>),
     /// Close the client's WebSocket.
     CloseClient(Close),
     /// Let go of the gateway's connection.
@@ -170,6 +179,8 @@ pub(super) enum Counted {
     ReplayRefused,
     /// A request was answered in the gateway's place.
     Answered(Execution),
+    /// It is held for long enough to be worth a word, or still is.
+    StillHeld,
     /// `gateway.down` was said.
     Notice,
     /// A frame was cut off by the gateway's death.

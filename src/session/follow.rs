@@ -147,7 +147,8 @@ impl Machine {
         let recorded = self.journal.connect().is_some() && self.hello.is_some();
         let way = self.policy.way(self.client.as_deref(), recorded);
         let unseen = matches!(way, Way::Replay | Way::Rechallenge | Way::Splice);
-        let stays = self.client_closes.is_some() || self.shutdown.is_some();
+        let leaves = self.client_closes.is_some() || self.client_ended;
+        let stays = leaves || self.shutdown.is_some();
         matches!(self.state, State::Live) && unseen && !stays && self.stop_at.is_none()
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::outage::Outage;
 use crate::config::{Config, Hold, Limits, ProtocolKind, Route, Upstream};
 use crate::gateway::Gateway;
 use crate::observe::Metrics;
@@ -32,6 +33,8 @@ pub(crate) struct Line {
     pub(crate) hold: Hold,
     pub(crate) limits: Limits,
     pub(crate) house: House,
+    /// What the log says of an outage; the same for all lines of the route.
+    pub(super) outage: Arc<Outage>,
     next: OnceLock<Arc<Line>>,
 }
 
@@ -102,7 +105,9 @@ impl Lines {
         seen.sort_by_key(Arc::as_ptr);
         seen.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let line = |(route, gateway): (&Route, Arc<Gateway>)| {
+            let before = self.current.iter().find(|line| line.route == route.name);
             Arc::new(Line {
+                outage: before.map_or_else(Arc::default, |line| Arc::clone(&line.outage)),
                 route: route.name.clone(),
                 gateway,
                 upstream: route.upstream.clone(),
@@ -208,6 +213,7 @@ impl Line {
             hold: config.hold.clone(),
             limits: config.limits.clone(),
             house: self.house.clone(),
+            outage: Arc::clone(&self.outage),
             next: OnceLock::new(),
         }
     }

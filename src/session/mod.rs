@@ -1,8 +1,9 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
-//! `open` waits before the 101. After it `machine`, `live`, `away`, `comeback` and `flush` decide
-//! (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`, `perform` and `room`
-//! are the only I/O. JSON is read and written in [`crate::protocol`], never here.
+//! `open` waits before the 101. After it `machine`, `live`, `away`, `patience`, `comeback` and
+//! `flush` decide (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`,
+//! `perform` and `room` are the only I/O; `report` and `outage` say what there was. JSON is read and
+//! written in [`crate::protocol`], never here.
 
 mod away;
 mod client_io;
@@ -17,6 +18,8 @@ mod line;
 mod live;
 mod machine;
 mod open;
+mod outage;
+mod patience;
 mod perform;
 mod policy;
 mod pump;

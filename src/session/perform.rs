@@ -34,12 +34,11 @@ impl Pump {
             Action::AskRoom(requests) => self.room.ask(&self.gateway_of.flushes, requests),
             Action::GiveRoom => self.room.give_one(),
             Action::DropKept => self.drop_kept(),
-            Action::DropKeptUntil(end) => {
-                if end > self.kept.len() as u64 && self.client_message == Verdict::Keep {
-                    // The rest of it is still on its way.
+            Action::DropKeptFrames(frames) => {
+                if self.kept.cut(&frames) && self.client_message == Verdict::Keep {
+                    // The rest of the last one is still on its way.
                     self.client_message = Verdict::Drop;
                 }
-                self.kept.forget(end);
             }
             Action::CloseClient(close) => {
                 let payload = Close::payload(close.code, &close.reason);

@@ -272,7 +272,7 @@ impl Pump {
             self.deferred.clear();
         }
         self.detach();
-        if self.half_closed || matches!(self.machine.state, State::Closing) {
+        if matches!(self.machine.state, State::Closing) {
             // The connection ends as the gateway ended it.
             return self.finish();
         }
@@ -282,6 +282,9 @@ impl Pump {
             torn,
             cut,
         });
+        if self.half_closed {
+            self.finish();
+        }
     }
 
     /// A close is on its way to the client, which has a while to answer it.
@@ -526,16 +529,18 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
-        if !self.is_client_cut() {
-            self.machine.client_ends(self.now, &mut self.actions);
-            self.act();
+        if !self.is_passing() {
+            self.report.client_left();
         }
+        let cut = self.is_client_cut();
+        self.machine.client_ends(cut, self.now, &mut self.actions);
+        self.act();
         match &mut self.gateway {
-            Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
+            Some(gateway) => {
                 gateway.end();
                 self.linger.get_or_insert(self.now + HALF_CLOSED);
             }
-            _ => self.client_gone(),
+            None => self.finish(),
         }
     }
 

@@ -124,8 +124,17 @@ impl Proxy {
 
     /// Waits until so many upgrades wait for the gateway.
     pub async fn waiting(&self, count: usize) {
-        let line = format!("{{state=\"waiting\"}} {count}");
-        within("clients that wait", async {
+        self.sessions_are("waiting", count).await;
+    }
+
+    /// Waits until so many open sessions are held.
+    pub async fn holds(&self, count: usize) {
+        self.sessions_are("held", count).await;
+    }
+
+    async fn sessions_are(&self, state: &str, count: usize) {
+        let line = format!("{{state=\"{state}\"}} {count}");
+        within(&format!("{count} sessions {state}"), async {
             loop {
                 let metrics = http::get(&self.admin(), "/metrics", &[]).await.text();
                 if metrics.lines().any(|seen| seen.ends_with(&line)) {
