@@ -321,6 +321,13 @@ async fn a_state_directory_that_cannot_be_used_is_found_before_the_start() {
             "{said}"
         );
     }
+    let args = ["check", "--json", "--config", "holdline.toml"];
+    let told = ended(&folder, &args).await;
+    assert_eq!((told.code, told.err.as_str()), (Some(1), ""));
+    let list: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!(list[0]["key"], "auth");
+    let remedy = list[0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("another one in [auth] state_dir"), "{list}");
 }
 
 #[tokio::test]

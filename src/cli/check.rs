@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdline::auth;
-use holdline::config::{Loaded, Problem};
+use holdline::config::{Loaded, Place, Problem, Severity};
 use serde_json::Value;
 
-use super::{BAD_CONFIG, Settings, colors, fail, refuse, say};
+use super::{BAD_CONFIG, Settings, colors, fail, refuse, say, with_causes};
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
@@ -18,22 +18,37 @@ pub(crate) struct Check {
 }
 
 pub(crate) fn run(settings: &Settings, asked: &Check) -> ExitCode {
-    let read = settings.read();
-    let unusable = read
-        .as_ref()
-        .ok()
-        .and_then(|loaded| auth::check(&loaded.config.auth).err());
-    if let Some(error) = unusable {
-        return fail("[auth] cannot be served by this user", &error);
+    let loaded = match settings.read() {
+        Ok(loaded) => loaded,
+        Err(refused) if asked.json => {
+            let all = refused.errors.iter().chain(&refused.warnings);
+            return list(all, ExitCode::from(BAD_CONFIG));
+        }
+        Err(refused) => return refuse(&refused),
+    };
+    match (auth::check(&loaded.config.auth), asked.json) {
+        (Ok(()), true) => list(&loaded.warnings, ExitCode::SUCCESS),
+        (Ok(()), false) => approve(&loaded),
+        (Err(error), true) => {
+            let problem = [unusable(&loaded, &with_causes(&error))];
+            list(problem.iter().chain(&loaded.warnings), ExitCode::FAILURE)
+        }
+        (Err(error), false) => fail("[auth] cannot be served by this user", &error),
     }
-    match read {
-        Ok(loaded) if asked.json => list(&loaded.warnings, ExitCode::SUCCESS),
-        Ok(loaded) => approve(&loaded),
-        Err(refused) if asked.json => list(
-            refused.errors.iter().chain(&refused.warnings),
-            ExitCode::from(BAD_CONFIG),
-        ),
-        Err(refused) => refuse(&refused),
+}
+
+/// A good config that this machine has something against. What follows the last semicolon of the
+/// error is the remedy.
+fn unusable(loaded: &Loaded, error: &str) -> Problem {
+    let remedy = "run it as a user who can";
+    let (what, remedy) = error.rsplit_once("; ").unwrap_or((error, remedy));
+    Problem {
+        severity: Severity::Error,
+        place: Place::File(loaded.source.to_string().into()),
+        key: "auth".to_owned(),
+        seen: None,
+        what: what.to_owned(),
+        remedy: remedy.to_owned(),
     }
 }
 
