@@ -67,6 +67,8 @@ pub(super) type Accept = Box<dyn Fn(Listener, CancellationToken) + Send + Sync>;
 /// The open listeners.
 pub struct Doors {
     open: Mutex<Vec<Door>>,
+    /// Sockets that were closed and may not be gone yet.
+    closing: Mutex<Vec<Weak<TcpListener>>>,
     tls: Accept,
     plain: Accept,
     /// Where plain requests are sent; 0: nowhere.
@@ -85,6 +87,7 @@ impl Doors {
     pub(super) fn new(tls: Accept, plain: Accept, https_port: Arc<AtomicU16>) -> Self {
         Self {
             open: Mutex::default(),
+            closing: Mutex::default(),
             tls,
             plain,
             https_port,
@@ -120,10 +123,13 @@ impl Doors {
     pub fn prepare(&self, config: &config::Listen) -> Result<Changes, BindError> {
         let wanted = Wanted::all(config);
         let open = self.lock();
+        let closing = self.closing();
         let leaving: Vec<Arc<TcpListener>> = open
             .iter()
             .filter(|door| !wanted.contains(&door.wanted))
-            .filter_map(|door| door.socket.upgrade())
+            .map(|door| &door.socket)
+            .chain(&*closing)
+            .filter_map(Weak::upgrade)
             .collect();
         let bound = wanted
             .iter()
@@ -159,9 +165,16 @@ impl Doors {
         let first = doors.iter().find(|door| door.wanted.speaks == Speaks::Tls);
         let port = first.map_or(0, |door| door.address.port());
         self.https_port.store(port, Ordering::Relaxed);
+        let mut closing = self.closing();
+        closing.retain(|socket| socket.strong_count() > 0);
         for left in before {
             left.closed.cancel();
+            closing.push(left.socket);
         }
+    }
+
+    fn closing(&self) -> std::sync::MutexGuard<'_, Vec<Weak<TcpListener>>> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Door>> {

@@ -35,7 +35,7 @@ pub(crate) struct Line {
     pub(crate) house: House,
     /// What the log says of an outage; the same for all lines of the route.
     pub(super) outage: Arc<Outage>,
-    next: OnceLock<Arc<Line>>,
+    next: OnceLock<Arc<Self>>,
 }
 
 impl Line {

@@ -48,7 +48,7 @@ fn admin() -> Kit {
     };
     let stop = CancellationToken::new();
     let closed = CancellationToken::new();
-    admin.serve(listener, closed.clone(), &stop, &edge.edge.tasks);
+    admin.serve(listener, closed, &stop, &edge.edge.tasks);
     Kit {
         edge,
         source,
