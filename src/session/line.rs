@@ -253,6 +253,7 @@ mod tests {
         );
         let (old, new) = (&first.current()[0], &second.current()[0]);
         assert!(Arc::ptr_eq(&old.gateway, &new.gateway));
+        assert!(Arc::ptr_eq(&old.outage, &new.outage), "one outage is two");
         assert_eq!(new.gateway.upstream().probe, config::Probe::Tcp);
         assert!(Arc::ptr_eq(old.newer().unwrap(), new));
     }
