@@ -84,6 +84,15 @@ pub enum AdminError {
     /// It is holdline, and it says no.
     #[error("{0}")]
     Denied(String),
+    /// The new config is refused.
+    #[error("{reason}")]
+    NotReloaded {
+        /// In words.
+        reason: String,
+        /// `{"error", "problems"}`: as `check --json` lists them, empty where the file is not at
+        /// fault.
+        said: Box<Value>,
+    },
 }
 
 // === impl AdminClient ===
@@ -144,11 +153,17 @@ impl AdminClient {
     /// Asks for a reload; what has changed, as it was said.
     ///
     /// # Errors
-    /// Why nothing was taken: [`AdminError::Denied`] holds the reason of the running holdline.
+    /// Why nothing was taken: [`AdminError::NotReloaded`] holds the reason of the running holdline.
     pub async fn reload(&self) -> Result<Value, AdminError> {
         let answer = self.ask(Method::POST, "/reload", RELOAD_LIMIT).await?;
         if !answer.status().is_success() {
-            return Err(AdminError::Denied(reason(&answer)));
+            return Err(match said_by(&answer) {
+                Some(said) if said.get("problems").is_some() => AdminError::NotReloaded {
+                    reason: reason(&answer),
+                    said: Box::new(said),
+                },
+                _ => AdminError::Denied(reason(&answer)),
+            });
         }
         let said = serde_json::from_slice::<Value>(answer.body());
         let mut said = said.map_err(|_| AdminError::Stranger {
@@ -197,9 +212,13 @@ impl AdminClient {
     }
 }
 
+fn said_by(answer: &Response<Bytes>) -> Option<Value> {
+    serde_json::from_slice(answer.body()).ok()
+}
+
 /// `{"error": …}`, or the text that there is in its place.
 fn reason(answer: &Response<Bytes>) -> String {
-    let said = serde_json::from_slice::<Value>(answer.body()).ok();
+    let said = said_by(answer);
     let error = said.as_ref().and_then(|said| said.get("error")?.as_str());
     let text = match error {
         Some(error) => error.to_owned(),

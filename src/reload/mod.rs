@@ -5,6 +5,8 @@
 //! Nothing here knows how a session, a door or a certificate is changed.
 
 mod in_force;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::fmt;
