@@ -2,6 +2,10 @@
 //!
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
+mod succession;
+
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +20,18 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Desk, DeskError};
 use crate::config::{Config, ProtocolKind, Route, Upstream};
 use crate::gateway::Gateway;
+use crate::handover::{Arrival, ArrivalError, Binary, UpgradeError, Upgraded};
 use crate::http::forward::Forwarder;
 use crate::http::upgrade::Switchboard;
 use crate::http::{App, Doorway, Gate, Table};
-use crate::listen::{BindError, Edge, Listener, Listeners};
+use crate::listen::{BindError, Edge, Inherited, Listener, Listeners};
 use crate::observe::{Admin, Command, Metrics, StatusSource};
 use crate::protocol::rescue::millis;
 use crate::reload::{Loader, ReloadError, Reloaded, Reloader};
 use crate::session::{Line, Sessions};
+use crate::systemd::{Notifier, Watchdog};
 use crate::tls::{Tls, TlsError};
+use succession::Succession;
 
 /// Beyond the drain's time, for what is being written.
 const LAST_WRITES: Duration = Duration::from_secs(6);
@@ -42,9 +49,33 @@ pub enum StartError {
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The process whose place this one was to take keeps it.
+    #[error(transparent)]
+    Arrival(#[from] ArrivalError),
+    /// A listening socket's descriptor.
+    #[error("the listening sockets cannot be shared: {0}")]
+    Share(io::Error),
     /// Start-up was cut off.
     #[error("start-up was interrupted")]
     Interrupted,
+}
+
+/// What a process gives its proxy beside the config. By default nothing: then there are no reloads
+/// and no upgrades, and nobody is told anything.
+#[derive(Default)]
+pub struct Surroundings {
+    /// Reads the config anew, for [`Holdline::reload`].
+    pub source: Option<Loader>,
+    /// Sockets that are listening already; those that the config does not want are closed.
+    pub inherited: Inherited,
+    /// The running proxy whose place this one takes.
+    pub arrival: Option<Arrival>,
+    /// What [`Holdline::upgrade`] starts.
+    pub binary: Option<Binary>,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// Its watchdog.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// A running proxy. Dropping it ends everything at once.
@@ -65,6 +96,7 @@ struct Shared {
     gateways: Vec<(String, Arc<Gateway>)>,
     started: Instant,
     edge: Edge,
+    succession: Succession,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
     /// Everything that is of use until the very end.
@@ -75,13 +107,19 @@ struct Shared {
     stopped: CancellationToken,
 }
 
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").finish_non_exhaustive()
+    }
+}
+
 impl Holdline {
     /// Loads certificates, binds every address and serves. Nothing is bound if anything fails.
     ///
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, None).await
+        Self::start_in(config, Surroundings::default()).await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
@@ -89,29 +127,58 @@ impl Holdline {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_from(config: Config, source: Loader) -> Result<Self, StartError> {
-        Self::start_with(config, Some(source)).await
+        let source = Some(source);
+        let surroundings = Surroundings {
+            source,
+            ..Surroundings::default()
+        };
+        Self::start_in(config, surroundings).await
     }
 
-    async fn start_with(config: Config, source: Option<Loader>) -> Result<Self, StartError> {
+    /// The same as part of a process, perhaps in the place of a running one.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and when the running one keeps its place.
+    pub async fn start_in(config: Config, around: Surroundings) -> Result<Self, StartError> {
+        let Surroundings {
+            source,
+            mut inherited,
+            arrival,
+            binary,
+            notifier,
+            watchdog,
+        } = around;
         let (tls_config, auth) = (config.tls.clone(), config.auth.clone());
         let prepare = move || Ok::<_, StartError>((Tls::new(&tls_config)?, Desk::open(&auth)?));
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
-        let listeners = Listeners::bind(&config.listen)?;
-        let admin = config.admin.listen.map(Listener::bind).transpose()?;
+        let listeners = Listeners::bind(&config.listen, &mut inherited)?;
+        let admin = config.admin.listen;
+        let admin = admin
+            .map(|address| Listener::bind_admin(address, &mut inherited))
+            .transpose()?;
+        let shares = succession::shares(&listeners, admin.as_ref()).map_err(StartError::Share)?;
         let addresses =
             |bound: &[Listener]| bound.iter().map(Listener::address).collect::<Vec<_>>();
         let (https, http) = (addresses(&listeners.https), addresses(&listeners.http));
         let admin_address = admin.as_ref().map(Listener::address);
         let config = Arc::new(config);
         let gate = Arc::new(Gate::new(desk));
-        let (shared, app) = assemble(&config, Arc::new(tls), gate, source);
+        let succession = Succession::new(binary, arrival.as_ref(), notifier, shares);
+        let (shared, app) = assemble(&config, Arc::new(tls), gate, source, succession);
+        if let Some(arrival) = &arrival {
+            arrival.prepared().await?;
+        }
+        inherited.close_rest();
         listeners.serve(&shared.edge, move |peer| {
             Doorway::new(Arc::clone(&app), peer)
         });
         if let Some(listener) = admin {
             serve_admin(&shared, listener);
+        }
+        if let Some(Err(error)) = arrival.map(|arrival| arrival.serving()) {
+            tracing::warn!(%error, "the process before this one is gone already");
         }
         let (reloader, stopped) = (Arc::clone(&shared.reloader), shared.stopped.clone());
         shared
@@ -124,6 +191,7 @@ impl Holdline {
             routes = listed(&shared.config.routes.iter().map(told).collect::<Vec<_>>()),
             "running"
         );
+        shared.announce(watchdog);
         Ok(Self {
             https,
             http,
@@ -161,7 +229,17 @@ impl Holdline {
     /// # Errors
     /// Why not; then everything stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        self.shared.reloader.reload().await
+        self.shared.reload().await
+    }
+
+    /// Starts the program that is there now and hands it the listening sockets. Returns when it
+    /// serves; from then on nothing is accepted here. Sessions stay until they end or
+    /// `limits.handover` is over; then [`Self::wait_for_shutdown`] resolves.
+    ///
+    /// # Errors
+    /// Why not; then everything stays as it was.
+    pub async fn upgrade(&self) -> Result<Upgraded, UpgradeError> {
+        self.shared.upgrade().await
     }
 
     /// Stops accepting, ends held sessions, lets live ones finish within `limits.drain`, spreads
@@ -179,6 +257,7 @@ impl Holdline {
 impl Drop for Holdline {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
+        self.shared.leave();
         self.shared.edge.drain.cancel();
         self.shared.stopped.cancel();
     }
@@ -190,6 +269,7 @@ fn assemble(
     tls: Arc<Tls>,
     gate: Arc<Gate>,
     source: Option<Loader>,
+    succession: Succession,
 ) -> (Arc<Shared>, Arc<App>) {
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
@@ -220,11 +300,13 @@ fn assemble(
         Arc::clone(&metrics),
         stopping.clone(),
     ));
+    let drain = CancellationToken::new();
     let edge = Edge {
         config: Arc::new(ArcSwap::new(Arc::clone(config))),
         tls,
         metrics: Arc::clone(&metrics),
-        drain: CancellationToken::new(),
+        leave: drain.child_token(),
+        drain,
         tasks: TaskTracker::new(),
     };
     let shared = Shared {
@@ -235,6 +317,7 @@ fn assemble(
         gateways,
         started: Instant::now(),
         edge,
+        succession,
         session_tasks,
         rest: TaskTracker::new(),
         stopping,
@@ -287,7 +370,12 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
         status: Arc::clone(shared) as Arc<dyn StatusSource>,
         commands,
     };
-    admin.serve(listener, &shared.stopped, &shared.rest);
+    admin.serve(
+        listener,
+        &shared.succession.handed_over,
+        &shared.stopped,
+        &shared.rest,
+    );
     let (proxy, stopped) = (Arc::clone(shared), shared.stopped.clone());
     shared.rest.spawn(async move {
         loop {
@@ -301,12 +389,22 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
                     tokio::spawn(async move { proxy.drain().await });
                 }
                 Some(Command::Reload(answer)) => {
-                    let reloaded = proxy.reloader.reload().await;
+                    let reloaded = proxy.reload().await;
                     let told = reloaded
                         .map(Reloaded::json)
                         .map_err(|error| error.to_string());
                     // Nobody may be waiting any more.
                     let _ = answer.send(told);
+                }
+                Some(Command::Upgrade(answer)) => {
+                    let proxy = Arc::clone(&proxy);
+                    tokio::spawn(async move {
+                        let upgraded = proxy.upgrade().await;
+                        let told = upgraded
+                            .map(|upgraded| upgraded.json())
+                            .map_err(|error| error.to_string());
+                        let _ = answer.send(told);
+                    });
                 }
                 None => return,
             }
@@ -322,6 +420,7 @@ impl Shared {
             tracing::info!(sessions, budget_ms, "draining");
         }
         self.stopping.cancel();
+        self.leave();
         self.edge.drain.cancel();
         self.edge.tasks.close();
         self.session_tasks.close();
@@ -368,6 +467,7 @@ impl StatusSource for Shared {
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
+            "process": self.succession.json(),
             "gateways": gateways,
             "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
         })

@@ -2,12 +2,15 @@
 //!
 //! What a command does beyond talking to its user is the library's business.
 
+mod admin;
 mod ask;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
 pub(crate) mod gateway_config;
 pub(crate) mod signals;
+pub(crate) mod surroundings;
+pub(crate) mod upgrade;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -54,6 +57,11 @@ pub(crate) enum Command {
     /// The key that cookies are signed with ([auth])
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Let the binary that is there now take the place of the running holdline
+    ///
+    /// It gets the listening sockets; the old process keeps its sessions until they end or
+    /// limits.handover is over. The same as SIGUSR2, but it says what came of it.
+    Upgrade,
     /// What to set on the gateway for this config, and whether it is
     GatewayConfig(gateway_config::GatewayConfig),
 }
@@ -91,7 +99,7 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 impl Settings {
     /// The config as it is now; the error in words.
     pub(crate) fn load_again(&self) -> Result<Config, String> {
-        match config::load(self.config.as_deref(), &self.overrides()) {
+        match self.try_load() {
             Ok(loaded) => Ok(loaded.config),
             Err(errors) => Err(errors.render(false)),
         }
@@ -99,7 +107,12 @@ impl Settings {
 
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
-        config::load(self.config.as_deref(), &self.overrides()).map_err(|errors| refuse(&errors))
+        self.try_load().map_err(|errors| refuse(&errors))
+    }
+
+    /// The config, or its problems.
+    pub(crate) fn try_load(&self) -> Result<Loaded, ConfigErrors> {
+        config::load(self.config.as_deref(), &self.overrides())
     }
 
     fn overrides(&self) -> Overrides {
@@ -112,7 +125,7 @@ impl Settings {
 }
 
 /// Prints what is wrong with a config.
-fn refuse(errors: &ConfigErrors) -> ExitCode {
+pub(crate) fn refuse(errors: &ConfigErrors) -> ExitCode {
     say(&errors.render(colors()));
     ExitCode::from(BAD_CONFIG)
 }

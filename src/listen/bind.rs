@@ -1,12 +1,14 @@
-//! Taking the listening sockets, and saying in words why one cannot be had.
+//! Taking the listening sockets, inherited or new, and saying in words why one cannot be had.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::holder::{self, Holder};
+use super::inherit::{Inherited, Kind, is_any_v4, takes_both_families};
 use crate::config;
 
 /// Connections that the kernel keeps for us until we accept them; it caps this at
@@ -17,7 +19,19 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: TcpListener,
+    configured: SocketAddr,
     address: SocketAddr,
+}
+
+/// A listening socket's double, to be handed to another process.
+#[derive(Debug)]
+pub struct Share {
+    /// What it is for.
+    pub kind: Kind,
+    /// As the config has it.
+    pub configured: SocketAddr,
+    /// The same socket: closing it does not close the other.
+    pub socket: OwnedFd,
 }
 
 /// Every public listener of a config.
@@ -69,28 +83,37 @@ pub enum BindError {
 // === impl Listeners ===
 
 impl Listeners {
-    /// Takes every address of the config, or none.
+    /// Takes every address of the config, or none; where a socket was inherited for one, that.
     ///
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn bind(config: &config::Listen) -> Result<Self, BindError> {
+    pub fn bind(config: &config::Listen, inherited: &mut Inherited) -> Result<Self, BindError> {
         let all = config
             .https
             .iter()
             .chain(&config.http)
             .copied()
             .collect::<Vec<_>>();
-        let bind = |addresses: &[SocketAddr]| {
-            addresses
-                .iter()
-                .map(|address| Listener::bind_beside(*address, &all))
-                .collect::<Result<Vec<_>, _>>()
-        };
         Ok(Self {
-            https: bind(&config.https)?,
-            http: bind(&config.http)?,
+            https: Listener::take_all(Kind::Https, &config.https, &all, inherited)?,
+            http: Listener::take_all(Kind::Http, &config.http, &all, inherited)?,
+        })
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Another one of the same socket.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for it.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            ..*self
         })
     }
 }
@@ -108,16 +131,26 @@ impl Listener {
         Self::bind_beside(address, &[])
     }
 
-    /// Uses a socket that is listening already, e.g. one inherited from systemd.
+    /// The same for the admin listener, unless its socket was inherited.
     ///
     /// # Errors
-    /// When it is no listening TCP socket.
-    pub fn from_std(socket: std::net::TcpListener) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?;
-        Ok(Self {
-            socket: TcpListener::from_std(socket)?,
-            address,
+    /// As [`Self::bind`].
+    pub fn bind_admin(address: SocketAddr, inherited: &mut Inherited) -> Result<Self, BindError> {
+        match inherited.claim(Kind::Admin, &[address]).pop().flatten() {
+            Some(socket) => Self::inherit(socket, address),
+            None => Self::bind(address),
+        }
+    }
+
+    /// The socket again, for the process that takes our place.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for it.
+    pub fn share(&self, kind: Kind) -> io::Result<Share> {
+        Ok(Share {
+            kind,
+            configured: self.configured,
+            socket: self.socket.as_fd().try_clone_to_owned()?,
         })
     }
 
@@ -131,14 +164,56 @@ impl Listener {
         self.socket
     }
 
+    fn take_all(
+        kind: Kind,
+        addresses: &[SocketAddr],
+        beside: &[SocketAddr],
+        inherited: &mut Inherited,
+    ) -> Result<Vec<Self>, BindError> {
+        let claimed = inherited.claim(kind, addresses);
+        let both: Vec<u16> = claimed
+            .iter()
+            .flatten()
+            .filter_map(|socket| socket.local_addr().ok().map(|address| (socket, address)))
+            .filter(|(socket, address)| takes_both_families(socket, *address))
+            .map(|(_, address)| address.port())
+            .collect();
+        addresses
+            .iter()
+            .zip(claimed)
+            .filter_map(|(address, claim)| match claim {
+                Some(socket) => Some(Self::inherit(socket, *address)),
+                None if is_any_v4(*address) && both.contains(&address.port()) => {
+                    tracing::info!(%address, "an inherited socket of [::] takes IPv4 as well");
+                    None
+                }
+                None => Some(Self::bind_beside(*address, beside)),
+            })
+            .collect()
+    }
+
     /// `[::]` leaves IPv4 alone when that is listed `beside` it.
     fn bind_beside(address: SocketAddr, beside: &[SocketAddr]) -> Result<Self, BindError> {
         let v4_is_taken = beside
             .iter()
             .any(|other| other.is_ipv4() && other.port() == address.port());
         open(address, v4_is_taken)
-            .and_then(Self::from_std)
+            .and_then(|socket| Self::new(socket, address))
             .map_err(|source| BindError::new(address, source))
+    }
+
+    fn inherit(socket: std::net::TcpListener, configured: SocketAddr) -> Result<Self, BindError> {
+        Self::new(socket, configured).map_err(|source| BindError::new(configured, source))
+    }
+
+    fn new(socket: std::net::TcpListener, configured: SocketAddr) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        Ok(Self {
+            socket: TcpListener::from_std(socket)?,
+            configured,
+            address,
+        })
     }
 }
 
@@ -188,6 +263,7 @@ fn held_by(address: &SocketAddr, holder: Option<&Holder>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inherit::InheritedSocket;
     use super::*;
 
     fn any() -> SocketAddr {
@@ -220,6 +296,54 @@ mod tests {
         }
         .to_string();
         assert!(unknown.contains("ss -ltnp 'sport = :443'"), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn an_inherited_socket_is_taken_and_the_rest_is_bound() {
+        let config = config::Listen {
+            https: vec![any(), any()],
+            http: Vec::new(),
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+        };
+        let old = Listeners::bind(&config, &mut Inherited::default()).unwrap();
+        let share = old.https[1].share(Kind::Https).unwrap();
+        let socket = share.socket.into();
+        let socket = InheritedSocket::new(socket, Some(share.kind), Some(share.configured));
+        let mut inherited = Inherited::new(vec![socket.unwrap()]);
+        let new = Listeners::bind(&config, &mut inherited).unwrap();
+        assert!(inherited.is_empty());
+        assert_eq!(new.https[0].address(), old.https[1].address());
+        assert_ne!(new.https[1].address(), old.https[0].address());
+        // The socket lives as long as anybody has it.
+        drop(old);
+        let connect = tokio::net::TcpStream::connect(new.https[0].address());
+        let (accepted, connected) = tokio::join!(new.https[0].socket.accept(), connect);
+        assert!(accepted.is_ok() && connected.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_inherited_socket_of_both_families_is_enough_for_two_addresses() {
+        let any_v6 = SocketAddr::new("::".parse().unwrap(), 0);
+        // A machine without IPv6 has nothing to show here.
+        let Ok(socket) = open(any_v6, false) else {
+            return;
+        };
+        let port = socket.local_addr().unwrap().port();
+        let socket = InheritedSocket::new(socket, Some(Kind::Https), None).unwrap();
+        let mut inherited = Inherited::new(vec![socket]);
+        let config = config::Listen {
+            https: vec![
+                SocketAddr::new("0.0.0.0".parse().unwrap(), port),
+                SocketAddr::new("::".parse().unwrap(), port),
+            ],
+            http: Vec::new(),
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+        };
+        let listeners = Listeners::bind(&config, &mut inherited).unwrap();
+        assert_eq!(listeners.https.len(), 1);
+        assert!(listeners.https[0].address().is_ipv6());
     }
 
     #[tokio::test]

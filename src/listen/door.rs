@@ -48,6 +48,9 @@ pub struct Edge {
     pub tls: Arc<Tls>,
     /// Counted into.
     pub metrics: Arc<Metrics>,
+    /// Cancelled: another process accepts from here on. What is running goes on, and no connection
+    /// is used for anything further. A child of `drain`.
+    pub leave: CancellationToken,
     /// Cancelled: accept nothing more, finish what is running, close what is idle.
     pub drain: CancellationToken,
     /// Every task of the edge: the accept loops and one per connection, until it is upgraded.
@@ -68,7 +71,7 @@ enum Turned {
 // === impl Listeners ===
 
 impl Listeners {
-    /// Serves until `edge.drain` is cancelled; returns at once.
+    /// Serves until `edge.leave` is cancelled; returns at once.
     ///
     /// `make_service` is asked once per connection. Wait for `edge.tasks` (closed) to know that
     /// every connection has ended; upgraded ones are their own task's concern.
@@ -137,7 +140,7 @@ impl Desk {
         let desk = Arc::clone(self);
         self.edge.tasks.spawn(async move {
             let Edge {
-                drain,
+                leave,
                 metrics,
                 tasks,
                 ..
@@ -149,7 +152,7 @@ impl Desk {
                 }
                 Err(reason) => tracing::debug!(peer = %from, ?reason, "refused a connection"),
             };
-            accept::run(listener.socket, drain, &desk.admission, metrics, take).await;
+            accept::run(listener.socket, leave, &desk.admission, metrics, take).await;
         });
     }
 

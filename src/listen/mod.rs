@@ -1,4 +1,4 @@
-//! The front door: bind, accept, admit, PROXY header, TLS, and the HTTP server connection.
+//! The front door: bind or inherit, accept, admit, PROXY header, TLS, and the HTTP server connection.
 //!
 //! What it hands on is a request with its [`Peer`]; who answers it, and what a route or a session
 //! is, is none of its business. An upgraded socket leaves through hyper as a [`ClientStream`] and
@@ -10,6 +10,7 @@ mod bind;
 mod complaint;
 mod door;
 mod holder;
+mod inherit;
 mod plain;
 mod proxy;
 mod redirect;
@@ -19,9 +20,10 @@ mod stream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use bind::{BindError, Listener, Listeners};
+pub use bind::{BindError, Listener, Listeners, Share};
 pub use door::Edge;
 pub use holder::Holder;
+pub use inherit::{Inherited, InheritedSocket, Kind};
 pub use stream::ClientStream;
 
 use crate::auth::CertificateNames;

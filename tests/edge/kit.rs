@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use holdline::config::{
     self, CertificateFiles, CertificateSource, ClientCertificates, Config, TlsVersion,
 };
-use holdline::listen::{ClientStream, Edge, Listeners, Peer};
+use holdline::listen::{ClientStream, Edge, Inherited, Listeners, Peer};
 use holdline::observe::Metrics;
 use holdline::tls::Tls;
 
@@ -112,6 +112,7 @@ pub(crate) fn config(dir: PathBuf) -> Config {
             ping_every: None,
             origins: Vec::new(),
             drain: PATIENCE,
+            handover: PATIENCE,
         },
         auth: config::parse("", "defaults").unwrap().config.auth,
         admin: config::Admin { listen: None },
@@ -127,14 +128,16 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path().join("dev"));
     change(&mut config, &dir);
-    let listeners = Listeners::bind(&config.listen).unwrap();
+    let listeners = Listeners::bind(&config.listen, &mut Inherited::default()).unwrap();
     let https = listeners.https[0].address();
     let http = listeners.http.first().map(|listener| listener.address());
+    let drain = CancellationToken::new();
     let edge = Edge {
         tls: Arc::new(Tls::new(&config.tls).unwrap()),
         config: Arc::new(ArcSwap::from_pointee(config)),
         metrics: Arc::new(Metrics::default()),
-        drain: CancellationToken::new(),
+        leave: drain.child_token(),
+        drain,
         tasks: TaskTracker::new(),
     };
     let (go, waiting) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
