@@ -99,6 +99,8 @@ struct Shared {
     succession: Succession,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
+    /// The admin listener and its connections.
+    admin_tasks: TaskTracker,
     /// Everything that is of use until the very end.
     rest: TaskTracker,
     /// No new work; sessions end.
@@ -319,6 +321,7 @@ fn assemble(
         edge,
         succession,
         session_tasks,
+        admin_tasks: TaskTracker::new(),
         rest: TaskTracker::new(),
         stopping,
         stopped: CancellationToken::new(),
@@ -374,7 +377,7 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
         listener,
         &shared.succession.handed_over,
         &shared.stopped,
-        &shared.rest,
+        &shared.admin_tasks,
     );
     let (proxy, stopped) = (Arc::clone(shared), shared.stopped.clone());
     shared.rest.spawn(async move {

@@ -18,6 +18,8 @@ use crate::systemd::{Notifier, Watchdog};
 
 /// Between two lines of the log about what has stayed behind after an upgrade.
 const PROGRESS: Duration = Duration::from_secs(60);
+/// For answers on the admin listener.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Between two words to the service manager about how it goes.
 const STATUS: Duration = Duration::from_secs(5);
 /// While a stop goes on, the manager is asked to wait this long for the next word.
@@ -222,10 +224,13 @@ impl Shared {
     async fn stay(&self, budget: Duration) {
         self.edge.tasks.close();
         self.session_tasks.close();
+        self.admin_tasks.close();
         let ended = async {
             // A connection may still become a session, but not the other way round.
             self.edge.tasks.wait().await;
             self.session_tasks.wait().await;
+            // Who has asked for the upgrade may still be reading what came of it.
+            let _ = timeout(LAST_ANSWERS, self.admin_tasks.wait()).await;
         };
         let waited = async {
             tokio::select! {

@@ -9,8 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{Instant, timeout_at};
 
-use crate::kit::{ScriptedGateway, Target, http, ms, within};
+use crate::kit::{DEADLINE, ScriptedGateway, Target, http, ms, within};
 
 pub(crate) const HOLDLINE: &str = env!("CARGO_BIN_EXE_holdline");
 
@@ -39,6 +40,7 @@ pub(crate) struct Service {
     pub(crate) admin: SocketAddr,
     folder: Folder,
     group: Pid,
+    unread: Vec<Value>,
 }
 
 /// Where it lives: config, certificate, and `holdline`, a link to the binary.
@@ -118,6 +120,7 @@ impl Service {
             admin: nowhere,
             folder,
             group,
+            unread: Vec::new(),
         };
         let running = service.line("running").await;
         service.https = running["https"].as_str().unwrap().parse().unwrap();
@@ -133,23 +136,30 @@ impl Service {
         Target::tls(self.https)
     }
 
-    /// The next line of the log whose message begins so, of whichever process.
+    /// The first line of the log, not yet asked for, whose message begins so, of whichever process:
+    /// which of two comes first is nobody's business.
     pub(crate) async fn line(&mut self, message: &str) -> Value {
-        let find = async {
-            let mut seen = String::new();
-            while let Some(line) = self.log.next_line().await.unwrap() {
-                let Ok(entry) = serde_json::from_str::<Value>(&line) else {
-                    seen.push_str(&format!("{line}\n"));
-                    continue;
-                };
-                if entry["message"].as_str().unwrap().starts_with(message) {
-                    return entry;
-                }
-                seen.push_str(&format!("{line}\n"));
-            }
-            panic!("the log has ended without {message:?}:\n{seen}")
+        let wanted = |entry: &Value| {
+            let said = entry["message"].as_str().unwrap_or_default();
+            said.starts_with(message)
         };
-        within(&format!("a line with {message:?}"), find).await
+        if let Some(at) = self.unread.iter().position(wanted) {
+            return self.unread.remove(at);
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let Ok(line) = timeout_at(deadline, self.log.next_line()).await else {
+                panic!("no line with {message:?} in time: {:#?}", self.unread);
+            };
+            let Some(line) = line.unwrap() else {
+                panic!("the log has ended without {message:?}: {:#?}", self.unread);
+            };
+            let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
+            if wanted(&entry) {
+                return entry;
+            }
+            self.unread.push(entry);
+        }
     }
 
     /// The process that the test has started.
