@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::observe::{Metrics, StatusSource, status};
 use crate::protocol::rescue::millis;
 use crate::reload::LastReload;
+use crate::run::Succession;
 use crate::session::{Line, Lines, Sessions};
 use crate::tls::Tls;
 
@@ -24,6 +25,7 @@ pub(crate) struct Status {
     pub(crate) tls: Arc<Tls>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
+    pub(crate) succession: Arc<Succession>,
     pub(crate) draining_since: Arc<OnceLock<Instant>>,
     pub(crate) stopping: CancellationToken,
 }
@@ -49,6 +51,7 @@ impl StatusSource for Status {
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
             "drain": drain,
+            "process": self.succession.json(),
             "lastReload": self.last_reload.json(now),
             "outages": self.metrics.outages.get(),
             "gateways": gateways,

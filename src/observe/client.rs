@@ -23,6 +23,8 @@ use super::status::Status;
 const LIMIT: Duration = Duration::from_secs(3);
 /// A reload reads files and may have to wait for another one.
 const RELOAD_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a new process may take.
+const UPGRADE_LIMIT: Duration = Duration::from_secs(60);
 /// A status is some kilobytes.
 const BODY: usize = 4 << 20;
 
@@ -171,6 +173,20 @@ impl AdminClient {
             what: "what it says on /reload is no JSON".to_owned(),
         })?;
         Ok(said.get_mut("reloaded").map(Value::take).unwrap_or(said))
+    }
+
+    /// Lets the binary that is there now take over; the answer says who serves.
+    ///
+    /// # Errors
+    /// Why not; then everything is as it was.
+    pub async fn upgrade(&self) -> Result<Value, AdminError> {
+        let answer = self.ask(Method::POST, "/upgrade", UPGRADE_LIMIT).await?;
+        match said_by(&answer) {
+            Some(mut said) if answer.status().is_success() => {
+                Ok(said.get_mut("upgraded").map(Value::take).unwrap_or(said))
+            }
+            _ => Err(AdminError::Denied(reason(&answer))),
+        }
     }
 
     async fn ask(
