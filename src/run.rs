@@ -6,7 +6,6 @@ mod succession;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
-use crate::config::{Config, Loaded, ProtocolKind, Route, Settings};
+use crate::config::{Config, Loaded, ProtocolKind, Route};
 use crate::handover::{Arrival, ArrivalError, Binary, UpgradeError, Upgraded};
 use crate::http::{App, Doorway, Gate};
 use crate::listen::{BindError, Doors, Edge, Inherited};
 use crate::observe::{Admin, AdminDoor, Command, Metrics};
 use crate::protocol::rescue::millis;
 use crate::reload::{
-    InForce, LastReload, ReloadError, Reloaded, Reloader, Source, Swapped, first_table,
+    By, InForce, LastReload, ReloadError, Reloaded, Reloader, Source, Swapped, Written, first_table,
 };
 use crate::session::{House, Sessions};
 use crate::status::Status;
@@ -115,8 +114,7 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let known = (Settings::default(), Vec::new());
-        Self::start_with(config, known, Surroundings::default()).await
+        Self::start_with(config, Written::default(), Surroundings::default()).await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
@@ -136,14 +134,17 @@ impl Holdline {
     /// # Errors
     /// As [`Self::start`], and when the running one keeps its place.
     pub async fn start_in(loaded: Loaded, around: Surroundings) -> Result<Self, StartError> {
-        let known = (loaded.settings, loaded.files);
-        Self::start_with(loaded.config, known, around).await
+        let written = Written {
+            settings: loaded.settings,
+            files: loaded.files,
+            text: loaded.text,
+        };
+        Self::start_with(loaded.config, written, around).await
     }
 
-    /// `known`: what the config says key by key, and the files that it was made of.
     async fn start_with(
         config: Config,
-        known: (Settings, Vec<PathBuf>),
+        written: Written,
         around: Surroundings,
     ) -> Result<Self, StartError> {
         let Surroundings {
@@ -160,8 +161,7 @@ impl Holdline {
             .await
             .map_err(|_| StartError::Interrupted)??;
         let succession = Succession::new(binary, arrival.as_ref(), notifier);
-        let reloader =
-            move |in_force, last| Reloader::new(in_force, source, known.0, known.1, last);
+        let reloader = move |in_force, last| Reloader::new(in_force, source, written, last);
         let shared = assemble(config, Arc::new(tls), Gate::new(desk), succession, reloader);
         let bound = shared.in_force.bind(&mut inherited)?;
         if let Some(arrival) = &arrival {
@@ -214,7 +214,7 @@ impl Holdline {
     /// # Errors
     /// Why not; then everything stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        self.shared.reload().await
+        self.shared.reload(By::Command).await
     }
 
     /// Starts the program that is there now and hands it the listening sockets. Returns when it
@@ -376,7 +376,7 @@ impl Shared {
                         });
                     }
                     Some(Command::Reload(answer)) => {
-                        let reloaded = proxy.reload().await;
+                        let reloaded = proxy.reload(By::Command).await;
                         let told = reloaded.map(|done| done.json());
                         // Nobody may be waiting any more.
                         let _ = answer.send(told.map_err(|error| error.json()));
@@ -396,7 +396,7 @@ impl Shared {
                 loop {
                     watching.reloader.files_changed().await;
                     // Its outcome is in the log and in the status.
-                    let _ = watching.reload().await;
+                    let _ = watching.reload(By::File).await;
                 }
             };
             let both = async { tokio::join!(sweeping.sweep(), files) };
