@@ -24,6 +24,7 @@ use crate::observe::{Admin, Command, Metrics, StatusSource};
 use crate::protocol::rescue::millis;
 use crate::reload::{Loader, ReloadError, Reloaded, Reloader};
 use crate::session::{Line, Sessions};
+use crate::tls::acme::AcmeKeeper;
 use crate::tls::{Tls, TlsError};
 
 /// Beyond the drain's time, for what is being written.
@@ -65,6 +66,8 @@ struct Shared {
     gateways: Vec<(String, Arc<Gateway>)>,
     started: Instant,
     edge: Edge,
+    /// Certificates from a CA.
+    keeper: AcmeKeeper,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
     /// Everything that is of use until the very end.
@@ -98,6 +101,7 @@ impl Holdline {
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
+        let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
         let listeners = Listeners::bind(&config.listen)?;
         let admin = config.admin.listen.map(Listener::bind).transpose()?;
         let addresses =
@@ -106,7 +110,7 @@ impl Holdline {
         let admin_address = admin.as_ref().map(Listener::address);
         let config = Arc::new(config);
         let gate = Arc::new(Gate::new(desk));
-        let (shared, app) = assemble(&config, Arc::new(tls), gate, source);
+        let (shared, app) = assemble(&config, Arc::new(tls), keeper, gate, source);
         listeners.serve(&shared.edge, move |peer| {
             Doorway::new(Arc::clone(&app), peer)
         });
@@ -188,6 +192,7 @@ impl Drop for Holdline {
 fn assemble(
     config: &Arc<Config>,
     tls: Arc<Tls>,
+    keeper: AcmeKeeper,
     gate: Arc<Gate>,
     source: Option<Loader>,
 ) -> (Arc<Shared>, Arc<App>) {
@@ -235,6 +240,7 @@ fn assemble(
         gateways,
         started: Instant::now(),
         edge,
+        keeper,
         session_tasks,
         rest: TaskTracker::new(),
         stopping,
@@ -308,6 +314,9 @@ fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
                     // Nobody may be waiting any more.
                     let _ = answer.send(told);
                 }
+                Some(Command::RenewCertificates(name, answer)) => {
+                    let _ = answer.send(proxy.keeper.renew(name).await);
+                }
                 None => return,
             }
         }
@@ -369,6 +378,7 @@ impl StatusSource for Shared {
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
             "gateways": gateways,
+            "certificates": self.keeper.status(),
             "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
         })
     }
@@ -378,11 +388,14 @@ impl StatusSource for Shared {
         metrics.buffered_bytes.set(kept);
     }
 
+    fn numbers(&self, out: &mut String) {
+        self.keeper.numbers(out);
+    }
+
     fn ready(&self) -> Result<(), String> {
         if self.stopping.is_cancelled() {
-            Err("draining".to_owned())
-        } else {
-            Ok(())
+            return Err("draining".to_owned());
         }
+        self.keeper.awaited().map_or(Ok(()), Err)
     }
 }

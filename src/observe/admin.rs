@@ -42,6 +42,9 @@ pub trait StatusSource: Send + Sync {
     /// Brings the numbers up to date that are not counted as they change; called for `/metrics`.
     fn measure(&self, _metrics: &Metrics) {}
 
+    /// Appends numbers whose labels are known at run time only, in the same format.
+    fn numbers(&self, _out: &mut String) {}
+
     /// Why clients cannot be served (yet, or any more); an absent gateway is no reason.
     ///
     /// # Errors
@@ -58,6 +61,11 @@ pub enum Command {
     Drain,
     /// Take a new config; the answer says what has changed, or what is wrong.
     Reload(oneshot::Sender<Result<Value, String>>),
+    /// Renew the certificate with this name, or every one; the answer lists the names concerned.
+    RenewCertificates(
+        Option<String>,
+        oneshot::Sender<Result<Vec<String>, String>>,
+    ),
 }
 
 /// The admin listener's sources and its way to give commands.
@@ -162,7 +170,7 @@ impl Admin {
         let path = request.uri().path();
         let command = match path {
             "/healthz" | "/readyz" | "/metrics" | "/status" => false,
-            "/drain" | "/reload" => true,
+            "/drain" | "/reload" | "/cert/renew" => true,
             _ => {
                 return say(
                     StatusCode::NOT_FOUND,
@@ -216,7 +224,9 @@ impl Admin {
         }
         self.status.measure(&self.metrics);
         let kind = "text/plain; version=0.0.4; charset=utf-8";
-        reply(StatusCode::OK, kind, self.metrics.render())
+        let mut text = self.metrics.render();
+        self.status.numbers(&mut text);
+        reply(StatusCode::OK, kind, text)
     }
 
     async fn command(&self, request: &Request<()>, from: SocketAddr) -> Answer {
@@ -237,6 +247,9 @@ impl Admin {
                 Err(_) => gone(),
             };
         }
+        if request.uri().path() == "/cert/renew" {
+            return self.renew(request).await.unwrap_or_else(gone);
+        }
         let (answer, answered) = oneshot::channel();
         if self.commands.send(Command::Reload(answer)).await.is_err() {
             return gone();
@@ -246,6 +259,22 @@ impl Admin {
             Ok(Err(error)) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })),
             Err(_) => gone(),
         }
+    }
+
+    /// `?name=NAME` for one of them. `None` while stopping.
+    async fn renew(&self, request: &Request<()>) -> Option<Answer> {
+        let query = request.uri().query().unwrap_or_default();
+        let name = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("name="))
+            .map(|name| name.replace("%2A", "*").replace("%3A", ":"));
+        let (answer, answered) = oneshot::channel();
+        let order = Command::RenewCertificates(name, answer);
+        self.commands.send(order).await.ok()?;
+        Some(match answered.await.ok()? {
+            Ok(names) => json(StatusCode::ACCEPTED, &json!({ "renewing": names })),
+            Err(error) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })),
+        })
     }
 }
 

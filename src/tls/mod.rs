@@ -4,6 +4,7 @@
 //! chain is checked ([`Certificate`]) before it is published, so a bad file never replaces a good
 //! one. Nothing here knows sockets, HTTP or routes: `listen` asks for an acceptor and runs it.
 
+pub mod acme;
 mod chain;
 mod dev;
 mod error;
@@ -15,5 +16,5 @@ mod store;
 pub use chain::Certificate;
 pub use error::TlsError;
 pub use facts::{Facts, Warning};
-pub use server::{Tls, check_client_ca};
+pub use server::{Terms, Tls, check_client_ca};
 pub use store::CertStore;
