@@ -1,0 +1,115 @@
+//! Against Pebble, in strict mode and with nonces that are refused at random.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::kit::gateway::ScriptedGateway;
+use crate::kit::{Client, Proxy, Role};
+use crate::pebble::{Options, Pebble};
+use crate::served::{is_trusted, leaf, renew, subject, until_failed, until_told, until_trusted};
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+#[ignore = "needs Pebble"]
+async fn a_name_is_all_that_it_takes_and_no_session_notices() {
+    let (pebble, state, gateway) = (Pebble::start(Options::default()).await, folder(), ScriptedGateway::start().await);
+    let settings = pebble.settings(state.path(), "domains = [\"a.example\"]\ncontact = [\"nick@example.com\"]");
+    let proxy = Proxy::with(&gateway, &settings).await;
+    // The TLS port answers from the first moment on.
+    let first = subject(proxy.addr(), "a.example").await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    let root = pebble.root().await;
+    until_trusted(&proxy, "a.example", &root).await;
+    let told = until_told(&proxy, "a.example", |told| told["state"] == "served").await;
+    assert!(told["next"].as_str().unwrap().starts_with("is renewed on "), "{told}");
+    let before = leaf(proxy.addr(), "a.example").await;
+
+    renew(&proxy.holdline, "a.example").await;
+    until_told(&proxy, "a.example", |told| told["next"].as_str().unwrap().starts_with("is renewed on ")).await;
+    while leaf(proxy.addr(), "a.example").await == before {
+        tokio::task::yield_now().await;
+    }
+    assert!(is_trusted(proxy.addr(), "a.example", &root).await);
+    client.request("sessions.list", json!({})).await.ok();
+    client.record().assert_untouched();
+    assert!(first.contains("awaited") || first.is_empty(), "{first}");
+
+    let kept = state.path().join("acme/certificates/a.example/certificate.pem");
+    assert_eq!((mode(&kept), mode(kept.parent().unwrap())), (0o600, 0o700));
+}
+
+#[tokio::test]
+#[ignore = "needs Pebble"]
+async fn every_kind_of_challenge_will_do() {
+    for (kind, name) in [("http-01", "h.example"), ("tls-alpn-01", "t.example"), ("tls-alpn-01", "127.0.0.1"), ("http-01", "127.0.0.1")] {
+        let (pebble, state, gateway) = (Pebble::start(Options::default()).await, folder(), ScriptedGateway::start().await);
+        let acme = format!("domains = [\"{name}\"]\nchallenges = [\"{kind}\"]");
+        let proxy = Proxy::with(&gateway, &pebble.settings(state.path(), &acme)).await;
+        until_trusted(&proxy, name, &pebble.root().await).await;
+        assert!(pebble.log().contains(kind), "{kind}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Pebble"]
+async fn a_hook_writes_the_record_for_wildcards() {
+    let (pebble, state, gateway) = (Pebble::start(Options::default()).await, folder(), ScriptedGateway::start().await);
+    let hook = state.path().join("hook");
+    let script = format!(
+        "#!/bin/sh\ncase $1 in present) to=set-txt ;; *) to=clear-txt ;; esac\n\
+         exec curl --silent --fail --data \"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" http://127.0.0.1:{}/$to\n",
+        pebble.dns_management
+    );
+    std::fs::write(&hook, script).unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let acme = format!(
+        "domains = [\"w.example *.w.example\"]\nchallenges = [\"dns-01\"]\ndns_hook = [{hook:?}]\n\
+         dns_resolvers = [\"127.0.0.1:{}\"]\ndns_timeout = \"20s\"",
+        pebble.dns_port
+    );
+    let proxy = Proxy::with(&gateway, &pebble.settings(state.path(), &acme)).await;
+    let root = pebble.root().await;
+    until_trusted(&proxy, "x.w.example", &root).await;
+    assert!(is_trusted(proxy.addr(), "w.example", &root).await);
+}
+
+#[tokio::test]
+#[ignore = "needs Pebble"]
+async fn what_the_ca_refuses_is_told_with_what_to_do() {
+    let eab = ("kid-1".to_owned(), "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W".to_owned());
+    let options = Options { blocked: vec!["blocked.example".to_owned()], ..Options::default() };
+    let (pebble, state, gateway) = (Pebble::start(options).await, folder(), ScriptedGateway::start().await);
+    let acme = "domains = [\"blocked.example\", \"elsewhere.example\"]\nchallenges = [\"http-01\"]";
+    pebble.dns("add-a", json!({"host": "elsewhere.example.", "addresses": ["127.0.0.9"]})).await;
+    let proxy = Proxy::with(&gateway, &pebble.settings(state.path(), acme)).await;
+    let refused = until_failed(&proxy, "blocked.example").await;
+    assert!(refused.contains("does not issue for this name"), "{refused}");
+    let elsewhere = until_failed(&proxy, "elsewhere.example").await;
+    assert!(elsewhere.contains("elsewhere.example by http-01: the CA cannot connect"), "{elsewhere}");
+    let told = until_told(&proxy, "elsewhere.example", |told| told["nextAt"].is_string()).await;
+    assert!(told["next"].as_str().unwrap().starts_with("is tried again on "), "{told}");
+
+    // A customer's account.
+    let pebble = Pebble::start(Options { eab: Some(eab.clone()), ..Options::default() }).await;
+    let state = folder();
+    let key = state.path().join("eab.key");
+    let proxy = Proxy::with(&gateway, &pebble.settings(state.path(), "domains = [\"e.example\"]")).await;
+    let refused = until_failed(&proxy, "e.example").await;
+    assert!(refused.contains("[acme] eab"), "{refused}");
+    drop(proxy);
+    std::fs::write(&key, eab.1).unwrap();
+    let acme = format!("domains = [\"f.example\"]\neab = [{{ kid = \"kid-1\", key_file = {key:?} }}]");
+    let state = folder();
+    let proxy = Proxy::with(&gateway, &pebble.settings(state.path(), &acme)).await;
+    until_trusted(&proxy, "f.example", &pebble.root().await).await;
+}
