@@ -298,11 +298,12 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_fails_is_quoted_and_one_that_hangs_is_ended() {
         let record = TxtRecord::new("a.example", "v".to_owned());
-        let failed = run(&hook("echo no rights >&2; exit 3"), Do::Present, &record);
-        let failed = failed.await.unwrap_err();
+        let mean = hook("echo no rights >&2; exit 3");
+        let failed = run(&mean, Do::Present, &record).await.unwrap_err();
         assert!(failed.contains("no rights") && failed.contains("3"), "{failed}");
-        let loud = run(&hook("yes | head -c 1000000; exit 1"), Do::Present, &record);
-        assert!(loud.await.unwrap_err().len() < 6000);
+        let loud = hook("yes | head -c 1000000; exit 1");
+        let loud = run(&loud, Do::Present, &record).await.unwrap_err();
+        assert!(loud.len() < 6000);
         let hung = run(&hook("exec sleep 60"), Do::Present, &record).await.unwrap_err();
         assert!(hung.contains("longer than 1 s"), "{hung}");
         let absent = DnsHook { command: vec!["/nowhere/hook".to_owned()], ..hook("") };
