@@ -140,6 +140,7 @@ pub(crate) fn check(old: &Config, new: &Config) -> Result<(), ReloadError> {
         ("listen", old.listen == new.listen),
         ("tls", tls == new.tls),
         ("auth] modes: [\"mtls\"", mtls),
+        ("acme", old.acme == new.acme),
         ("gateway or route", old.routes == new.routes),
         ("hold", old.hold == new.hold),
         ("http", old.http == new.http),

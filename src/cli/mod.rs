@@ -3,6 +3,7 @@
 //! What a command does beyond talking to its user is the library's business.
 
 mod ask;
+pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
@@ -19,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, Config, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
 
+use cert::CertCommand;
 use credentials::{KeyCommand, TokenCommand, UserCommand};
 
 /// It was called in a way that it does not know (`EX_USAGE`).
@@ -54,6 +56,9 @@ pub(crate) enum Command {
     /// The key that cookies are signed with ([auth])
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Certificates: what is served, until when, what happens next
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// What to set on the gateway for this config, and whether it is
     GatewayConfig(gateway_config::GatewayConfig),
 }

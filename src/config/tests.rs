@@ -55,7 +55,8 @@ fn the_embedded_file_has_no_warnings_and_names_every_key() {
         .replace("# [auth.forward]", "[auth.forward]")
         .replace("files = []", "files = [{}]")
         .replace("users = []", "users = [{}]")
-        .replace("tokens = []", "tokens = [{}]");
+        .replace("tokens = []", "tokens = [{}]")
+        .replace("eab = []", "eab = [{}]");
     let uncommented = text
         .replace("\n# host", "\nhost")
         .replace("\n# path", "\npath");
@@ -69,6 +70,7 @@ fn the_embedded_file_has_no_warnings_and_names_every_key() {
         let header = match section.as_str() {
             "route" => "[[route]]".to_owned(),
             "tls.files" => "[tls]".to_owned(),
+            "acme.eab" => "\n[acme]".to_owned(),
             "auth.users" | "auth.tokens" => "\n[auth]".to_owned(),
             "auth.forward" => "# [auth.forward]".to_owned(),
             section => format!("\n[{section}]"),
@@ -83,6 +85,33 @@ fn the_embedded_file_has_no_warnings_and_names_every_key() {
         );
     }
     assert_eq!(check(EMBEDDED, &Overrides::default()).warnings, []);
+}
+
+#[test]
+fn what_acme_is_told_means() {
+    let config = good(
+        "[listen]\nhttps = [\"0.0.0.0:443\"]\n[tls]\ncertificate = \"acme\"\n[auth]\nstate_dir = \"/srv/state\"\n\
+         [acme]\ndomains = [\"A.Example\", \"b.example www.b.example\"]\n\
+         directories = [\"letsencrypt\", \"https://ca.example/dir\"]\ncontact = [\"mailto:a@b.example\"]",
+    );
+    let acme = config.acme.unwrap();
+    assert_eq!(
+        acme.certificates,
+        [vec!["a.example"], vec!["b.example", "www.b.example"]]
+    );
+    // http-01 has no listener here, and nobody asked for it.
+    assert_eq!(acme.challenges, [Challenge::TlsAlpn01]);
+    assert_eq!(acme.contact, ["a@b.example"]);
+    assert_eq!(acme.state_dir, Path::new("/srv/state"));
+    assert_eq!(acme.directories[1].url, "https://ca.example/dir");
+    assert_eq!(config.tls.certificate, CertificateSource::Acme);
+}
+
+#[test]
+fn acme_behind_loopback_is_worth_a_warning() {
+    let text = "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]";
+    let [one] = warnings(text).try_into().unwrap();
+    assert!(one.what.contains("loopback"), "{one}");
 }
 
 #[test]
@@ -328,7 +357,7 @@ fn the_development_certificate_on_a_public_address_is_a_warning() {
             .starts_with("holdline.toml:2:10: listen.https[0] = \"0.0.0.0:443\": ")
     );
     assert!(
-        warning.remedy.contains("certificate = \"files\""),
+        warning.remedy.contains("certificate = \"acme\""),
         "{warning}"
     );
 }

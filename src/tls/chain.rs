@@ -97,6 +97,15 @@ impl Certificate {
         Self::load(cert, key, &provider(), SystemTime::now()).map(drop)
     }
 
+    /// What a pair that could be served now says about itself.
+    ///
+    /// # Errors
+    /// As [`Certificate::load`].
+    pub fn facts_of(cert: &Path, key: &Path) -> Result<Facts, TlsError> {
+        let loaded = Self::load(cert, key, &provider(), SystemTime::now())?;
+        Ok(loaded.facts().clone())
+    }
+
     /// What it says about itself.
     pub fn facts(&self) -> &Facts {
         &self.facts

@@ -14,6 +14,8 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod bad_days;
+mod ca;
 mod pebble;
 mod served;
 mod with_pebble;

@@ -302,7 +302,7 @@ impl Draft {
             return None;
         }
         self.check_domains(checker);
-        let challenges = self.check_challenges(checker, tls, listen);
+        let challenges = self.check_challenges(checker, listen);
         self.check_names(checker, &challenges);
         self.check_eab(checker);
         let command = values(self.dns_hook.value);
@@ -362,7 +362,6 @@ impl Draft {
     fn check_challenges(
         &self,
         checker: &mut Checker<'_>,
-        tls: &Tls,
         listen: &listen::Draft,
     ) -> Vec<Challenge> {
         let written = self.challenges.is_set();
@@ -395,7 +394,6 @@ impl Draft {
             let wrong = Wrong::new("without dns-01 among challenges it is never run", remedy);
             checker.error(&self.dns_hook, wrong);
         }
-        let _ = tls;
         let loopback = |items: &[Item<SocketAddr>]| items.iter().all(|it| it.value.ip().is_loopback());
         let unreachable = match usable.as_slice() {
             [] => false,

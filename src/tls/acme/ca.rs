@@ -1,7 +1,7 @@
 //! A CA as it presents itself: its directory, our account there, and when it wants a certificate to
 //! be renewed.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -16,12 +16,15 @@ use zeroize::Zeroizing;
 use super::history::{Renewal, Window};
 use super::moment::{DAY, HOUR, MINUTE, Moment};
 use super::problem::{Failure, Stage, kind};
-use super::state::{StateDir, file_name};
+use super::state::{Locked, StateDir, file_name};
 use super::transport::{Transport, retry_after};
 use crate::config::Acme;
 
 /// Where a CA does not say how soon it wants to be asked again (RFC 9773, 4.3.3).
 const ASK_AGAIN: u64 = 6 * HOUR;
+/// Longest wait for an account that somebody else is making.
+const LOCKED: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An ACME server.
 #[derive(Debug)]
@@ -104,6 +107,8 @@ impl Ca {
     /// The account of the state directory, or a new one, kept there.
     pub(super) async fn account(&self, acme: &Acme, state: &StateDir) -> Result<Account, Failure> {
         let name = account_file(&self.url);
+        // Of several orders, here or in another instance, one makes the account.
+        let _lock = lock(state, &format!("{name}.lock")).await?;
         let stored = {
             let (state, name) = (state.clone(), name.clone());
             blocking(move || state.load_some::<AccountCredentials>(&name)).await?
@@ -280,6 +285,22 @@ fn new_key_file(account_file: &str) -> String {
 
 fn url_name(url: &str) -> String {
     file_name(url.strip_prefix("https://").unwrap_or(url))
+}
+
+/// Waits for whoever has it; they ask a CA, so that it may take a while.
+async fn lock(state: &StateDir, name: &str) -> Result<Locked, Failure> {
+    let deadline = tokio::time::Instant::now() + LOCKED;
+    loop {
+        let (state, name) = (state.clone(), name.to_owned());
+        let tried = blocking(move || state.try_lock(&name)).await?;
+        match tried.map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))? {
+            Some(lock) => return Ok(lock),
+            None if tokio::time::Instant::now() > deadline => {
+                return Err(Failure::ca("another order has been making the account for too long"));
+            }
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
 }
 
 /// Runs what waits for a disk where that holds nobody up.

@@ -18,6 +18,7 @@
 //! fail without it, and a stapled answer that is late or wrong is one more way to be down.
 //! Short-lived certificates (`profile`) are what makes revocation matter less.
 
+mod aside;
 mod ca;
 mod challenge;
 mod desk;
@@ -36,6 +37,7 @@ mod state;
 mod status;
 mod transport;
 
+pub use aside::{change_account_keys, on_disk};
 pub use challenge::Challenges;
 pub use keeper::AcmeKeeper;
 pub use moment::Moment;

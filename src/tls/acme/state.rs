@@ -48,6 +48,8 @@ pub struct StateError {
 #[derive(Debug, Clone)]
 pub(super) struct StateDir {
     root: PathBuf,
+    /// Only looked at: what is damaged stays where it is.
+    untouched: bool,
 }
 
 /// Excludes others until it is dropped.
@@ -89,6 +91,15 @@ impl StateDir {
     pub(super) fn new(state_dir: &Path) -> Self {
         Self {
             root: state_dir.join("acme"),
+            untouched: false,
+        }
+    }
+
+    /// The same for somebody who may not change it.
+    pub(super) fn to_look_at(state_dir: &Path) -> Self {
+        Self {
+            untouched: true,
+            ..Self::new(state_dir)
         }
     }
 
@@ -218,6 +229,9 @@ impl StateDir {
 
     /// Renames a file that cannot be used, so that a person can look at it.
     pub(super) fn set_aside(&self, name: &str, why: &str) {
+        if self.untouched {
+            return;
+        }
         let path = self.path(name);
         let aside = self.path(&format!("{name}.damaged"));
         match fs::rename(&path, &aside) {
@@ -344,7 +358,10 @@ mod tests {
         assert!(error.to_string().contains("/acme"), "{error}");
         assert!(error.remedy().contains("state_dir"));
         // No room there for anything.
-        let full = StateDir { root: PathBuf::from("/dev/full") };
+        let full = StateDir {
+            root: PathBuf::from("/dev/full"),
+            untouched: false,
+        };
         assert!(full.probe().is_err());
     }
 
