@@ -125,7 +125,12 @@ fn of_facts(facts: &Facts) -> Value {
 }
 
 fn in_words(one: &Value) -> String {
-    let text = |key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        one.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let names: Vec<&str> = one
         .get("names")
         .and_then(Value::as_array)
@@ -185,7 +190,10 @@ fn account_key(config: &Config) -> ExitCode {
         say("error: certificates do not come from a CA here; see [tls] certificate\n");
         return ExitCode::FAILURE;
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail("no threads to run on", &error),
     };
@@ -215,14 +223,20 @@ fn print(text: &str) -> ExitCode {
 /// One request to the admin listener; the body of a good answer.
 fn ask(config: &Config, method: &str, target: &str) -> Result<String, NoAnswer> {
     let address = config.admin.listen.ok_or(NoAnswer::Off)?;
-    let answer = exchange(address, method, target).map_err(|error| NoAnswer::Nobody(address, error))?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(NoAnswer::Stranger(address))?;
+    let answer =
+        exchange(address, method, target).map_err(|error| NoAnswer::Nobody(address, error))?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or(NoAnswer::Stranger(address))?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status.starts_with('2') {
         return Ok(body.to_owned());
     }
     let said: Value = serde_json::from_str(body).unwrap_or_default();
-    let said = said.get("error").and_then(Value::as_str).unwrap_or(body.trim());
+    let said = said
+        .get("error")
+        .and_then(Value::as_str)
+        .unwrap_or(body.trim());
     Err(NoAnswer::Refused(said.to_owned()))
 }
 

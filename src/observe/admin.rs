@@ -62,10 +62,7 @@ pub enum Command {
     /// Take a new config; the answer says what has changed, or what is wrong.
     Reload(oneshot::Sender<Result<Value, String>>),
     /// Renew the certificate with this name, or every one; the answer lists the names concerned.
-    RenewCertificates(
-        Option<String>,
-        oneshot::Sender<Result<Vec<String>, String>>,
-    ),
+    RenewCertificates(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
 }
 
 /// The admin listener's sources and its way to give commands.

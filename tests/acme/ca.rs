@@ -19,8 +19,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, SerialNumber,
-    SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData,
+    SerialNumber, SignatureAlgorithm,
 };
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -137,12 +137,16 @@ impl Ca {
                 let (socket, _) = listener.accept().await.unwrap();
                 let (acceptor, desk) = (acceptor.clone(), Arc::clone(&desk));
                 tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(socket).await else { return };
+                    let Ok(tls) = acceptor.accept(socket).await else {
+                        return;
+                    };
                     let service = service_fn(|request| {
                         let desk = Arc::clone(&desk);
                         async move { Ok::<_, Infallible>(desk.answer(request).await) }
                     });
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(tls), service)
+                        .await;
                 });
             }
         });
@@ -186,7 +190,8 @@ fn authority() -> (Issuer<'static, KeyPair>, (String, CertificateDer<'static>)) 
     let key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "CA of a test");
+    ca.distinguished_name
+        .push(DnType::CommonName, "CA of a test");
     let root = ca.self_signed(&key).unwrap();
     (Issuer::new(ca, key), (root.pem(), root.der().clone()))
 }
@@ -214,13 +219,18 @@ impl Desk {
         let habits = self.habits.read(Habits::clone);
         if let Some(problem) = habits.problem.as_ref().filter(|it| it.resource == resource) {
             let kind = format!("urn:ietf:params:acme:error:{}", problem.kind);
-            let mut answer = self.reply(problem.status, &json!({"type": kind, "detail": "So it is."}));
+            let mut answer = self.reply(
+                problem.status,
+                &json!({"type": kind, "detail": "So it is."}),
+            );
             if problem.kind.is_empty() {
                 *answer.body_mut() = Full::from("<html>a bad day</html>");
                 answer.headers_mut().remove("content-type");
             }
             if let Some(wait) = problem.retry_after {
-                answer.headers_mut().insert("retry-after", wait.parse().unwrap());
+                answer
+                    .headers_mut()
+                    .insert("retry-after", wait.parse().unwrap());
             }
             return answer;
         }
@@ -260,7 +270,9 @@ impl Desk {
         let (start, end) = habits.window.unwrap();
         let window = json!({"suggestedWindow": {"start": at(start), "end": at(end)}});
         let mut answer = self.reply(200, &window);
-        answer.headers_mut().insert("retry-after", "21600".parse().unwrap());
+        answer
+            .headers_mut()
+            .insert("retry-after", "21600".parse().unwrap());
         answer
     }
 
@@ -269,7 +281,8 @@ impl Desk {
         let jws: Value = serde_json::from_slice(body).map_err(|_| "malformed")?;
         let part = |name: &str| jws[name].as_str().ok_or("malformed");
         let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| "malformed");
-        let header: Value = serde_json::from_slice(&decode(part("protected")?)?).map_err(|_| "malformed")?;
+        let header: Value =
+            serde_json::from_slice(&decode(part("protected")?)?).map_err(|_| "malformed")?;
         let nonce = header["nonce"].as_str().ok_or("badNonce")?;
         if !self.book.change(|book| book.nonces.remove(nonce)) {
             return Err("badNonce");
@@ -294,11 +307,28 @@ impl Desk {
             .map_err(|_| "unauthorized")?;
         let payload = decode(part("payload")?)?;
         let payload = serde_json::from_slice(&payload).unwrap_or_default();
-        Ok((payload, if who.is_empty() { BASE64_URL_SAFE_NO_PAD.encode(key) } else { who }))
+        Ok((
+            payload,
+            if who.is_empty() {
+                BASE64_URL_SAFE_NO_PAD.encode(key)
+            } else {
+                who
+            },
+        ))
     }
 
-    fn act(&self, resource: &str, path: &str, payload: &Value, who: &str, habits: &Habits) -> Response<Full<Bytes>> {
-        let id = path.split('/').nth(2).and_then(|id| id.parse::<usize>().ok());
+    fn act(
+        &self,
+        resource: &str,
+        path: &str,
+        payload: &Value,
+        who: &str,
+        habits: &Habits,
+    ) -> Response<Full<Bytes>> {
+        let id = path
+            .split('/')
+            .nth(2)
+            .and_then(|id| id.parse::<usize>().ok());
         let (status, body, location) = match (resource, id) {
             ("account", _) => {
                 let key = BASE64_URL_SAFE_NO_PAD.decode(who).unwrap();
@@ -326,21 +356,34 @@ impl Desk {
                     book.orders.push(order);
                     book.orders.len() - 1
                 });
-                (201, self.order(id), Some(format!("{}/order/{id}", self.url)))
+                (
+                    201,
+                    self.order(id),
+                    Some(format!("{}/order/{id}", self.url)),
+                )
             }
             ("order", Some(id)) => (200, self.order(id), None),
             ("authz", Some(id)) => {
                 let name = self.book.read(|book| book.orders[id].names[0].clone());
-                (200, json!({"status": "valid", "identifier": name, "challenges": []}), None)
+                (
+                    200,
+                    json!({"status": "valid", "identifier": name, "challenges": []}),
+                    None,
+                )
             }
             ("finalize", Some(id)) => {
-                let csr = BASE64_URL_SAFE_NO_PAD.decode(payload["csr"].as_str().unwrap()).unwrap();
+                let csr = BASE64_URL_SAFE_NO_PAD
+                    .decode(payload["csr"].as_str().unwrap())
+                    .unwrap();
                 let certificate = self.issue(id, &csr, habits);
-                self.book.change(|book| book.orders[id].certificate = Some(certificate));
+                self.book
+                    .change(|book| book.orders[id].certificate = Some(certificate));
                 (200, self.order(id), None)
             }
             ("cert", Some(id)) => {
-                let pem = self.book.read(|book| book.orders[id].certificate.clone().unwrap());
+                let pem = self
+                    .book
+                    .read(|book| book.orders[id].certificate.clone().unwrap());
                 let mut answer = self.reply(200, &json!({}));
                 *answer.body_mut() = Full::from(pem);
                 return answer;
@@ -349,7 +392,9 @@ impl Desk {
         };
         let mut answer = self.reply(status, &body);
         if let Some(location) = location {
-            answer.headers_mut().insert("location", location.parse().unwrap());
+            answer
+                .headers_mut()
+                .insert("location", location.parse().unwrap());
         }
         answer
     }
@@ -378,7 +423,9 @@ impl Desk {
             book.count += 1;
             (book.orders[id].names.clone(), book.count)
         });
-        let names = names.iter().map(|name| name["value"].as_str().unwrap().to_owned());
+        let names = names
+            .iter()
+            .map(|name| name["value"].as_str().unwrap().to_owned());
         let names = match habits.wrong_name {
             true => vec!["somebody.else.example".to_owned()],
             false => names.collect(),
@@ -400,7 +447,11 @@ impl Desk {
             book.nonces.insert(nonce.clone());
             nonce
         });
-        let kind = if status < 400 { "application/json" } else { "application/problem+json" };
+        let kind = if status < 400 {
+            "application/json"
+        } else {
+            "application/problem+json"
+        };
         Response::builder()
             .status(status)
             .header("replay-nonce", nonce)

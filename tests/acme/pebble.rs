@@ -36,7 +36,11 @@ pub(crate) struct Pebble {
 /// A port that nobody has now.
 fn port() -> u16 {
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -47,8 +51,14 @@ impl Pebble {
     pub(crate) async fn start(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         make_tls(dir.path());
-        let [listen, management, http_port, tls_port, dns_port, dns_management] =
-            [(); 6].map(|()| port());
+        let [
+            listen,
+            management,
+            http_port,
+            tls_port,
+            dns_port,
+            dns_management,
+        ] = [(); 6].map(|()| port());
         let mut config = serde_json::json!({
             "listenAddress": format!("127.0.0.1:{listen}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
@@ -67,7 +77,16 @@ impl Pebble {
         let dns = Command::new("pebble-challtestsrv")
             .args(["-dns01", &format!("127.0.0.1:{dns_port}")])
             .args(["-management", &format!("127.0.0.1:{dns_management}")])
-            .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""])
+            .args([
+                "-http01",
+                "",
+                "-https01",
+                "",
+                "-tlsalpn01",
+                "",
+                "-defaultIPv6",
+                "",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -108,7 +127,10 @@ impl Pebble {
         let ports = [self.management, self.dns_management];
         within("Pebble's start", async {
             for port in ports {
-                while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                while tokio::net::TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .is_err()
+                {
                     tokio::time::sleep(ms(20)).await;
                 }
             }
@@ -182,7 +204,8 @@ fn make_tls(dir: &Path) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "for Pebble's own TLS");
+    ca.distinguished_name
+        .push(DnType::CommonName, "for Pebble's own TLS");
     std::fs::write(dir.join("root.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate().unwrap();

@@ -70,7 +70,9 @@ async fn dial(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let socket = TcpStream::connect(addr).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
@@ -87,7 +89,9 @@ pub(crate) async fn leaf(addr: SocketAddr, name: &str) -> CertificateDer<'static
         .with_custom_certificate_verifier(Arc::new(Anything))
         .with_no_client_auth();
     let tls = dial(addr, name, config).await.expect("a handshake");
-    tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    tls.get_ref().1.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
 }
 
 /// Its subject.
@@ -98,10 +102,16 @@ pub(crate) async fn subject(addr: SocketAddr, name: &str) -> String {
 }
 
 /// Whether a client that trusts this root takes what is served under the name.
-pub(crate) async fn is_trusted(addr: SocketAddr, name: &str, root: &CertificateDer<'static>) -> bool {
+pub(crate) async fn is_trusted(
+    addr: SocketAddr,
+    name: &str,
+    root: &CertificateDer<'static>,
+) -> bool {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
-    let config = builder().with_root_certificates(roots).with_no_client_auth();
+    let config = builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     dial(addr, name, config).await.is_ok()
 }
 
@@ -113,7 +123,10 @@ pub(crate) async fn until_trusted(proxy: &Proxy, name: &str, root: &CertificateD
         }
     });
     if waited.await.is_err() {
-        panic!("{name} is not served: {:#}", proxy.status().await["certificates"]);
+        panic!(
+            "{name} is not served: {:#}",
+            proxy.status().await["certificates"]
+        );
     }
 }
 
@@ -122,11 +135,18 @@ pub(crate) async fn told(proxy: &Proxy, name: &str) -> Value {
     let status = proxy.status().await;
     let all = status["certificates"].as_array().unwrap();
     let has = |one: &&Value| one["names"].as_array().unwrap().iter().any(|it| it == name);
-    all.iter().find(has).unwrap_or_else(|| panic!("no {name} in {all:?}")).clone()
+    all.iter()
+        .find(has)
+        .unwrap_or_else(|| panic!("no {name} in {all:?}"))
+        .clone()
 }
 
 /// Waits until what is told is so.
-pub(crate) async fn until_told(proxy: &Proxy, name: &str, mut found: impl FnMut(&Value) -> bool) -> Value {
+pub(crate) async fn until_told(
+    proxy: &Proxy,
+    name: &str,
+    mut found: impl FnMut(&Value) -> bool,
+) -> Value {
     let waited = tokio::time::timeout(PATIENCE, async {
         loop {
             let told = told(proxy, name).await;

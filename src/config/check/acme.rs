@@ -20,7 +20,10 @@ use crate::config::units::Wrong;
 
 /// CAs by name. Those whose names begin alike are one company's.
 const KNOWN: [(&str, &str); 7] = [
-    (LETSENCRYPT, "https://acme-v02.api.letsencrypt.org/directory"),
+    (
+        LETSENCRYPT,
+        "https://acme-v02.api.letsencrypt.org/directory",
+    ),
     (
         "letsencrypt-staging",
         "https://acme-staging-v02.api.letsencrypt.org/directory",
@@ -140,7 +143,10 @@ fn certificate(text: &str) -> Result<Vec<String>, Wrong> {
         .map(name)
         .collect::<Result<_, _>>()?;
     match names.len() {
-        0 => Err(Wrong::new("no name", "write a name such as \"a.example.net\"")),
+        0 => Err(Wrong::new(
+            "no name",
+            "write a name such as \"a.example.net\"",
+        )),
         1..=MOST_NAMES => Ok(names),
         _ => Err(Wrong::new(
             format!("more than {MOST_NAMES} names, which CAs do not take"),
@@ -235,7 +241,11 @@ fn challenge(text: &str) -> Result<Challenge, Wrong> {
 fn resolver(text: &str) -> Result<SocketAddr, Wrong> {
     let with_port = text.parse::<SocketAddr>().ok();
     with_port
-        .or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
+        .or_else(|| {
+            text.parse::<IpAddr>()
+                .ok()
+                .map(|ip| SocketAddr::new(ip, 53))
+        })
         .ok_or_else(|| {
             Wrong::new(
                 "not the address of a name server",
@@ -394,7 +404,8 @@ impl Draft {
             let wrong = Wrong::new("without dns-01 among challenges it is never run", remedy);
             checker.error(&self.dns_hook, wrong);
         }
-        let loopback = |items: &[Item<SocketAddr>]| items.iter().all(|it| it.value.ip().is_loopback());
+        let loopback =
+            |items: &[Item<SocketAddr>]| items.iter().all(|it| it.value.ip().is_loopback());
         let unreachable = match usable.as_slice() {
             [] => false,
             usable => usable.iter().all(|challenge| match challenge {
@@ -423,7 +434,10 @@ impl Draft {
                 let remedy = "add \"dns-01\" to challenges and set dns_hook, or list each name";
                 checker.error(item, Wrong::new(what, remedy));
             }
-            let Some(address) = item.value.iter().find(|name| name.parse::<IpAddr>().is_ok())
+            let Some(address) = item
+                .value
+                .iter()
+                .find(|name| name.parse::<IpAddr>().is_ok())
             else {
                 continue;
             };
@@ -432,7 +446,10 @@ impl Draft {
                 let remedy = "add \"tls-alpn-01\" or \"http-01\" to challenges";
                 checker.error(item, Wrong::new(what, remedy));
             }
-            let letsencrypt = self.directories.iter().any(|it| it.value.name.starts_with(LETSENCRYPT));
+            let letsencrypt = self
+                .directories
+                .iter()
+                .any(|it| it.value.name.starts_with(LETSENCRYPT));
             if letsencrypt && self.profile.is_sound() && self.profile.value != SHORTLIVED {
                 let what = format!(
                     "{address}: Let's Encrypt issues for addresses with its short-lived profile only"
@@ -469,7 +486,10 @@ impl Draft {
                     ..self.header.clone()
                 };
                 let what = format!("eab names a CA that is not among directories: {of}");
-                checker.error(&place, Wrong::new(what, "add it to directories, or remove it"));
+                checker.error(
+                    &place,
+                    Wrong::new(what, "add it to directories, or remove it"),
+                );
             }
         }
     }

@@ -70,7 +70,7 @@ async fn change_account_key(acme: &Acme, url: &str) -> Result<bool, Failure> {
     blocking(move || probed.probe())
         .await?
         .map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))?;
-    let transport = transport.map_err(|error| Failure::ca(error.to_string()))?;
+    let transport = transport.map_err(Failure::from)?;
     let ca = Ca::open(url, transport).await?;
     let failed = |error| ca.failed(&error, Stage::Account);
     let mut account = Account::builder_with_http(Box::new(ca.transport.clone()))

@@ -69,7 +69,9 @@ impl Ca {
             .await
             .map_err(|error| failed(Error::Other(error.into())))?;
         let directory = serde_json::from_slice(answer.body()).map_err(|_| {
-            Failure::ca(format!("what is at {url} is not an ACME directory; check directories"))
+            Failure::ca(format!(
+                "what is at {url} is not an ACME directory; check directories"
+            ))
         })?;
         Ok(Self {
             url: url.to_owned(),
@@ -120,7 +122,11 @@ impl Ca {
                 .await
                 .map_err(|error| self.failed(&error, Stage::Account));
         }
-        let contact: Vec<String> = acme.contact.iter().map(|it| format!("mailto:{it}")).collect();
+        let contact: Vec<String> = acme
+            .contact
+            .iter()
+            .map(|it| format!("mailto:{it}"))
+            .collect();
         let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
         let (account, credentials) = match self.external_account(acme).await? {
             Some(external) => {
@@ -152,7 +158,11 @@ impl Ca {
         })
         .await?
         .map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))?;
-        tracing::info!(ca = self.url, account = account.id(), "made an account at a CA, under its terms of service");
+        tracing::info!(
+            ca = self.url,
+            account = account.id(),
+            "made an account at a CA, under its terms of service"
+        );
         Ok(account)
     }
 
@@ -180,7 +190,9 @@ impl Ca {
             let key = Key::from_pkcs8_der(der.clone_key()).map_err(|error| error.to_string())?;
             Ok((key, PrivateKeyDer::Pkcs8(der)))
         };
-        blocking(made).await?.map_err(|error: String| Failure::ca(error))
+        blocking(made)
+            .await?
+            .map_err(|error: String| Failure::ca(error))
     }
 
     async fn external_account(&self, acme: &Acme) -> Result<Option<ExternalAccountKey>, Failure> {
@@ -203,7 +215,9 @@ impl Ca {
         let read = blocking(move || std::fs::read(path).map(Zeroizing::new)).await?;
         let path = eab.key_file.display();
         let text = read.map_err(|error| {
-            Failure::ca(format!("[acme] eab: cannot read {path}: {error}; let holdline read it"))
+            Failure::ca(format!(
+                "[acme] eab: cannot read {path}: {error}; let holdline read it"
+            ))
         })?;
         let text: Vec<u8> = text
             .iter()
@@ -243,9 +257,11 @@ impl Ca {
             return Ok(nothing(DAY));
         };
         let url = format!("{}/{certificate}", url.trim_end_matches('/'));
-        let answer = self.transport.get(&url).await.map_err(|error| {
-            self.failed(&Error::Other(error.into()), Stage::Directory)
-        })?;
+        let answer = self
+            .transport
+            .get(&url)
+            .await
+            .map_err(|error| self.failed(&Error::Other(error.into()), Stage::Directory))?;
         let info: RenewalInfo = serde_json::from_slice(answer.body())
             .map_err(|_| Failure::ca("its renewal information cannot be read"))?;
         let window = Window {
@@ -296,7 +312,9 @@ async fn lock(state: &StateDir, name: &str) -> Result<Locked, Failure> {
         match tried.map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))? {
             Some(lock) => return Ok(lock),
             None if tokio::time::Instant::now() > deadline => {
-                return Err(Failure::ca("another order has been making the account for too long"));
+                return Err(Failure::ca(
+                    "another order has been making the account for too long",
+                ));
             }
             None => tokio::time::sleep(LOOK_EVERY).await,
         }

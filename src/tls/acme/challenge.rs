@@ -188,7 +188,11 @@ fn identifier_of(tls_name: &str) -> String {
         let digits: Vec<u8> = tls_name
             .strip_suffix(".ip6.arpa")?
             .split('.')
-            .map(|digit| u8::from_str_radix(digit, 16).ok().filter(|digit| *digit < 16))
+            .map(|digit| {
+                u8::from_str_radix(digit, 16)
+                    .ok()
+                    .filter(|digit| *digit < 16)
+            })
             .collect::<Option<_>>()?;
         let bytes: Vec<u8> = digits
             .chunks(2)

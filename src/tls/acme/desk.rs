@@ -91,7 +91,9 @@ impl Desk {
     }
 
     fn state(&self) -> Option<StateDir> {
-        self.acme.as_ref().map(|acme| StateDir::new(&acme.state_dir))
+        self.acme
+            .as_ref()
+            .map(|acme| StateDir::new(&acme.state_dir))
     }
 
     /// Keeps these certificates from now on, and serves what there is of them.
@@ -105,7 +107,10 @@ impl Desk {
         if self.acme.is_none() {
             self.before = self.store.all();
         }
-        let moved = self.acme.as_ref().is_some_and(|old| old.state_dir != acme.state_dir);
+        let moved = self
+            .acme
+            .as_ref()
+            .is_some_and(|old| old.state_dir != acme.state_dir);
         self.challenges.share(Some(&acme.state_dir));
         let state = StateDir::new(&acme.state_dir);
         let mut old = std::mem::take(&mut self.kept);
@@ -127,7 +132,9 @@ impl Desk {
     /// Renews this one, or all, as soon as the CAs' limits allow. The names of what is concerned.
     pub(super) fn renew(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
         let Some(state) = self.state() else {
-            return Err("certificates do not come from a CA here; see [tls] certificate".to_owned());
+            return Err(
+                "certificates do not come from a CA here; see [tls] certificate".to_owned(),
+            );
         };
         let now = Moment::now();
         let mut renewed = Vec::new();
@@ -145,7 +152,11 @@ impl Desk {
         match (name, renewed.is_empty()) {
             (Some(name), true) => Err(format!(
                 "{name} is in no certificate; there are {}",
-                self.kept.iter().flat_map(|it| it.names.clone()).collect::<Vec<_>>().join(", ")
+                self.kept
+                    .iter()
+                    .flat_map(|it| it.names.clone())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             )),
             _ => Ok(renewed),
         }
@@ -174,7 +185,11 @@ impl Desk {
             self.publish(now);
         }
         let mut starts = Vec::new();
-        let mut running = self.kept.iter().filter(|kept| matches!(kept.busy, Busy::Ordering(_))).count();
+        let mut running = self
+            .kept
+            .iter()
+            .filter(|kept| matches!(kept.busy, Busy::Ordering(_)))
+            .count();
         for index in 0..self.kept.len() {
             if let Some(start) = self.ask_when(index, &acme, now) {
                 starts.push(start);
@@ -193,13 +208,16 @@ impl Desk {
     /// The longest time until the next look.
     pub(super) fn wake_in(&self) -> u64 {
         let now = Moment::now();
-        let soonest = self.kept.iter().map(|kept| match (&kept.busy, self.next(kept, now)) {
-            (Busy::Ordering(_), _) => LOOK_EVERY,
-            (Busy::Elsewhere, _) => ELSEWHERE,
-            // It could not be begun: for lack of room, or of a disk.
-            (Busy::No, Next::Order(_)) => ELSEWHERE,
-            (Busy::No, Next::Wait(until, _)) => until.since(now).max(1),
-        });
+        let soonest = self
+            .kept
+            .iter()
+            .map(|kept| match (&kept.busy, self.next(kept, now)) {
+                (Busy::Ordering(_), _) => LOOK_EVERY,
+                (Busy::Elsewhere, _) => ELSEWHERE,
+                // It could not be begun: for lack of room, or of a disk.
+                (Busy::No, Next::Order(_)) => ELSEWHERE,
+                (Busy::No, Next::Wait(until, _)) => until.since(now).max(1),
+            });
         soonest.min().unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
     }
 
@@ -207,7 +225,12 @@ impl Desk {
         let healthy = Health::default();
         let directories = self.acme.iter().flat_map(|acme| &acme.directories);
         let cas: Vec<(&str, &Health)> = directories
-            .map(|ca| (ca.url.as_str(), self.health.get(&ca.url).unwrap_or(&healthy)))
+            .map(|ca| {
+                (
+                    ca.url.as_str(),
+                    self.health.get(&ca.url).unwrap_or(&healthy),
+                )
+            })
             .collect();
         kept.next(&cas, now)
     }
@@ -288,7 +311,9 @@ impl Desk {
         let Some(kept) = self.kept.get_mut(index) else {
             return Ok(None);
         };
-        let lock = state.try_lock(&format!("{}/order.lock", kept.folder)).map_err(in_words)?;
+        let lock = state
+            .try_lock(&format!("{}/order.lock", kept.folder))
+            .map_err(in_words)?;
         kept.busy = match lock {
             Some(_) => Busy::No,
             None => Busy::Elsewhere,
@@ -301,7 +326,11 @@ impl Desk {
         let kept = self.kept.get_mut(index)?;
         let ca = kept.history.issuer.clone()?;
         let certificate = kept.identifier()?.to_string();
-        let renewal = kept.history.renewal.as_ref().filter(|it| it.certificate == certificate);
+        let renewal = kept
+            .history
+            .renewal
+            .as_ref()
+            .filter(|it| it.certificate == certificate);
         let known = acme.directories.iter().any(|it| it.url == ca);
         if kept.asking || !known || renewal.is_some_and(|it| it.ask_again > now) {
             return None;
@@ -404,7 +433,11 @@ impl Desk {
             return;
         };
         kept.asking = false;
-        let ours = kept.history.renewal.take().filter(|it| it.certificate == certificate);
+        let ours = kept
+            .history
+            .renewal
+            .take()
+            .filter(|it| it.certificate == certificate);
         kept.history.renewal = Some(match result {
             Ok(renewal) => renewal,
             Err(failure) => {
@@ -423,7 +456,9 @@ impl Desk {
 
     fn anything_expired(&self, now: Moment) -> bool {
         self.kept.iter().any(|kept| {
-            kept.certificate.is_some() && !kept.is_served(now) && !self.stand_ins.contains_key(&kept.folder)
+            kept.certificate.is_some()
+                && !kept.is_served(now)
+                && !self.stand_ins.contains_key(&kept.folder)
         })
     }
 
@@ -478,7 +513,12 @@ impl Desk {
         }
         let waiting = self.status().into_iter().map(|status| {
             let error = status.last_error.map(|error| format!("; {}", error.reason));
-            format!("{} {}{}", status.names.join(" "), status.next, error.unwrap_or_default())
+            format!(
+                "{} {}{}",
+                status.names.join(" "),
+                status.next,
+                error.unwrap_or_default()
+            )
         });
         Some(format!(
             "no certificate yet: {}",

@@ -156,7 +156,10 @@ pub(super) async fn wait_for(hook: &DnsHook, record: &TxtRecord) -> Result<(), S
         }
         if Instant::now() + LOOK_EVERY > deadline {
             if !missing {
-                tracing::warn!(name = record.name, "no name server answers whether the record is there; the CA may look all the same");
+                tracing::warn!(
+                    name = record.name,
+                    "no name server answers whether the record is there; the CA may look all the same"
+                );
                 return Ok(());
             }
             return Err(format!(
@@ -178,10 +181,13 @@ async fn target(name: &str) -> String {
     let Ok(Ok(found)) = timeout(QUESTION, asked).await else {
         return name.to_owned();
     };
-    let target = found.answers().iter().find_map(|answer| match &answer.data {
-        RData::CNAME(target) => Some(target.to_string()),
-        _ => None,
-    });
+    let target = found
+        .answers()
+        .iter()
+        .find_map(|answer| match &answer.data {
+            RData::CNAME(target) => Some(target.to_string()),
+            _ => None,
+        });
     target.map_or_else(
         || name.to_owned(),
         |target| target.trim_end_matches('.').to_owned(),
@@ -235,8 +241,7 @@ async fn ask(server: SocketAddr, record: &TxtRecord) -> Seen {
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(with_port);
     let server = NameServerConfig::new(server.ip(), true, connections.to_vec());
     let config = ResolverConfig::from_name_servers(vec![server]);
-    let mut builder =
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     builder.options_mut().cache_size = 0;
     match builder.build() {
         Ok(resolver) => look(&resolver, record).await,
@@ -291,7 +296,8 @@ mod tests {
         run(&hook, Do::Present, &record).await.unwrap();
         run(&hook, Do::Cleanup, &record).await.unwrap();
         let said = std::fs::read_to_string(&file).unwrap();
-        let expected = "present _acme-challenge.a.example v-1\ncleanup _acme-challenge.a.example v-1\n";
+        let expected =
+            "present _acme-challenge.a.example v-1\ncleanup _acme-challenge.a.example v-1\n";
         assert_eq!(said, expected);
     }
 
@@ -300,13 +306,21 @@ mod tests {
         let record = TxtRecord::new("a.example", "v".to_owned());
         let mean = hook("echo no rights >&2; exit 3");
         let failed = run(&mean, Do::Present, &record).await.unwrap_err();
-        assert!(failed.contains("no rights") && failed.contains("3"), "{failed}");
+        assert!(
+            failed.contains("no rights") && failed.contains("3"),
+            "{failed}"
+        );
         let loud = hook("yes | head -c 1000000; exit 1");
         let loud = run(&loud, Do::Present, &record).await.unwrap_err();
         assert!(loud.len() < 6000);
-        let hung = run(&hook("exec sleep 60"), Do::Present, &record).await.unwrap_err();
+        let hung = run(&hook("exec sleep 60"), Do::Present, &record)
+            .await
+            .unwrap_err();
         assert!(hung.contains("longer than 1 s"), "{hung}");
-        let absent = DnsHook { command: vec!["/nowhere/hook".to_owned()], ..hook("") };
+        let absent = DnsHook {
+            command: vec!["/nowhere/hook".to_owned()],
+            ..hook("")
+        };
         let absent = run(&absent, Do::Present, &record).await.unwrap_err();
         assert!(absent.contains("cannot be run"), "{absent}");
     }

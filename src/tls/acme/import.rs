@@ -111,7 +111,10 @@ mod tests {
         fs::create_dir_all(folder).unwrap();
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let pair = KeyPair::generate().unwrap();
-        let made = CertificateParams::new(names).unwrap().self_signed(&pair).unwrap();
+        let made = CertificateParams::new(names)
+            .unwrap()
+            .self_signed(&pair)
+            .unwrap();
         fs::write(folder.join(cert), made.pem()).unwrap();
         fs::write(folder.join(key), pair.serialize_pem()).unwrap();
     }
@@ -120,20 +123,51 @@ mod tests {
     fn what_others_left_is_found_by_all_of_its_names() {
         let dir = tempfile::tempdir().unwrap();
         let (bot, caddy) = (dir.path().join("letsencrypt"), dir.path().join("caddy"));
-        write(&bot.join("live/a.example"), "fullchain.pem", "privkey.pem", &["a.example", "b.example"]);
+        write(
+            &bot.join("live/a.example"),
+            "fullchain.pem",
+            "privkey.pem",
+            &["a.example", "b.example"],
+        );
         let ca = caddy.join("certificates/acme-v02.api.letsencrypt.org-directory");
-        write(&ca.join("c.example"), "c.example.crt", "c.example.key", &["c.example"]);
+        write(
+            &ca.join("c.example"),
+            "c.example.crt",
+            "c.example.key",
+            &["c.example"],
+        );
         let own = caddy.join("certificates/local/d.example");
         write(&own, "d.example.crt", "d.example.key", &["d.example"]);
-        write(&bot.join("live/broken"), "fullchain.pem", "x.pem", &["e.example"]);
+        write(
+            &bot.join("live/broken"),
+            "fullchain.pem",
+            "x.pem",
+            &["e.example"],
+        );
         let find = |names: &[&str]| {
             let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
-            find(&[bot.clone(), caddy.clone(), "/nowhere".into()], &names, SystemTime::now())
-                .map(|(_, path)| path)
+            find(
+                &[bot.clone(), caddy.clone(), "/nowhere".into()],
+                &names,
+                SystemTime::now(),
+            )
+            .map(|(_, path)| path)
         };
-        assert!(find(&["b.example", "a.example"]).unwrap().ends_with("live/a.example/fullchain.pem"));
-        assert!(find(&["c.example"]).unwrap().ends_with("c.example/c.example.crt"));
-        for absent in [&["a.example", "c.example"][..], &["d.example"], &["e.example"]] {
+        assert!(
+            find(&["b.example", "a.example"])
+                .unwrap()
+                .ends_with("live/a.example/fullchain.pem")
+        );
+        assert!(
+            find(&["c.example"])
+                .unwrap()
+                .ends_with("c.example/c.example.crt")
+        );
+        for absent in [
+            &["a.example", "c.example"][..],
+            &["d.example"],
+            &["e.example"],
+        ] {
             assert!(find(absent).is_none(), "{absent:?}");
         }
     }

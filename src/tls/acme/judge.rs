@@ -27,10 +27,7 @@ pub(super) enum Refused {
     #[error("the certificate is not for {0}")]
     Name(String),
     #[error("a client would refuse the certificate for {name}: {error}")]
-    Client {
-        name: String,
-        error: rustls::Error,
-    },
+    Client { name: String, error: rustls::Error },
     #[error("the handshake with it does not end")]
     Endless,
 }
@@ -79,7 +76,9 @@ fn try_as_client(key: &Arc<CertifiedKey>, name: &str) -> Result<(), Refused> {
     let mut roots = RootCertStore::empty();
     roots.add(top.clone()).map_err(client)?;
     // A wildcard stands for any one label.
-    let host = name.strip_prefix("*.").map_or_else(|| name.to_owned(), |it| format!("x.{it}"));
+    let host = name
+        .strip_prefix("*.")
+        .map_or_else(|| name.to_owned(), |it| format!("x.{it}"));
     let host = ServerName::try_from(host).map_err(|_| Refused::Name(name.to_owned()))?;
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -105,7 +104,9 @@ fn try_as_client(key: &Arc<CertifiedKey>, name: &str) -> Result<(), Refused> {
         }
         let mut flight = Vec::new();
         while answers.wants_write() {
-            answers.write_tls(&mut flight).map_err(|_| Refused::Endless)?;
+            answers
+                .write_tls(&mut flight)
+                .map_err(|_| Refused::Endless)?;
         }
         let mut rest = flight.as_slice();
         while !rest.is_empty() {
@@ -147,12 +148,20 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let params = CertificateParams::new(names).unwrap();
-        (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     fn check(pem: &str, names: &[&str]) -> Result<Certificate, Refused> {
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        judge(pem.as_bytes(), Path::new("new.pem"), &names, SystemTime::now())
+        judge(
+            pem.as_bytes(),
+            Path::new("new.pem"),
+            &names,
+            SystemTime::now(),
+        )
     }
 
     #[test]

@@ -70,7 +70,12 @@ impl AcmeKeeper {
     /// they are; new ones are served as soon as they are there, and nothing is closed.
     pub async fn reconfigure(&self, acme: Option<Acme>) {
         let (done, taken) = oneshot::channel();
-        if self.asks.send(Ask::Configure(Box::new(acme), done)).await.is_ok() {
+        if self
+            .asks
+            .send(Ask::Configure(Box::new(acme), done))
+            .await
+            .is_ok()
+        {
             let _ = taken.await;
         }
     }
@@ -210,6 +215,6 @@ async fn ask_when(
     let root = acme.ca_root.clone();
     let transport = blocking(move || Transport::new(root.as_deref()))
         .await?
-        .map_err(|error| Failure::ca(error.to_string()))?;
+        .map_err(Failure::from)?;
     Ca::open(ca, transport).await?.renewal(certificate).await
 }

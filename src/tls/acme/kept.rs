@@ -98,7 +98,9 @@ impl Kept {
         let path = state.path(&self.file());
         match judge(&pem, &path, &self.names, SystemTime::now()) {
             Ok(certificate) => {
-                let sooner = self.until().is_some_and(|ours| lifetime(&certificate).until < ours);
+                let sooner = self
+                    .until()
+                    .is_some_and(|ours| lifetime(&certificate).until < ours);
                 if self.unsaved.is_some() && sooner {
                     return false;
                 }
@@ -176,7 +178,9 @@ impl Kept {
 
     /// Whether the certificate can be served now; one that has expired in the meantime cannot.
     pub(super) fn is_served(&self, now: Moment) -> bool {
-        self.certificate.as_ref().is_some_and(|it| !lifetime(it).is_over(now))
+        self.certificate
+            .as_ref()
+            .is_some_and(|it| !lifetime(it).is_over(now))
     }
 
     /// The CA's name for the certificate that is there.
@@ -191,10 +195,16 @@ impl Kept {
     }
 
     fn seed(&self) -> u64 {
-        let leaf = self.certificate.as_ref().and_then(|it| it.key().cert.first());
+        let leaf = self
+            .certificate
+            .as_ref()
+            .and_then(|it| it.key().cert.first());
         let bytes = leaf.map_or(self.folder.as_bytes(), AsRef::as_ref);
         let hash = digest::digest(&digest::SHA256, bytes);
-        hash.as_ref().iter().take(8).fold(0, |seed, byte| (seed << 8) | u64::from(*byte))
+        hash.as_ref()
+            .iter()
+            .take(8)
+            .fold(0, |seed, byte| (seed << 8) | u64::from(*byte))
     }
 
     // === what is to be done ===
@@ -246,18 +256,21 @@ impl Kept {
                 None,
             ),
             (Busy::No, Next::Order(_)) => ("is ordered in a moment".to_owned(), Some(now)),
-            (Busy::No, Next::Wait(at, Why::NotDue)) => {
-                (format!("is renewed on {at}"), Some(at))
-            }
-            (Busy::No, Next::Wait(at, Why::Pause)) => {
-                (format!("is tried again on {at}"), Some(at))
-            }
+            (Busy::No, Next::Wait(at, Why::NotDue)) => (format!("is renewed on {at}"), Some(at)),
+            (Busy::No, Next::Wait(at, Why::Pause)) => (format!("is tried again on {at}"), Some(at)),
         };
         CertificateStatus {
             names: self.names.clone(),
-            state: if served { State::Served } else { State::Awaited },
+            state: if served {
+                State::Served
+            } else {
+                State::Awaited
+            },
             until: self.until(),
-            issuer: self.certificate.as_ref().map(|it| it.facts().issuer.clone()),
+            issuer: self
+                .certificate
+                .as_ref()
+                .map(|it| it.facts().issuer.clone()),
             next: text,
             next_at,
             failures: self.failures(),
@@ -281,10 +294,81 @@ pub(super) fn folder(names: &[String]) -> String {
         [_] => file_name(first),
         names => {
             let hash = digest::digest(&digest::SHA256, names.join(" ").as_bytes());
-            let short: String =
-                hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            let short: String = hash
+                .as_ref()
+                .iter()
+                .take(4)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             format!("{}-and-{}-more-{short}", file_name(first), names.len() - 1)
         }
     };
     Path::new("certificates").join(own).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::acme::stand_in;
+
+    fn acme() -> Acme {
+        let text = "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\nimport = []";
+        crate::config::parse(text, "t")
+            .unwrap()
+            .config
+            .acme
+            .unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_served_and_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let names = ["a.example".to_owned()];
+        let mut kept = Kept::open(&names, &state, &acme());
+        assert!(kept.certificate.is_none());
+        // Nothing can be put in the place of a folder.
+        let file = state.path(&kept.file());
+        std::fs::create_dir_all(file.join("in the way")).unwrap();
+        let pem = stand_in::pem(&names).unwrap();
+        assert!(kept.install(Zeroizing::new(pem.clone().into_bytes()), &state));
+        assert!(kept.is_served(Moment::now()));
+        assert!(kept.trouble.as_ref().unwrap().contains("would be lost"));
+        std::fs::remove_dir_all(&file).unwrap();
+        kept.save(&state);
+        assert_eq!(
+            (
+                kept.trouble.as_deref(),
+                std::fs::read_to_string(&file).unwrap()
+            ),
+            (None, pem)
+        );
+        assert!(!kept.refresh(&state), "that is what we have");
+    }
+
+    #[test]
+    fn another_instances_certificate_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let names = ["a.example".to_owned()];
+        let mut one = Kept::open(&names, &state, &acme());
+        let mut other = Kept::open(&names, &state, &acme());
+        let pem = stand_in::pem(&names).unwrap();
+        assert!(one.install(Zeroizing::new(pem.into_bytes()), &state));
+        assert!(other.refresh(&state) && !other.refresh(&state));
+        assert_eq!(one.identifier(), other.identifier());
+        assert!(other.is_served(Moment::now()));
+    }
+
+    #[test]
+    fn folders_are_readable_and_no_two_alike() {
+        let of =
+            |names: &[&str]| folder(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(of(&["*.a.example"]), "certificates/_.a.example");
+        assert!(of(&["a.example", "b.example"]).starts_with("certificates/a.example-and-1-more-"));
+        assert_ne!(
+            of(&["a.example", "b.example"]),
+            of(&["a.example", "c.example"])
+        );
+    }
 }

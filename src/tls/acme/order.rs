@@ -74,7 +74,11 @@ struct Ready {
 impl Job {
     /// Key and chain in one PEM text, judged fit to be served.
     pub(super) async fn run(self) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let hooks = self.acme.dns.as_ref().map_or(Duration::ZERO, |dns| dns.timeout * 3);
+        let hooks = self
+            .acme
+            .dns
+            .as_ref()
+            .map_or(Duration::ZERO, |dns| dns.timeout * 3);
         let limit = WHOLE + hooks * u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         // Boxed: these futures are large.
         match tokio::time::timeout(limit, Box::pin(self.order())).await {
@@ -87,7 +91,7 @@ impl Job {
         let root = self.acme.ca_root.clone();
         let transport = blocking(move || Transport::new(root.as_deref()))
             .await?
-            .map_err(|error| Failure::ca(error.to_string()))?;
+            .map_err(Failure::from)?;
         let ca = Ca::open(&self.ca, transport).await?;
         let account = ca.account(&self.acme, &self.state).await?;
         if let Some(pem) = self.resume(&ca, &account).await {
@@ -141,7 +145,8 @@ impl Job {
 
     fn refused(&self, ca: &Ca, error: &Error) -> Failure {
         if Ca::forgets_us(error) {
-            self.state.set_aside(&account_file(&ca.url), "the CA does not know this account");
+            self.state
+                .set_aside(&account_file(&ca.url), "the CA does not know this account");
         }
         ca.failed(error, Stage::Order)
     }
@@ -186,8 +191,11 @@ impl Job {
                     )));
                 }
             }
-            let offered: Vec<ChallengeType> =
-                authorization.challenges.iter().map(|it| it.r#type.clone()).collect();
+            let offered: Vec<ChallengeType> = authorization
+                .challenges
+                .iter()
+                .map(|it| it.r#type.clone())
+                .collect();
             let kind = self.choose(&name, &offered)?;
             let Some(challenge) = authorization.challenge(wire(kind)) else {
                 continue;
@@ -257,12 +265,14 @@ impl Job {
             Challenge::TlsAlpn01 => (Some(present(Shown::Tls, tls_name(name)).await?), None),
             Challenge::Dns01 => {
                 let record = TxtRecord::new(name, answer.dns_value());
-                let hook = self.acme.dns.as_ref().ok_or_else(|| {
-                    Failure::names("dns-01 needs [acme] dns_hook")
-                })?;
-                dns::run(hook, Do::Present, &record).await.map_err(|error| {
-                    Failure::names(format!("{name}: {error}"))
-                })?;
+                let hook = self
+                    .acme
+                    .dns
+                    .as_ref()
+                    .ok_or_else(|| Failure::names("dns-01 needs [acme] dns_hook"))?;
+                dns::run(hook, Do::Present, &record)
+                    .await
+                    .map_err(|error| Failure::names(format!("{name}: {error}")))?;
                 (None, Some(record))
             }
         };
@@ -346,7 +356,9 @@ impl Job {
     /// The certificate of an order that we did not live to see.
     async fn resume(&self, ca: &Ca, account: &Account) -> Option<Zeroizing<Vec<u8>>> {
         let (state, name) = (self.state.clone(), self.unfinished());
-        let unfinished = blocking(move || state.load_some::<Unfinished>(&name)).await.ok()??;
+        let unfinished = blocking(move || state.load_some::<Unfinished>(&name))
+            .await
+            .ok()??;
         let fits = unfinished.ca == self.ca
             && unfinished.names == self.names
             && Moment::now().since(unfinished.since) < UNFINISHED;
@@ -383,7 +395,12 @@ impl Job {
         pem.extend_from_slice(chain.as_bytes());
         let (names, judged) = (self.names.clone(), pem.clone());
         let verdict = blocking(move || {
-            judge(&judged, Path::new("the new certificate"), &names, SystemTime::now())
+            judge(
+                &judged,
+                Path::new("the new certificate"),
+                &names,
+                SystemTime::now(),
+            )
         })
         .await?;
         match verdict {

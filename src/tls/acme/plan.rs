@@ -22,7 +22,7 @@ const PAUSES: [u64; 8] = [
     6 * HOUR,
 ];
 /// Let's Encrypt refuses a name after five failed validations in an hour; others are laxer.
-pub(super) const ORDERS_AN_HOUR: usize = 4;
+pub(super) const ORDERS_AN_HOUR: u64 = 4;
 /// It refuses the sixth certificate for the same names in a week.
 pub(super) const CERTIFICATES_A_WEEK: u64 = 4;
 const WEEK: u64 = 7 * DAY;
@@ -145,7 +145,7 @@ impl Situation<'_> {
     /// When a CA can be asked again.
     fn free(&self, ca: &str, health: &Health) -> Moment {
         let failures = self.failures(ca);
-        let pause = failures.last().map_or(Moment::default(), |last| {
+        let pause = failures.last().map_or_else(Moment::default, |last| {
             let pause = PAUSES
                 .get(failures.len() - 1)
                 .or(PAUSES.last())
@@ -169,17 +169,17 @@ impl Situation<'_> {
         told.chain(health.not_before)
             .chain([
                 pause,
-                room(&hour, ORDERS_AN_HOUR, HOUR),
-                room(&week, self.certificates_a_week(), WEEK),
+                room(&hour, self.most(HOUR, ORDERS_AN_HOUR), HOUR),
+                room(&week, self.most(WEEK, CERTIFICATES_A_WEEK), WEEK),
             ])
             .max()
             .unwrap_or_default()
     }
 
-    /// Certificates that live for days or hours are renewed more often than others.
-    fn certificates_a_week(&self) -> usize {
+    /// Certificates that live for hours or minutes are renewed more often than others.
+    fn most(&self, span: u64, usual: u64) -> usize {
         let length = self.there.map_or(WEEK, Lifetime::length).max(1);
-        usize::try_from((3 * WEEK).div_ceil(length).max(CERTIFICATES_A_WEEK)).unwrap_or(usize::MAX)
+        usize::try_from((3 * span).div_ceil(length).max(usual)).unwrap_or(usize::MAX)
     }
 
     fn at(&self, ca: &str) -> impl DoubleEndedIterator<Item = &Attempt> {
@@ -217,7 +217,7 @@ fn room(attempts: &[&Attempt], most: usize, span: u64) -> Moment {
         .len()
         .checked_sub(most)
         .and_then(|index| attempts.get(index))
-        .map_or(Moment::default(), |oldest| oldest.at.after(span + 1))
+        .map_or_else(Moment::default, |oldest| oldest.at.after(span + 1))
 }
 
 /// A number from 0 to `most`, the same for the same seed (SplitMix64).

@@ -51,19 +51,22 @@ impl Failure {
     pub(super) fn of(error: &Error, stage: Stage, wait_until: Option<Moment>) -> Self {
         match error {
             Error::Api(problem) => Self::of_problem(problem, stage, wait_until),
-            Error::Other(inner) => {
-                let concerns = match inner.downcast_ref::<TransportError>() {
-                    Some(TransportError::Status(status)) if !status.is_server_error() => {
-                        concerns(stage)
-                    }
-                    _ => Concerns::Ca,
-                };
-                Self {
-                    concerns,
-                    reason: with_clock(&with_causes(inner.as_ref())),
+            Error::Other(inner) => match inner.downcast_ref::<TransportError>() {
+                Some(error) => Self {
+                    concerns: match error {
+                        TransportError::Status(status) if !status.is_server_error() => {
+                            concerns(stage)
+                        }
+                        _ => Concerns::Ca,
+                    },
+                    reason: unreachable(error),
                     not_before: wait_until,
-                }
-            }
+                },
+                None => Self {
+                    not_before: wait_until,
+                    ..Self::ca(clean(&inner.to_string()))
+                },
+            },
             Error::Timeout(_) => Self {
                 concerns: concerns(stage),
                 reason: match stage {
@@ -88,15 +91,27 @@ impl Failure {
         let limited = kind == "rateLimited";
         Self {
             concerns: match kind {
-                "accountDoesNotExist" | "badNonce" | "badPublicKey" | "badSignatureAlgorithm"
-                | "externalAccountRequired" | "invalidContact" | "serverInternal"
-                | "unsupportedContact" | "userActionRequired" => Concerns::Ca,
+                "accountDoesNotExist"
+                | "badNonce"
+                | "badPublicKey"
+                | "badSignatureAlgorithm"
+                | "externalAccountRequired"
+                | "invalidContact"
+                | "serverInternal"
+                | "unsupportedContact"
+                | "userActionRequired" => Concerns::Ca,
                 _ => concerns(stage),
             },
             reason: sentence(problem),
             // A limit without a date is one all the same.
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
         }
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        Self::ca(unreachable(&error))
     }
 }
 
@@ -119,7 +134,10 @@ pub(super) fn kind(urn: Option<&str>) -> &str {
 pub(super) fn sentence(problem: &Problem) -> String {
     let mut text = one(problem.r#type.as_deref(), problem.detail.as_deref());
     for part in problem.subproblems.iter().take(8) {
-        let name = part.identifier.as_ref().map(|id| id.authorized(false).to_string());
+        let name = part
+            .identifier
+            .as_ref()
+            .map(|id| id.authorized(false).to_string());
         let said = one(part.r#type.as_deref(), part.detail.as_deref());
         text.push_str(&match name {
             Some(name) => format!("; {name}: {said}"),
@@ -154,7 +172,10 @@ fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
             "the CA says that the certificate has been replaced already",
             "it is ordered as a new one",
         ),
-        "alreadyRevoked" => ("the certificate is revoked already", "nothing is to be done"),
+        "alreadyRevoked" => (
+            "the certificate is revoked already",
+            "nothing is to be done",
+        ),
         "badCSR" => (
             "the CA does not take the request for these names",
             "check domains and profile under [acme]",
@@ -167,7 +188,10 @@ fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
             "the CA does not take keys of our kind (ECDSA P-256)",
             "name another CA in [acme] directories",
         ),
-        "badRevocationReason" => ("the CA does not revoke for this reason", "nothing is to be done"),
+        "badRevocationReason" => (
+            "the CA does not revoke for this reason",
+            "nothing is to be done",
+        ),
         "caa" => (
             "a CAA record forbids this CA to issue for the name",
             "allow the CA in the CAA records of the name's zone, or name another CA in [acme] \
@@ -250,21 +274,32 @@ fn clean(text: &str) -> String {
     line.trim().trim_end_matches('.').to_owned()
 }
 
-/// The CA's certificate is refused by its date: then it is our clock that is wrong.
-fn with_clock(text: &str) -> String {
-    let dates = text.contains("Expired") || text.contains("NotValidYet") || text.contains("not valid yet")
-        || text.contains("certificate expired");
-    match dates {
-        true => format!("{text}; check this machine's clock, it says {}", Moment::now()),
-        false if text.contains("UnknownIssuer") => format!(
-            "{text}; if it is a CA of your own, name its root certificate in [acme] ca_root"
-        ),
-        false => text.to_owned(),
-    }
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    clean(&error.to_string())
+/// Why the CA could not be asked, and what to do.
+fn unreachable(error: &TransportError) -> String {
+    let said = clean(&error.to_string());
+    let dates = ["expired", "Expired", "NotValidYet", "not valid yet"];
+    let remedy = match error {
+        TransportError::Name(_) => "check the name servers of this machine".to_owned(),
+        TransportError::Connect(_) | TransportError::TooSlow => {
+            "let this machine open connections to it; if it is down, it is tried again".to_owned()
+        }
+        // Then it is our clock that is wrong.
+        TransportError::Tls(_) if dates.iter().any(|word| said.contains(word)) => {
+            format!("check this machine's clock, it says {}", Moment::now())
+        }
+        TransportError::Tls(_) => {
+            "if it is a CA of your own, name its root certificate in [acme] ca_root".to_owned()
+        }
+        TransportError::Status(status) if status.is_client_error() => {
+            "check the URL in [acme] directories".to_owned()
+        }
+        TransportError::Status(_) | TransportError::Broken(_) => {
+            "it seems to be in trouble, its status page may say more; it is tried again".to_owned()
+        }
+        TransportError::NotHttps => "write an https:// URL in [acme] directories".to_owned(),
+        TransportError::Root(_) => "name a PEM file with the root certificate".to_owned(),
+    };
+    format!("the CA cannot be asked: {said}; {remedy}")
 }
 
 #[cfg(test)]
@@ -280,33 +315,62 @@ mod tests {
 
     /// RFC 8555, 6.7, and RFC 9773, 7.4.
     const KINDS: [&str; 24] = [
-        "accountDoesNotExist", "alreadyRevoked", "badCSR", "badNonce", "badPublicKey",
-        "badRevocationReason", "badSignatureAlgorithm", "caa", "compound", "connection", "dns",
-        "externalAccountRequired", "incorrectResponse", "invalidContact", "malformed",
-        "orderNotReady", "rateLimited", "rejectedIdentifier", "serverInternal", "tls",
-        "unauthorized", "unsupportedContact", "unsupportedIdentifier", "userActionRequired",
+        "accountDoesNotExist",
+        "alreadyRevoked",
+        "badCSR",
+        "badNonce",
+        "badPublicKey",
+        "badRevocationReason",
+        "badSignatureAlgorithm",
+        "caa",
+        "compound",
+        "connection",
+        "dns",
+        "externalAccountRequired",
+        "incorrectResponse",
+        "invalidContact",
+        "malformed",
+        "orderNotReady",
+        "rateLimited",
+        "rejectedIdentifier",
+        "serverInternal",
+        "tls",
+        "unauthorized",
+        "unsupportedContact",
+        "unsupportedIdentifier",
+        "userActionRequired",
     ];
 
     #[test]
     fn every_problem_says_what_to_do() {
-        for kind in KINDS.into_iter().chain(["alreadyReplaced", "invalidProfile"]) {
+        for kind in KINDS
+            .into_iter()
+            .chain(["alreadyReplaced", "invalidProfile"])
+        {
             let said = sentence(&problem(kind));
             assert!(said.contains(" (the CA: so it is); "), "{said}");
         }
-        assert_eq!(sentence(&problem("novel")), "the CA refuses: novel (the CA: so it is)");
+        assert_eq!(
+            sentence(&problem("novel")),
+            "the CA refuses: novel (the CA: so it is)"
+        );
     }
 
     #[test]
     fn a_limit_is_kept_even_without_a_date() {
-        let of = |kind: &str, stage, until| {
-            Failure::of(&Error::Api(problem(kind)), stage, until)
-        };
+        let of = |kind: &str, stage, until| Failure::of(&Error::Api(problem(kind)), stage, until);
         let limited = of("rateLimited", Stage::Order, None);
         assert!(limited.not_before.unwrap() > Moment::now().after(HOUR - 60));
         assert_eq!(limited.concerns, Concerns::Names);
         let account = of("rateLimited", Stage::Account, Some(Moment(5)));
-        assert_eq!((account.concerns, account.not_before), (Concerns::Ca, Some(Moment(5))));
-        assert_eq!(of("serverInternal", Stage::Order, None).concerns, Concerns::Ca);
+        assert_eq!(
+            (account.concerns, account.not_before),
+            (Concerns::Ca, Some(Moment(5)))
+        );
+        assert_eq!(
+            of("serverInternal", Stage::Order, None).concerns,
+            Concerns::Ca
+        );
         assert_eq!(of("caa", Stage::Order, None).not_before, None);
     }
 }

@@ -15,18 +15,27 @@ const LONGEST: usize = 64;
 
 /// A self-signed certificate for these names.
 pub(super) fn make(names: &[String]) -> Result<Certificate, TlsError> {
+    let pem = pem(names)?;
+    let now = SystemTime::now();
+    Certificate::from_pem(pem.as_bytes(), Path::new(SOURCE), &provider(), now)
+}
+
+/// The same as text, key first.
+pub(super) fn pem(names: &[String]) -> Result<String, TlsError> {
     let failed = |source| TlsError::DevMake { source };
     let mut params = CertificateParams::new(names.to_vec()).map_err(failed)?;
     let subject = "holdline: certificate awaited from the CA";
     let name = names.first().map_or("", String::as_str);
     let with_name = format!("{subject}, {name}");
-    let subject = if with_name.len() <= LONGEST { &with_name } else { subject };
+    let subject = if with_name.len() <= LONGEST {
+        &with_name
+    } else {
+        subject
+    };
     params.distinguished_name.push(DnType::CommonName, subject);
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
-    let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
-    let now = SystemTime::now();
-    Certificate::from_pem(pem.as_bytes(), Path::new(SOURCE), &provider(), now)
+    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
 }
 
 #[cfg(test)]
@@ -39,6 +48,9 @@ mod tests {
         let made = make(&names).unwrap();
         assert_eq!(made.facts().names, names);
         let subject = &made.facts().issuer;
-        assert!(subject.contains("certificate awaited from the CA, a.example"), "{subject}");
+        assert!(
+            subject.contains("certificate awaited from the CA, a.example"),
+            "{subject}"
+        );
     }
 }

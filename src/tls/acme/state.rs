@@ -69,9 +69,7 @@ impl StateError {
     /// What a person has to do, as a clause.
     pub(super) fn remedy(&self) -> &'static str {
         match self.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "make room on that disk"
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
             io::ErrorKind::ReadOnlyFilesystem => {
                 "mount it writable, or name another directory in [acme] state_dir"
             }
@@ -319,13 +317,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path());
         state.probe().unwrap();
-        state.write("certificates/a/certificate.pem", b"one").unwrap();
-        state.write("certificates/a/certificate.pem", b"two").unwrap();
+        state
+            .write("certificates/a/certificate.pem", b"one")
+            .unwrap();
+        state
+            .write("certificates/a/certificate.pem", b"two")
+            .unwrap();
         let folder = state.path("certificates/a");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        assert_eq!((mode(&folder), mode(&folder.join("certificate.pem"))), (0o700, 0o600));
+        assert_eq!(
+            (mode(&folder), mode(&folder.join("certificate.pem"))),
+            (0o700, 0o600)
+        );
         assert_eq!(mode(dir.path().join("acme").as_path()), 0o700);
-        let read = state.read("certificates/a/certificate.pem").unwrap().unwrap();
+        let read = state
+            .read("certificates/a/certificate.pem")
+            .unwrap()
+            .unwrap();
         assert_eq!(*read, b"two");
         assert!(!state.path("probe").exists());
     }

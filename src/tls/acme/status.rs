@@ -87,9 +87,10 @@ pub(super) fn numbers(all: &[CertificateStatus], out: &mut String) {
         // Writing to a `String` cannot fail.
         let _ = writeln!(out, "# HELP {gauge} {help}\n# TYPE {gauge} gauge");
         for one in all {
-            for name in value(one).into_iter().flat_map(|value| {
-                one.names.iter().map(move |name| (name, value))
-            }) {
+            for name in value(one)
+                .into_iter()
+                .flat_map(|value| one.names.iter().map(move |name| (name, value)))
+            {
                 let _ = writeln!(out, "{gauge}{{name=\"{}\"}} {}", name.0, name.1);
             }
         }

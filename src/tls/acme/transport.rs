@@ -77,12 +77,15 @@ impl Transport {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         if let Some(path) = extra_root {
-            let wrong = |error: String| TransportError::Root(format!("{}: {error}", path.display()));
+            let wrong =
+                |error: String| TransportError::Root(format!("{}: {error}", path.display()));
             let certificates = CertificateDer::pem_file_iter(path)
                 .and_then(Iterator::collect::<Result<Vec<_>, _>>)
                 .map_err(|error| wrong(error.to_string()))?;
             for certificate in certificates {
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| wrong(error.to_string()))?;
             }
         }
         let tls = ClientConfig::builder_with_provider(provider())
@@ -98,7 +101,10 @@ impl Transport {
 
     /// Until when the CA wants to hear no more, if its latest answer was an error that said so.
     pub(super) fn wait_until(&self) -> Option<Moment> {
-        *self.wait_until.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .wait_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// GETs a public resource.
@@ -124,7 +130,10 @@ impl Transport {
         let status = response.status();
         let failed = status.is_client_error() || status.is_server_error();
         let wait_until = retry_after(response.headers(), SystemTime::now()).filter(|_| failed);
-        *self.wait_until.lock().unwrap_or_else(PoisonError::into_inner) = wait_until;
+        *self
+            .wait_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = wait_until;
         Ok(response)
     }
 
@@ -146,7 +155,9 @@ impl Transport {
             .await
             .map_err(TransportError::Tls)?;
         let broken = |error: hyper::Error| TransportError::Broken(error.to_string());
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = Uri::from_str(path).map_err(|_| TransportError::NotHttps)?;
@@ -156,7 +167,11 @@ impl Transport {
         }
         request.headers_mut().insert(USER_AGENT, agent);
         *request.uri_mut() = path;
-        let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+        let (head, body) = sender
+            .send_request(request)
+            .await
+            .map_err(broken)?
+            .into_parts();
         let body = Limited::new(body, BODY)
             .collect()
             .await
@@ -165,7 +180,10 @@ impl Transport {
     }
 
     /// As the library needs it: an error that is no problem document is told as what it is.
-    async fn speak(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, TransportError> {
+    async fn speak(
+        self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Result<BytesResponse, TransportError> {
         let (head, body) = request.into_parts();
         let is_get = head.method == Method::GET;
         let Ok(body) = body.collect().await;
@@ -186,7 +204,11 @@ impl HttpClient for Transport {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
         let spoken = self.clone().speak(request);
-        Box::pin(async { spoken.await.map_err(|error| instant_acme::Error::Other(error.into())) })
+        Box::pin(async {
+            spoken
+                .await
+                .map_err(|error| instant_acme::Error::Other(error.into()))
+        })
     }
 }
 

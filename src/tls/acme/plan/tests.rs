@@ -138,7 +138,8 @@ impl World {
             }
             Answer::Limits(span) => {
                 *health = Health::default();
-                self.limited_until.insert(ca, self.real + span.min(LONGEST_PAUSE));
+                self.limited_until
+                    .insert(ca, self.real + span.min(LONGEST_PAUSE));
                 failed(Concerns::Names, Some(self.now.after(span)))
             }
             Answer::IsDown => {
@@ -154,8 +155,17 @@ impl World {
 
 /// The most that fell into any span of real time.
 fn most_within(times: &[u64], span: u64) -> usize {
-    let within = |start: u64| times.iter().filter(|at| (start..start + span).contains(at)).count();
-    times.iter().map(|start| within(*start)).max().unwrap_or_default()
+    let within = |start: u64| {
+        times
+            .iter()
+            .filter(|at| (start..start + span).contains(at))
+            .count()
+    };
+    times
+        .iter()
+        .map(|start| within(*start))
+        .max()
+        .unwrap_or_default()
 }
 
 proptest! {
@@ -186,7 +196,7 @@ proptest! {
         }
         for ca in CAS {
             let hour = most_within(world.counted.get(ca).map_or(&[], Vec::as_slice), HOUR);
-            prop_assert!(hour <= ORDERS_AN_HOUR, "{hour} orders within an hour");
+            prop_assert!(hour as u64 <= ORDERS_AN_HOUR, "{hour} orders within an hour");
             let most = (3 * WEEK).div_ceil(length.min(WEEK)).max(CERTIFICATES_A_WEEK);
             let week = most_within(world.issued.get(ca).map_or(&[], Vec::as_slice), WEEK);
             prop_assert!(week as u64 <= most, "{week} certificates within a week");
@@ -203,7 +213,7 @@ proptest! {
         let mut answers = answers.iter().copied().cycle();
         let mut jumps_ahead = 0;
         for tick in &ticks {
-            jumps_ahead += usize::from(matches!(tick, Tick::SetAhead(_)));
+            jumps_ahead += u64::from(matches!(tick, Tick::SetAhead(_)));
             world.tick(*tick);
             if let Next::Order(at) = world.next() {
                 world.order(CAS[at], answers.next().unwrap());
@@ -212,7 +222,7 @@ proptest! {
         for ca in CAS {
             let hour = most_within(world.counted.get(ca).map_or(&[], Vec::as_slice), HOUR);
             // A clock that says that a day has passed is believed, once each time.
-            prop_assert!(hour <= ORDERS_AN_HOUR * (jumps_ahead + 1), "{hour} orders");
+            prop_assert!(hour as u64 <= ORDERS_AN_HOUR * (jumps_ahead + 1), "{hour} orders");
         }
         // From here on everything goes well: there is a certificate within what a CA can ask for.
         for _ in 0..2 * LONGEST_PAUSE / MINUTE {
@@ -307,7 +317,10 @@ fn a_second_ca_steps_in_at_once_only_where_there_is_nothing_to_lose() {
     }
     assert_eq!(world.next(), Next::Order(1), "it had its chances");
     world.health.clear();
-    world.history.attempts.retain(|attempt| attempt.outcome == Outcome::Issued);
+    world
+        .history
+        .attempts
+        .retain(|attempt| attempt.outcome == Outcome::Issued);
     world.tick(Tick::Sleep(20 * DAY));
     world.order(CAS[0], Answer::Refuses);
     assert_eq!(world.next(), Next::Order(1), "the end is near");
@@ -326,18 +339,36 @@ fn who_asks_gets_a_new_one_but_not_beyond_the_limits() {
     let Next::Wait(until, Why::Pause) = world.next() else {
         panic!("{:?}", world.next())
     };
-    assert!(until > START.after(6 * DAY) && until <= START.after(8 * DAY), "{until}");
+    assert!(
+        until > START.after(6 * DAY) && until <= START.after(8 * DAY),
+        "{until}"
+    );
 }
 
 #[test]
 fn a_wish_of_the_ca_decides() {
-    let there = Lifetime { from: START, until: START.after(6 * DAY) };
-    let at_once = Window { start: START.before(2 * DAY), end: START.before(DAY) };
+    let there = Lifetime {
+        from: START,
+        until: START.after(6 * DAY),
+    };
+    let at_once = Window {
+        start: START.before(2 * DAY),
+        end: START.before(DAY),
+    };
     assert!(there.due(Some(at_once), 3) < START, "in the past: now");
     for senseless in [
-        Window { start: START.after(DAY), end: START.after(DAY) },
-        Window { start: START.after(3 * DAY), end: START.after(2 * DAY) },
-        Window { start: START.after(9 * DAY), end: START.after(12 * DAY) },
+        Window {
+            start: START.after(DAY),
+            end: START.after(DAY),
+        },
+        Window {
+            start: START.after(3 * DAY),
+            end: START.after(2 * DAY),
+        },
+        Window {
+            start: START.after(9 * DAY),
+            end: START.after(12 * DAY),
+        },
     ] {
         assert_eq!(there.due(Some(senseless), 3), there.due(None, 3));
     }
