@@ -236,7 +236,7 @@ fn ask(config: &Config, method: &str, target: &str) -> Result<String, NoAnswer> 
     let said = said
         .get("error")
         .and_then(Value::as_str)
-        .unwrap_or(body.trim());
+        .unwrap_or_else(|| body.trim());
     Err(NoAnswer::Refused(said.to_owned()))
 }
 
