@@ -42,7 +42,7 @@ pub struct Config {
 pub struct Listen {
     /// TLS listeners.
     pub https: Vec<SocketAddr>,
-    /// Plain listeners: they only redirect to https.
+    /// Plain listeners: they answer a CA's `http-01`, and redirect all else to https.
     pub http: Vec<SocketAddr>,
     /// Whether connections from `trusted_proxies` start with a PROXY v1/v2 header.
     pub proxy_protocol: bool,

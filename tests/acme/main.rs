@@ -16,6 +16,7 @@ mod kit;
 
 mod bad_days;
 mod ca;
+mod live;
 mod pebble;
 mod served;
 mod with_pebble;

@@ -87,6 +87,25 @@ async fn every_kind_of_challenge_will_do() {
     }
 }
 
+/// A CA has no client certificate to show.
+#[tokio::test]
+#[ignore = "needs Pebble"]
+async fn a_challenge_needs_no_client_certificate() {
+    let (pebble, state, gateway) = (
+        Pebble::start(Options::default()).await,
+        folder(),
+        ScriptedGateway::start().await,
+    );
+    let acme = "domains = [\"c.example\"]\nchallenges = [\"tls-alpn-01\"]";
+    let settings = pebble.settings(state.path(), acme).replace(
+        "[tls]",
+        &format!("[tls]\nclient_ca = {:?}", pebble.ca_root()),
+    );
+    let proxy = Proxy::with(&gateway, &settings).await;
+    let told = until_told(&proxy, "c.example", |told| told["state"] == "served").await;
+    assert_eq!(told["failures"], 0, "{told}");
+}
+
 #[tokio::test]
 #[ignore = "needs Pebble"]
 async fn a_hook_writes_the_record_for_wildcards() {

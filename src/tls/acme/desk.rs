@@ -126,7 +126,11 @@ impl Desk {
             self.health.insert(ca.url.clone(), health);
         }
         self.acme = Some(Arc::new(acme));
-        self.publish(Moment::now());
+        let now = Moment::now();
+        for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
+            tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
+        }
+        self.publish(now);
     }
 
     /// Renews this one, or all, as soon as the CAs' limits allow. The names of what is concerned.

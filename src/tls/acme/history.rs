@@ -95,6 +95,10 @@ pub(super) struct Health {
     pub(super) failures: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) last_failure: Option<Moment>,
+    /// Until when we leave it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pause: Option<Moment>,
+    /// Until when it wants to be left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<Moment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,14 +165,15 @@ impl Health {
         self.last_failure = Some(now);
         self.reason = Some(reason.to_owned());
         let doubled = CA_PAUSE.saturating_mul(1 << (self.failures - 1).min(16));
-        let pause = now.after(doubled.min(CA_PAUSE_MOST));
-        self.not_before = Some(not_before.map_or(pause, |wanted| wanted.max(pause)));
+        self.pause = Some(now.after(doubled.min(CA_PAUSE_MOST)));
+        self.not_before = not_before;
         settle(&mut self.not_before, now);
     }
 
     pub(super) fn settle(&mut self, now: Moment) -> bool {
         let before = self.clone();
         settle(&mut self.not_before, now);
+        self.pause = self.pause.map(|at| at.min(now.after(CA_PAUSE_MOST)));
         self.last_failure = self.last_failure.map(|at| at.min(now));
         *self != before
     }

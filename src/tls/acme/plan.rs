@@ -145,7 +145,10 @@ impl Situation<'_> {
     /// When a CA can be asked again.
     fn free(&self, ca: &str, health: &Health) -> Moment {
         let failures = self.failures(ca);
-        let pause = failures.last().map_or_else(Moment::default, |last| {
+        // Whoever asks has perhaps mended something: our own patience is not the measure then.
+        let asked_since = |at: Moment| self.history.asked.is_some_and(|asked| asked > at);
+        let last = failures.last().filter(|last| !asked_since(last.at));
+        let pause = last.map_or_else(Moment::default, |last| {
             let pause = PAUSES
                 .get(failures.len() - 1)
                 .or(PAUSES.last())
@@ -166,7 +169,11 @@ impl Situation<'_> {
             .at(ca)
             .filter(|attempt| attempt.outcome == Outcome::Issued)
             .collect();
+        let ca_pause = health
+            .pause
+            .filter(|_| !health.last_failure.is_some_and(asked_since));
         told.chain(health.not_before)
+            .chain(ca_pause)
             .chain([
                 pause,
                 room(&hour, self.most(HOUR, ORDERS_AN_HOUR), HOUR),

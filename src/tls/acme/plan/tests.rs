@@ -346,6 +346,31 @@ fn who_asks_gets_a_new_one_but_not_beyond_the_limits() {
 }
 
 #[test]
+fn who_asks_does_not_wait_for_our_patience_but_for_the_ca() {
+    let mut world = World::new(90 * DAY);
+    for answer in [Answer::Refuses, Answer::IsDown] {
+        for ca in CAS {
+            world.order(ca, answer);
+        }
+    }
+    assert!(matches!(world.next(), Next::Wait(_, Why::Pause)));
+    world.tick(Tick::Sleep(2));
+    world.history.asked = Some(world.now);
+    assert_eq!(world.next(), Next::Order(0));
+    world.order(CAS[0], Answer::Limits(HOUR));
+    world.tick(Tick::Sleep(2));
+    world.history.asked = Some(world.now);
+    assert_eq!(world.next(), Next::Order(1));
+    world.order(CAS[1], Answer::Limits(HOUR));
+    world.tick(Tick::Sleep(2));
+    world.history.asked = Some(world.now);
+    let Next::Wait(until, _) = world.next() else {
+        panic!("{:?}", world.next())
+    };
+    assert!(until.since(world.now) > HOUR - 60);
+}
+
+#[test]
 fn a_wish_of_the_ca_decides() {
     let there = Lifetime {
         from: START,
