@@ -8,6 +8,8 @@
     reason = "helpers of tests"
 )]
 
+#[path = "cli/cert.rs"]
+mod cert;
 #[path = "cli/gateway_config.rs"]
 mod gateway_config;
 

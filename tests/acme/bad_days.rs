@@ -211,6 +211,42 @@ async fn what_expired_while_we_were_off_is_ordered_at_once() {
     until_trusted(&proxy, "a.example", &ca.root).await;
 }
 
+#[tokio::test]
+async fn after_a_try_at_one_ca_the_other_is_asked_at_once() {
+    let (staging, real) = (
+        Ca::start(Habits::default()).await,
+        Ca::start(Habits::default()).await,
+    );
+    let (state, gateway) = (folder(), gateway().await);
+    let proxy = Proxy::with(&gateway, &staging.settings(state.path(), A)).await;
+    until_trusted(&proxy, "a.example", &staging.root).await;
+    drop(proxy);
+    let proxy = Proxy::with(&gateway, &real.settings(state.path(), A)).await;
+    until_trusted(&proxy, "a.example", &real.root).await;
+    assert_eq!((staging.orders().len(), real.orders().len()), (1, 1));
+}
+
+/// Where a CA looks for `http-01`; everything else there goes on to https.
+#[tokio::test]
+async fn the_plain_listener_knows_cas_from_browsers() {
+    let (ca, state, gateway) = (
+        Ca::start(Habits::default()).await,
+        folder(),
+        gateway().await,
+    );
+    let plain = "[listen]\nhttp = [\"127.0.0.1:0\"]\n";
+    let path = "/.well-known/acme-challenge/unknown";
+    let settings = format!("{plain}{}", ca.settings(state.path(), A));
+    for (settings, status) in [(settings.as_str(), 404), (plain, 308)] {
+        let proxy = Proxy::with(&gateway, settings).await;
+        let target = crate::kit::Target::plain(proxy.holdline.http_addrs()[0]);
+        assert_eq!(http::get(&target, path, &[]).await.status, status);
+        for other in ["/", "/.well-known/acme-challenge", "/.well-known/x"] {
+            assert_eq!(http::get(&target, other, &[]).await.status, 308, "{other}");
+        }
+    }
+}
+
 // === limits and faults of CAs ===
 
 #[tokio::test]

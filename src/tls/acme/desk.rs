@@ -113,6 +113,7 @@ impl Desk {
             .is_some_and(|old| old.state_dir != acme.state_dir);
         self.challenges.share(Some(&acme.state_dir));
         let state = StateDir::new(&acme.state_dir);
+        state.sweep();
         let mut old = std::mem::take(&mut self.kept);
         for names in &acme.certificates {
             let known = old.iter().position(|kept| kept.names == *names && !moved);

@@ -184,10 +184,17 @@ async fn perform(start: Start) -> Done {
     match start {
         Start::Order(job, lock) => {
             let (folder, ca) = (job.folder.clone(), job.ca.clone());
+            // Apart, so that even a bug in the middle of it ends in a known next attempt.
+            let run = AbortOnDropHandle::new(tokio::spawn(job.run()));
+            let result = run.await.unwrap_or_else(|_| {
+                Err(Failure::ca(
+                    "the order broke off by a fault of holdline; please report it",
+                ))
+            });
             Done::Order {
                 folder,
                 ca,
-                result: job.run().await,
+                result,
                 lock,
             }
         }

@@ -210,7 +210,9 @@ impl Kept {
     // === what is to be done ===
 
     pub(super) fn next(&self, cas: &[(&str, &Health)], now: Moment) -> Next {
+        let issuer = self.history.issuer.as_deref();
         next(&Situation {
+            unwanted: issuer.is_some_and(|issuer| !cas.iter().any(|(ca, _)| *ca == issuer)),
             now,
             there: self.certificate.as_ref().map(lifetime),
             window: self.window(),

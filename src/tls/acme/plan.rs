@@ -36,6 +36,8 @@ pub(super) struct Situation<'a> {
     /// The certificate that is there, expired or not.
     pub(super) there: Option<Lifetime>,
     pub(super) window: Option<Window>,
+    /// It came from a CA that is not wanted any more.
+    pub(super) unwanted: bool,
     pub(super) history: &'a History,
     /// In order of preference; never empty.
     pub(super) cas: &'a [(&'a str, &'a Health)],
@@ -107,6 +109,7 @@ pub(super) fn next(situation: &Situation<'_>) -> Next {
     let Situation { now, history, .. } = situation;
     if let Some(lifetime) = situation.there
         && history.asked.is_none()
+        && !situation.unwanted
     {
         let due = lifetime.due(situation.window, situation.seed);
         if *now < due {

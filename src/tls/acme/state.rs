@@ -21,6 +21,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +29,8 @@ use zeroize::Zeroizing;
 
 /// No file of ours is larger.
 const LARGEST: u64 = 1 << 20;
+/// No order takes longer.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 const README: &str = "\
 Certificates that holdline gets by ACME, and what it needs to renew them: the account key of each
 CA (accounts/), the certificates with their keys (certificates/NAME/certificate.pem), and what was
@@ -225,6 +228,22 @@ impl StateDir {
         }
     }
 
+    /// Deletes what processes that ended suddenly have left: answers for CAs.
+    pub(super) fn sweep(&self) {
+        for folder in ["challenges/http-01", "challenges/tls-alpn-01"] {
+            let entries = fs::read_dir(self.path(folder)).into_iter().flatten();
+            for entry in entries.flatten() {
+                let old = entry
+                    .metadata()
+                    .and_then(|metadata| metadata.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_OVER));
+                if old {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
     /// Renames a file that cannot be used, so that a person can look at it.
     pub(super) fn set_aside(&self, name: &str, why: &str) {
         if self.untouched {
@@ -346,6 +365,23 @@ mod tests {
         assert_eq!(state.load::<Health>("cas/x.json"), Health::default());
         assert!(state.path("cas/x.json.damaged").exists());
         assert!(!state.path("cas/x.json").exists());
+    }
+
+    #[test]
+    fn old_answers_are_swept_and_new_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        state.write("challenges/http-01/old", b"x").unwrap();
+        state.write("challenges/http-01/new", b"x").unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT_OVER;
+        let old = File::options()
+            .write(true)
+            .open(state.path("challenges/http-01/old"))
+            .unwrap();
+        old.set_modified(long_ago).unwrap();
+        state.sweep();
+        assert!(state.path("challenges/http-01/new").exists());
+        assert!(!state.path("challenges/http-01/old").exists());
     }
 
     #[test]

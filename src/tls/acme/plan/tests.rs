@@ -88,6 +88,7 @@ impl World {
             now: self.now,
             there: self.there,
             window: None,
+            unwanted: false,
             history: &self.history,
             cas: &cas,
             seed: 7,
