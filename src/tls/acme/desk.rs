@@ -3,6 +3,9 @@
 //! Owned by the keeper's task, which lends it to a thread that may wait for disks. Decides by `plan`,
 //! starts nothing itself.
 
+mod finish;
+mod serve;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,15 +14,13 @@ use zeroize::Zeroizing;
 
 use super::ca::health_file;
 use super::challenge::Challenges;
-use super::history::{Concerns, Health, Outcome, Renewal};
+use super::history::{Health, Renewal};
 use super::kept::{Busy, Kept};
-use super::moment::{HOUR, Moment};
+use super::moment::Moment;
 use super::order::Job;
 use super::plan::Next;
 use super::problem::Failure;
-use super::stand_in;
 use super::state::{Locked, StateDir};
-use super::status::CertificateStatus;
 use crate::config::Acme;
 use crate::tls::{CertStore, Certificate};
 
@@ -29,8 +30,6 @@ const ORDERS: usize = 4;
 const ELSEWHERE: u64 = 5;
 /// Clocks are set and machines sleep: whatever is planned is looked at again this often.
 const LOOK_EVERY: u64 = 60;
-/// After a failure to ask when to renew.
-const ASK_AGAIN: u64 = HOUR;
 
 /// What is to be started.
 pub(super) enum Start {
@@ -347,188 +346,6 @@ impl Desk {
             certificate,
             acme: Arc::clone(acme),
         })
-    }
-
-    // === what has come of it ===
-
-    pub(super) fn finish(&mut self, done: Done) {
-        let Some(state) = self.state() else { return };
-        match done {
-            Done::Order {
-                folder,
-                ca,
-                result,
-                lock,
-            } => {
-                self.ordered(&folder, &ca, result, &state);
-                drop(lock);
-            }
-            Done::Renewal {
-                folder,
-                certificate,
-                result,
-            } => self.told_when(&folder, certificate, result, &state),
-        }
-    }
-
-    fn ordered(
-        &mut self,
-        folder: &str,
-        ca: &str,
-        result: Result<Zeroizing<Vec<u8>>, Failure>,
-        state: &StateDir,
-    ) {
-        let now = Moment::now();
-        let health = self.health.entry(ca.to_owned()).or_default();
-        match &result {
-            Err(failure) if failure.concerns == Concerns::Ca => {
-                health.failed(now, &failure.reason, failure.not_before);
-            }
-            _ => *health = Health::default(),
-        }
-        if let Err(error) = state.save(&health_file(ca), health) {
-            tracing::debug!(%error, "how a CA does is not kept");
-        }
-        // What is not wanted any more has its order left to resume.
-        let Some(kept) = self.kept.iter_mut().find(|kept| kept.folder == folder) else {
-            return;
-        };
-        kept.busy = Busy::No;
-        match result {
-            Ok(pem) => {
-                kept.history.finish(ca, Outcome::Issued);
-                kept.history.issuer = Some(ca.to_owned());
-                kept.history.renewal = None;
-                kept.history.asked = None;
-                if kept.install(pem, state) {
-                    let until = kept.certificate.as_ref().map(|it| it.facts().until());
-                    tracing::info!(names = ?kept.names, ca, until, "a new certificate is served");
-                }
-            }
-            Err(failure) => {
-                let Failure {
-                    concerns,
-                    reason,
-                    not_before,
-                } = failure;
-                tracing::warn!(names = ?kept.names, ca, "no certificate: {reason}");
-                let outcome = Outcome::Failed {
-                    concerns,
-                    reason,
-                    not_before,
-                };
-                kept.history.finish(ca, outcome);
-            }
-        }
-        kept.history.settle(now);
-        if let Err(error) = kept.save_history(state) {
-            tracing::warn!(names = ?kept.names, "{error}; {}", error.remedy());
-        }
-        self.publish(now);
-    }
-
-    fn told_when(
-        &mut self,
-        folder: &str,
-        certificate: String,
-        result: Result<Renewal, Failure>,
-        state: &StateDir,
-    ) {
-        let Some(kept) = self.kept.iter_mut().find(|kept| kept.folder == folder) else {
-            return;
-        };
-        kept.asking = false;
-        let ours = kept
-            .history
-            .renewal
-            .take()
-            .filter(|it| it.certificate == certificate);
-        kept.history.renewal = Some(match result {
-            Ok(renewal) => renewal,
-            Err(failure) => {
-                tracing::debug!(names = ?kept.names, reason = failure.reason, "the CA does not say when to renew");
-                Renewal {
-                    window: ours.and_then(|it| it.window),
-                    certificate,
-                    ask_again: Moment::now().after(ASK_AGAIN),
-                }
-            }
-        });
-        let _ = kept.save_history(state);
-    }
-
-    // === what is served ===
-
-    fn anything_expired(&self, now: Moment) -> bool {
-        self.kept.iter().any(|kept| {
-            kept.certificate.is_some()
-                && !kept.is_served(now)
-                && !self.stand_ins.contains_key(&kept.folder)
-        })
-    }
-
-    /// Serves everything that is there, and what says that it is not for the rest.
-    fn publish(&mut self, now: Moment) {
-        let (mut real, mut missing) = (Vec::new(), Vec::new());
-        for kept in &self.kept {
-            match &kept.certificate {
-                Some(certificate) if kept.is_served(now) => {
-                    self.stand_ins.remove(&kept.folder);
-                    real.push(certificate.clone());
-                }
-                _ => missing.push(kept),
-            }
-        }
-        if missing.is_empty() {
-            self.before.clear();
-        }
-        let mut stand_ins = Vec::new();
-        for kept in missing.iter().filter(|_| self.before.is_empty()) {
-            match self.stand_ins.get(&kept.folder) {
-                Some(made) => stand_ins.push(made.clone()),
-                None => match stand_in::make(&kept.names) {
-                    Ok(made) => {
-                        self.stand_ins.insert(kept.folder.clone(), made.clone());
-                        stand_ins.push(made);
-                    }
-                    Err(error) => tracing::error!(names = ?kept.names, "{error}"),
-                },
-            }
-        }
-        let all = [real, self.before.clone(), stand_ins].concat();
-        self.store.publish(all);
-    }
-
-    /// What is told.
-    pub(super) fn status(&self) -> Vec<CertificateStatus> {
-        let now = Moment::now();
-        let directories = self.acme.as_ref().map_or(&[][..], |acme| &acme.directories);
-        self.kept
-            .iter()
-            .map(|kept| kept.status(self.next(kept, now), directories, now))
-            .collect()
-    }
-
-    /// Why no client can be served with a good certificate at all, if that is so.
-    pub(super) fn awaited(&self) -> Option<String> {
-        let now = Moment::now();
-        let any = !self.before.is_empty() || self.kept.iter().any(|kept| kept.is_served(now));
-        if any || self.acme.is_none() {
-            return None;
-        }
-        let waiting = self.status().into_iter().map(|status| {
-            let error = status.last_error.map(|error| format!("; {}", error.reason));
-            format!(
-                "{} {}{}",
-                status.names.join(" "),
-                status.next,
-                error.unwrap_or_default()
-            )
-        });
-        Some(format!(
-            "no certificate yet: {}",
-            waiting.take(5).collect::<Vec<_>>().join("\n")
-        ))
     }
 }
 

@@ -3,27 +3,27 @@
 //! Nothing here decides when or where: see `plan`. The key is on disk before the CA is asked to sign
 //! it, so that an end of this process in between costs no second certificate.
 
+mod validate;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier,
-    KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, account_file, blocking};
-use super::challenge::{Challenges, Presented, Shown, tls_name};
-use super::dns::{self, Do, TxtRecord};
+use super::challenge::Challenges;
 use super::judge::{Refused, judge};
 use super::moment::{DAY, Moment};
-use super::problem::{Failure, Stage, kind, sentence};
+use super::problem::{Failure, Stage, kind};
 use super::state::{StateDir, StateError};
 use super::transport::Transport;
-use crate::config::{Acme, Challenge, DnsHook};
+use crate::config::Acme;
 
 /// CAs look from several places, and some are slow.
 const VALIDATION: RetryPolicy = RetryPolicy::new()
@@ -61,12 +61,6 @@ struct Unfinished {
     names: Vec<String>,
     since: Moment,
     key: Zeroizing<String>,
-}
-
-/// A name whose challenge is ready.
-struct Ready {
-    _presented: Option<Presented>,
-    record: Option<TxtRecord>,
 }
 
 // === impl Job ===
@@ -149,177 +143,6 @@ impl Job {
                 .set_aside(&account_file(&ca.url), "the CA does not know this account");
         }
         ca.failed(error, Stage::Order)
-    }
-
-    // === validation ===
-
-    async fn validate(&self, ca: &Ca, order: &mut Order) -> Result<(), Failure> {
-        let mut ready = Vec::new();
-        let validated = self.validate_with(ca, order, &mut ready).await;
-        if let Some(hook) = &self.acme.dns {
-            for record in ready.iter().filter_map(|each| each.record.as_ref()) {
-                if let Err(error) = dns::run(hook, Do::Cleanup, record).await {
-                    tracing::warn!(name = record.name, "a record may be left over: {error}");
-                }
-            }
-        }
-        validated
-    }
-
-    async fn validate_with(
-        &self,
-        ca: &Ca,
-        order: &mut Order,
-        ready: &mut Vec<Ready>,
-    ) -> Result<(), Failure> {
-        let failed = |error: Error| ca.failed(&error, Stage::Validation);
-        // All are made ready before the first is asked for: the hook's records are seen sooner.
-        let mut kinds = Vec::new();
-        let mut authorizations = order.authorizations();
-        while let Some(next) = authorizations.next().await {
-            let mut authorization = next.map_err(failed)?;
-            let name = authorization.identifier().to_string();
-            match authorization.status {
-                AuthorizationStatus::Pending => {}
-                AuthorizationStatus::Valid => {
-                    kinds.push(None);
-                    continue;
-                }
-                other => {
-                    return Err(Failure::names(format!(
-                        "{name}: the CA's authorization is {other:?} already; it is tried again"
-                    )));
-                }
-            }
-            let offered: Vec<ChallengeType> = authorization
-                .challenges
-                .iter()
-                .map(|it| it.r#type.clone())
-                .collect();
-            let kind = self.choose(&name, &offered)?;
-            let Some(challenge) = authorization.challenge(wire(kind)) else {
-                continue;
-            };
-            let answer = challenge.key_authorization();
-            let token = challenge.token.clone();
-            ready.push(self.prepare(kind, &name, &token, &answer).await?);
-            kinds.push(Some(kind));
-        }
-        if let Some(hook) = &self.acme.dns {
-            self.see(hook, ready).await?;
-        }
-        let mut kinds = kinds.into_iter();
-        let mut authorizations = order.authorizations();
-        while let Some(next) = authorizations.next().await {
-            let mut authorization = next.map_err(failed)?;
-            if let Some(kind) = kinds.next().flatten()
-                && let Some(mut challenge) = authorization.challenge(wire(kind))
-            {
-                challenge.set_ready().await.map_err(failed)?;
-            }
-        }
-        if kinds.len() == 0 && ready.is_empty() && order.state().status == OrderStatus::Ready {
-            return Ok(());
-        }
-        match order.poll_ready(&VALIDATION).await {
-            Ok(OrderStatus::Ready) => Ok(()),
-            Ok(_) => Err(self.why_invalid(ca, order, None).await),
-            Err(Error::Api(problem)) => Err(self.why_invalid(ca, order, Some(problem)).await),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// The first of our kinds that is offered; after a failure the next one.
-    fn choose(&self, name: &str, offered: &[ChallengeType]) -> Result<Challenge, Failure> {
-        let usable: Vec<Challenge> = self
-            .acme
-            .challenges
-            .iter()
-            .copied()
-            .filter(|kind| offered.contains(&wire(*kind)))
-            .collect();
-        let index = self.tried.checked_rem(usable.len()).unwrap_or_default();
-        usable.get(index).copied().ok_or_else(|| {
-            let offered: Vec<&str> = offered.iter().filter_map(word).collect();
-            Failure::names(format!(
-                "{name}: the CA offers only {}; add one of these to [acme] challenges",
-                offered.join(", ")
-            ))
-        })
-    }
-
-    async fn prepare(
-        &self,
-        kind: Challenge,
-        name: &str,
-        token: &str,
-        answer: &KeyAuthorization,
-    ) -> Result<Ready, Failure> {
-        let present = |shown, asked: String| {
-            let (challenges, answer) = (Arc::clone(&self.challenges), answer.as_str().to_owned());
-            blocking(move || challenges.present(shown, &asked, &answer))
-        };
-        tracing::debug!(name, ?kind, "answering a challenge");
-        let (presented, record) = match kind {
-            Challenge::Http01 => (Some(present(Shown::Http, token.to_owned()).await?), None),
-            Challenge::TlsAlpn01 => (Some(present(Shown::Tls, tls_name(name)).await?), None),
-            Challenge::Dns01 => {
-                let record = TxtRecord::new(name, answer.dns_value());
-                let hook = self
-                    .acme
-                    .dns
-                    .as_ref()
-                    .ok_or_else(|| Failure::names("dns-01 needs [acme] dns_hook"))?;
-                dns::run(hook, Do::Present, &record)
-                    .await
-                    .map_err(|error| Failure::names(format!("{name}: {error}")))?;
-                (None, Some(record))
-            }
-        };
-        Ok(Ready {
-            _presented: presented,
-            record,
-        })
-    }
-
-    async fn see(&self, hook: &DnsHook, ready: &[Ready]) -> Result<(), Failure> {
-        for record in ready.iter().filter_map(|each| each.record.as_ref()) {
-            dns::wait_for(hook, record).await.map_err(Failure::names)?;
-        }
-        Ok(())
-    }
-
-    /// Which name it was, and what the CA says of it.
-    async fn why_invalid(
-        &self,
-        ca: &Ca,
-        order: &mut Order,
-        problem: Option<instant_acme::Problem>,
-    ) -> Failure {
-        let mut said = Vec::new();
-        let mut first = problem.clone();
-        let mut authorizations = order.authorizations();
-        while let Some(Ok(mut authorization)) = authorizations.next().await {
-            let name = authorization.identifier().to_string();
-            let Ok(state) = authorization.refresh().await else {
-                continue;
-            };
-            for challenge in &state.challenges {
-                if let Some(error) = &challenge.error {
-                    let kind = word(&challenge.r#type).unwrap_or("challenge");
-                    said.push(format!("{name} by {kind}: {}", sentence(error)));
-                    first.get_or_insert_with(|| error.clone());
-                }
-            }
-        }
-        let mut failure = match first {
-            Some(problem) => ca.failed(&Error::Api(problem), Stage::Validation),
-            None => Failure::names("the CA found the order invalid and does not say why"),
-        };
-        if !said.is_empty() {
-            failure.reason = said.join("; ");
-        }
-        failure
     }
 
     // === the certificate ===
@@ -430,22 +253,5 @@ fn identifier(name: &str) -> Identifier {
     match name.parse() {
         Ok(address) => Identifier::Ip(address),
         Err(_) => Identifier::Dns(name.to_owned()),
-    }
-}
-
-fn wire(kind: Challenge) -> ChallengeType {
-    match kind {
-        Challenge::Http01 => ChallengeType::Http01,
-        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
-        Challenge::Dns01 => ChallengeType::Dns01,
-    }
-}
-
-fn word(kind: &ChallengeType) -> Option<&'static str> {
-    match kind {
-        ChallengeType::Http01 => Some("http-01"),
-        ChallengeType::TlsAlpn01 => Some("tls-alpn-01"),
-        ChallengeType::Dns01 => Some("dns-01"),
-        _ => None,
     }
 }
