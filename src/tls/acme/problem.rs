@@ -8,6 +8,7 @@ use instant_acme::{Error, Problem};
 use super::history::Concerns;
 use super::moment::{HOUR, Moment};
 use super::transport::TransportError;
+use crate::config::Challenge;
 
 /// Why an order has ended without a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Failure {
                 | "userActionRequired" => Concerns::Ca,
                 _ => concerns(stage),
             },
-            reason: sentence(problem),
+            reason: sentence(problem, None),
             // A limit without a date is one all the same.
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
         }
@@ -130,15 +131,16 @@ pub(super) fn kind(urn: Option<&str>) -> &str {
         .unwrap_or_default()
 }
 
-/// A problem of a CA in words, its own after ours: its detail, and what to do about it.
-pub(super) fn sentence(problem: &Problem) -> String {
-    let mut text = one(problem.r#type.as_deref(), problem.detail.as_deref());
+/// A problem of a CA in words: ours, its own, and what to do about it. `by` is the challenge that it
+/// is about, if it is about one.
+pub(super) fn sentence(problem: &Problem, by: Option<Challenge>) -> String {
+    let mut text = one(problem.r#type.as_deref(), problem.detail.as_deref(), by);
     for part in problem.subproblems.iter().take(8) {
         let name = part
             .identifier
             .as_ref()
             .map(|id| id.authorized(false).to_string());
-        let said = one(part.r#type.as_deref(), part.detail.as_deref());
+        let said = one(part.r#type.as_deref(), part.detail.as_deref(), by);
         text.push_str(&match name {
             Some(name) => format!("; {name}: {said}"),
             None => format!("; {said}"),
@@ -147,7 +149,7 @@ pub(super) fn sentence(problem: &Problem) -> String {
     text
 }
 
-fn one(urn: Option<&str>, detail: Option<&str>) -> String {
+fn one(urn: Option<&str>, detail: Option<&str>, by: Option<Challenge>) -> String {
     let kind = kind(urn);
     let said = detail.map(clean).unwrap_or_default();
     let said = match said.is_empty() {
@@ -155,9 +157,38 @@ fn one(urn: Option<&str>, detail: Option<&str>) -> String {
         false => format!(" (the CA: {said})"),
     };
     match advice(kind) {
-        Some((what, remedy)) => format!("{what}{said}; {remedy}"),
+        Some((what, remedy)) => {
+            let remedy = by.and_then(|by| remedy_by(kind, by)).unwrap_or(remedy);
+            format!("{what}{said}; {remedy}")
+        }
         None if kind.is_empty() => format!("the CA refuses{said}"),
         None => format!("the CA refuses: {kind}{said}"),
+    }
+}
+
+/// What to do where it is known how the name was to be shown.
+fn remedy_by(kind: &str, by: Challenge) -> Option<&'static str> {
+    let reach = matches!(
+        kind,
+        "connection" | "tls" | "incorrectResponse" | "unauthorized"
+    );
+    match by {
+        Challenge::Http01 if reach => Some(
+            "let port 80 of the name's address (AAAA as well) reach [listen] http of this machine, \
+             in every firewall, with no other server or CDN before it",
+        ),
+        Challenge::TlsAlpn01 if reach => Some(
+            "let port 443 of the name's address (AAAA as well) reach this machine with TLS \
+             untouched, in every firewall, with no other server or CDN before it",
+        ),
+        Challenge::Dns01 if reach || kind == "dns" => Some(
+            "check that the hook adds the value that it is given to the zone that everybody sees, \
+             and leaves other values of the name alone",
+        ),
+        Challenge::Http01 | Challenge::TlsAlpn01 if kind == "dns" => {
+            Some("check that the name exists for everybody, and its zone's DNSSEC")
+        }
+        Challenge::Http01 | Challenge::TlsAlpn01 | Challenge::Dns01 => None,
     }
 }
 
@@ -347,13 +378,23 @@ mod tests {
             .into_iter()
             .chain(["alreadyReplaced", "invalidProfile"])
         {
-            let said = sentence(&problem(kind));
+            let said = sentence(&problem(kind), None);
             assert!(said.contains(" (the CA: so it is); "), "{said}");
         }
         assert_eq!(
-            sentence(&problem("novel")),
+            sentence(&problem("novel"), None),
             "the CA refuses: novel (the CA: so it is)"
         );
+    }
+
+    #[test]
+    fn what_to_do_depends_on_the_challenge() {
+        let by = |kind: &str, by| sentence(&problem(kind), Some(by));
+        assert!(by("connection", Challenge::Http01).contains("port 80"));
+        assert!(by("connection", Challenge::TlsAlpn01).contains("port 443"));
+        assert!(by("unauthorized", Challenge::Dns01).contains("the hook"));
+        assert!(!by("dns", Challenge::Http01).contains("hook"));
+        assert!(by("caa", Challenge::Http01).contains("CAA"));
     }
 
     #[test]

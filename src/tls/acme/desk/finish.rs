@@ -7,6 +7,7 @@ use crate::tls::acme::ca::health_file;
 use crate::tls::acme::history::{Concerns, Health, Outcome, Renewal};
 use crate::tls::acme::kept::Busy;
 use crate::tls::acme::moment::{HOUR, Moment};
+use crate::tls::acme::plan::Next;
 use crate::tls::acme::problem::Failure;
 use crate::tls::acme::state::StateDir;
 
@@ -74,7 +75,6 @@ impl Desk {
                     reason,
                     not_before,
                 } = failure;
-                tracing::warn!(names = ?kept.names, ca, "no certificate: {reason}");
                 let outcome = Outcome::Failed {
                     concerns,
                     reason,
@@ -87,7 +87,23 @@ impl Desk {
         if let Err(error) = kept.save_history(state) {
             tracing::warn!(names = ?kept.names, "{error}; {}", error.remedy());
         }
+        self.report(folder, ca, now);
         self.publish(now);
+    }
+
+    /// A failure with the next attempt, for the log.
+    fn report(&self, folder: &str, ca: &str, now: Moment) {
+        let Some(kept) = self.kept.iter().find(|kept| kept.folder == folder) else {
+            return;
+        };
+        let Some((_, reason)) = kept.history.last_error() else {
+            return;
+        };
+        let again = match self.next(kept, now) {
+            Next::Order(_) => now,
+            Next::Wait(until, _) => until,
+        };
+        tracing::warn!(names = ?kept.names, ca, %again, "no certificate: {reason}");
     }
 
     fn told_when(

@@ -181,8 +181,9 @@ impl Job {
             };
             for challenge in &state.challenges {
                 if let Some(error) = &challenge.error {
+                    let by = kind_of(&challenge.r#type);
                     let kind = word(&challenge.r#type).unwrap_or("challenge");
-                    said.push(format!("{name} by {kind}: {}", sentence(error)));
+                    said.push(format!("{name} by {kind}: {}", sentence(error, by)));
                     first.get_or_insert_with(|| error.clone());
                 }
             }
@@ -203,6 +204,15 @@ fn wire(kind: Challenge) -> ChallengeType {
         Challenge::Http01 => ChallengeType::Http01,
         Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
         Challenge::Dns01 => ChallengeType::Dns01,
+    }
+}
+
+fn kind_of(wire: &ChallengeType) -> Option<Challenge> {
+    match wire {
+        ChallengeType::Http01 => Some(Challenge::Http01),
+        ChallengeType::TlsAlpn01 => Some(Challenge::TlsAlpn01),
+        ChallengeType::Dns01 => Some(Challenge::Dns01),
+        _ => None,
     }
 }
 
