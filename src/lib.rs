@@ -20,6 +20,7 @@
 //! | [`ws`] | pure: handshake, frame headers, boundaries, close codes | know gateways |
 //! | [`gateway`] | the one owner of a gateway's state: prober, dialling, paced return | know clients |
 //! | [`gateway_settings`] | what to set on a gateway for a config, and whether it is | pair or write anything there |
+//! | [`doctor`] | looks at everything that has to work, from outside, and says what to do | change anything |
 //! | [`session`] | the heart: pure machine, journal, and the pump that does its I/O | parse JSON |
 //! | [`protocol`] | what a frame means, which frames we say, what each failure is answered with | do I/O |
 //! | [`observe`] | log, numbers, status, admin listener | decide anything |
@@ -28,6 +29,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod doctor;
 pub mod gateway;
 pub mod gateway_settings;
 pub mod http;
@@ -38,8 +40,9 @@ pub mod protocol;
 mod reload;
 mod run;
 pub mod session;
+mod status;
 pub mod tls;
 pub mod ws;
 
-pub use reload::{Loader, ReloadError, Reloaded};
+pub use reload::{Loader, ReloadError, Reloaded, Source};
 pub use run::{Holdline, StartError};

@@ -5,9 +5,9 @@ mod cli;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use holdline::config::{Config, Loaded};
+use holdline::config::Loaded;
 use holdline::observe::log;
-use holdline::{Holdline, Loader};
+use holdline::{Holdline, Source};
 
 use cli::signals::{Asked, Signals};
 use cli::{Command, Settings};
@@ -18,7 +18,12 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     match cli.command {
-        Some(Command::Check) => cli::check::run(&cli.settings),
+        Some(Command::Check(asked)) => cli::check::run(&cli.settings, &asked),
+        Some(Command::Explain(asked)) => cli::explain::run(&cli.settings, &asked),
+        Some(Command::Doctor(asked)) => cli::doctor::run(&cli.settings, &asked),
+        Some(Command::Status(asked)) => cli::status::run(&cli.settings, &asked),
+        Some(Command::Reload(asked)) => cli::reload::run(&cli.settings, &asked),
+        Some(Command::Drain(asked)) => cli::drain::run(&cli.settings, &asked),
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),
@@ -29,22 +34,19 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &Settings) -> ExitCode {
-    let Loaded {
-        config,
-        warnings,
-        source,
-    } = match settings.load() {
+    let loaded = match settings.load() {
         Ok(loaded) => loaded,
         Err(refused) => return refused,
     };
-    if let Err(error) = log::init(&config.log) {
-        return cli::fail("logging cannot be set up", &error);
-    }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %source, "starting");
-    for warning in &warnings {
+    let log = match log::init(&loaded.config.log) {
+        Ok(control) => control,
+        Err(error) => return cli::fail("logging cannot be set up", &error),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.source, "starting");
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    cli::descriptors::raise(config.limits.sessions);
+    cli::descriptors::raise(&loaded.config.limits);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -53,21 +55,24 @@ fn run(settings: &Settings) -> ExitCode {
         Err(error) => return cli::fail("no threads to run on", &error),
     };
     let again = settings.clone();
-    let source: Loader = Box::new(move || again.load_again());
-    let code = runtime.block_on(serve(config, source));
+    let source = Source {
+        load: Box::new(move || again.read()),
+        log: Some(log),
+    };
+    let code = runtime.block_on(serve(loaded, source));
     // What still runs is past its time: the drain is over, or was cut short on purpose.
     runtime.shutdown_background();
     code
 }
 
 /// Runs until a drain is over, whoever asked for it.
-async fn serve(config: Config, source: Loader) -> ExitCode {
+async fn serve(loaded: Loaded, source: Source) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cli::fail("signals cannot be received", &error),
     };
     let proxy = tokio::select! {
-        started = Holdline::start_from(config, source) => match started {
+        started = Holdline::start_from(loaded, source) => match started {
             Ok(proxy) => Arc::new(proxy),
             Err(error) => {
                 tracing::error!("cannot start: {}", cli::with_causes(&error));

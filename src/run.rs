@@ -3,27 +3,27 @@
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
-use crate::config::{Config, ProtocolKind, Route, Upstream};
-use crate::gateway::Gateway;
-use crate::http::forward::Forwarder;
-use crate::http::upgrade::Switchboard;
-use crate::http::{App, Doorway, Gate, Table};
-use crate::listen::{BindError, Edge, Listener, Listeners};
-use crate::observe::{Admin, Command, Metrics, StatusSource};
+use crate::config::{Config, Loaded, ProtocolKind, Route, Settings};
+use crate::http::{App, Doorway, Gate};
+use crate::listen::{BindError, Doors, Edge};
+use crate::observe::{Admin, AdminDoor, Command, Metrics};
 use crate::protocol::rescue::millis;
-use crate::reload::{Loader, ReloadError, Reloaded, Reloader};
-use crate::session::{Line, Sessions};
+use crate::reload::{
+    InForce, LastReload, ReloadError, Reloaded, Reloader, Source, Swapped, first_table,
+};
+use crate::session::{House, Sessions};
+use crate::status::Status;
 use crate::tls::acme::AcmeKeeper;
 use crate::tls::{Tls, TlsError};
 
@@ -51,29 +51,26 @@ pub enum StartError {
 /// A running proxy. Dropping it ends everything at once.
 #[derive(Debug)]
 pub struct Holdline {
-    https: Vec<SocketAddr>,
-    http: Vec<SocketAddr>,
-    admin: Option<SocketAddr>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    config: Arc<Config>,
+    in_force: Arc<InForce>,
     reloader: Arc<Reloader>,
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
-    gateways: Vec<(String, Arc<Gateway>)>,
-    started: Instant,
     edge: Edge,
     /// Certificates from a CA.
-    keeper: AcmeKeeper,
+    keeper: Arc<AcmeKeeper>,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
     /// Everything that is of use until the very end.
     rest: TaskTracker,
     /// No new work; sessions end.
     stopping: CancellationToken,
+    /// When it was told to stop.
+    draining_since: Arc<OnceLock<Instant>>,
     /// The drain is over.
     stopped: CancellationToken,
 }
@@ -84,74 +81,64 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, None).await
+        Self::start_with(config, Settings::default(), Vec::new(), None).await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_from(config: Config, source: Loader) -> Result<Self, StartError> {
-        Self::start_with(config, Some(source)).await
+    pub async fn start_from(loaded: Loaded, source: Source) -> Result<Self, StartError> {
+        let Loaded {
+            config,
+            settings,
+            files,
+            ..
+        } = loaded;
+        Self::start_with(config, settings, files, Some(source)).await
     }
 
-    async fn start_with(config: Config, source: Option<Loader>) -> Result<Self, StartError> {
+    async fn start_with(
+        config: Config,
+        settings: Settings,
+        files: Vec<PathBuf>,
+        source: Option<Source>,
+    ) -> Result<Self, StartError> {
         let (tls_config, auth) = (config.tls.clone(), config.auth.clone());
         let prepare = move || Ok::<_, StartError>((Tls::new(&tls_config)?, Desk::open(&auth)?));
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
-        let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
-        let listeners = Listeners::bind(&config.listen)?;
-        let admin = config.admin.listen.map(Listener::bind).transpose()?;
-        let addresses =
-            |bound: &[Listener]| bound.iter().map(Listener::address).collect::<Vec<_>>();
-        let (https, http) = (addresses(&listeners.https), addresses(&listeners.http));
-        let admin_address = admin.as_ref().map(Listener::address);
-        let config = Arc::new(config);
-        let gate = Arc::new(Gate::new(desk));
-        let (shared, app) = assemble(&config, Arc::new(tls), keeper, gate, source);
-        listeners.serve(&shared.edge, move |peer| {
-            Doorway::new(Arc::clone(&app), peer)
-        });
-        if let Some(listener) = admin {
-            serve_admin(&shared, listener);
-        }
-        let (reloader, stopped) = (Arc::clone(&shared.reloader), shared.stopped.clone());
-        shared
-            .rest
-            .spawn(async move { stopped.run_until_cancelled(reloader.sweep()).await });
+        let keeper = Arc::new(AcmeKeeper::start(config.acme.clone(), &tls).await);
+        let reloader = move |in_force, last| Reloader::new(in_force, source, settings, files, last);
+        let shared = assemble(config, (Arc::new(tls), keeper), Gate::new(desk), reloader)?;
+        let config = shared.in_force.config();
         tracing::info!(
-            https = listed(&https),
-            http = listed(&http),
-            admin = listed(admin_address.as_slice()),
-            routes = listed(&shared.config.routes.iter().map(told).collect::<Vec<_>>()),
+            https = listed(&shared.in_force.doors().https()),
+            http = listed(&shared.in_force.doors().http()),
+            admin = listed(shared.in_force.admin().as_slice()),
+            routes = listed(&config.routes.iter().map(told).collect::<Vec<_>>()),
             "running"
         );
-        Ok(Self {
-            https,
-            http,
-            admin: admin_address,
-            shared,
-        })
+        Ok(Self { shared })
     }
 
     /// The TLS addresses, with the ports that were given out.
     #[must_use]
-    pub fn https_addrs(&self) -> &[SocketAddr] {
-        &self.https
+    pub fn https_addrs(&self) -> Vec<SocketAddr> {
+        self.shared.in_force.doors().https()
     }
 
     /// The plain addresses.
     #[must_use]
-    pub fn http_addrs(&self) -> &[SocketAddr] {
-        &self.http
+    pub fn http_addrs(&self) -> Vec<SocketAddr> {
+        self.shared.in_force.doors().http()
     }
 
     /// The admin address.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin
+        self.shared.in_force.admin()
     }
 
     /// The proxy's numbers.
@@ -160,7 +147,7 @@ impl Holdline {
         &self.shared.metrics
     }
 
-    /// Reads the config anew and takes of it what can be taken live, whole or not at all.
+    /// Reads the config anew and takes it, whole or not at all. Nothing that is open is closed.
     ///
     /// # Errors
     /// Why not; then everything stays as it was.
@@ -188,65 +175,88 @@ impl Drop for Holdline {
     }
 }
 
-/// Builds what serves, without serving yet.
+/// Builds everything, binds the addresses and serves.
 fn assemble(
-    config: &Arc<Config>,
-    tls: Arc<Tls>,
-    keeper: AcmeKeeper,
-    gate: Arc<Gate>,
-    source: Option<Loader>,
-) -> (Arc<Shared>, Arc<App>) {
+    config: Config,
+    (tls, keeper): (Arc<Tls>, Arc<AcmeKeeper>),
+    gate: Gate,
+    reloader: impl FnOnce(Arc<InForce>, Arc<LastReload>) -> Reloader,
+) -> Result<Arc<Shared>, StartError> {
+    let (config, gate) = (Arc::new(config), Arc::new(gate));
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
-    let (stopping, session_tasks) = (CancellationToken::new(), TaskTracker::new());
-    let gateways = gateways(config, &metrics);
-    let line = |(route, gateway): (&Route, &(String, Arc<Gateway>))| {
-        Arc::new(Line {
-            route: route.name.clone(),
-            gateway: Arc::clone(&gateway.1),
-            hold: config.hold.clone(),
-            limits: config.limits.clone(),
-            metrics: Arc::clone(&metrics),
-            stopping: stopping.clone(),
-            tasks: session_tasks.clone(),
-        })
+    let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let (session_tasks, rest) = (TaskTracker::new(), TaskTracker::new());
+    let house = House {
+        metrics: Arc::clone(&metrics),
+        stopping: stopping.clone(),
+        tasks: session_tasks.clone(),
     };
-    let lines = config.routes.iter().zip(&gateways).map(line).collect();
-    let forwarders = gateways
-        .iter()
-        .map(|(_, gateway)| Forwarder::new(Arc::clone(gateway)));
-    let table = Table::new(Arc::clone(config), forwarders.collect());
-    let switchboard = Box::new(Switchboard::new(lines, Arc::clone(&sessions)));
-    let table = Arc::new(ArcSwap::from_pointee(table));
-    let app = Arc::new(App::new(
-        Arc::clone(&table),
-        switchboard,
-        Arc::clone(&gate),
-        Arc::clone(&metrics),
-        stopping.clone(),
-    ));
     let edge = Edge {
-        config: Arc::new(ArcSwap::new(Arc::clone(config))),
-        tls,
+        config: Arc::new(ArcSwap::new(Arc::clone(&config))),
+        tls: Arc::clone(&tls),
         metrics: Arc::clone(&metrics),
         drain: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
-    let shared = Shared {
-        config: Arc::clone(config),
-        reloader: Arc::new(Reloader::new(table, gate, source)),
+    let (table, lines) = first_table(&config, house, &sessions);
+    let app = Arc::new(App::new(
+        Arc::clone(&table),
+        Arc::clone(&gate),
+        Arc::clone(&metrics),
+        stopping.clone(),
+    ));
+    let doors = Doors::serving(&edge, move |peer| Doorway::new(Arc::clone(&app), peer));
+    let outcome = Arc::new(LastReload::default());
+    let (commands, orders) = mpsc::channel(4);
+    let draining_since = Arc::<OnceLock<Instant>>::default();
+    let status = Status {
+        lines: Arc::clone(&lines),
+        config: Arc::clone(&edge.config),
+        tls: Arc::clone(&tls),
+        keeper: Arc::clone(&keeper),
+        metrics: Arc::clone(&metrics),
+        draining_since: Arc::clone(&draining_since),
+        sessions: Arc::clone(&sessions),
+        last_reload: Arc::clone(&outcome),
+        started: Instant::now(),
+        stopping: stopping.clone(),
+    };
+    let admin = Admin {
+        metrics: Arc::clone(&metrics),
+        tls,
+        status: Arc::new(status),
+        commands,
+    };
+    let admin = AdminDoor::new(admin, stopped.clone(), rest.clone());
+    let swapped = Swapped {
+        table,
+        lines,
+        sessions: Arc::clone(&sessions),
+        gate,
+        keeper: Arc::clone(&keeper),
+        edge: edge.clone(),
+    };
+    let in_force = Arc::new(InForce::open(swapped, doors, admin)?);
+    let reloader = Arc::new(reloader(Arc::clone(&in_force), outcome));
+    let watching = Arc::clone(&reloader);
+    let until = stopped.clone();
+    rest.spawn(async move { until.run_until_cancelled(watching.run()).await });
+    let shared = Arc::new(Shared {
+        in_force,
+        reloader,
         metrics,
         sessions,
-        gateways,
-        started: Instant::now(),
         edge,
         keeper,
         session_tasks,
-        rest: TaskTracker::new(),
+        rest,
         stopping,
-        stopped: CancellationToken::new(),
-    };
-    (Arc::new(shared), app)
+        draining_since,
+        stopped,
+    });
+    shared.take_orders(orders);
+    Ok(shared)
 }
 
 fn listed(items: &[impl ToString]) -> String {
@@ -266,70 +276,43 @@ fn told(route: &Route) -> String {
     let gateway = route.upstream.authority();
     format!("{} to http://{gateway} ({protocol})", route.name)
 }
-
-/// One gateway per route; routes that name the same one share its state.
-fn gateways(config: &Config, metrics: &Arc<Metrics>) -> Vec<(String, Arc<Gateway>)> {
-    let mut known: Vec<(Upstream, Arc<Gateway>)> = Vec::new();
-    let mut gateway = |upstream: &Upstream| match known.iter().find(|(same, _)| same == upstream) {
-        Some((_, gateway)) => Arc::clone(gateway),
-        None => {
-            let gateway = Gateway::start(upstream.clone(), &config.hold, metrics);
-            known.push((upstream.clone(), Arc::clone(&gateway)));
-            gateway
-        }
-    };
-    config
-        .routes
-        .iter()
-        .map(|route| (route.name.clone(), gateway(&route.upstream)))
-        .collect()
-}
-
-fn serve_admin(shared: &Arc<Shared>, listener: Listener) {
-    let (commands, mut orders) = mpsc::channel(4);
-    let admin = Admin {
-        metrics: Arc::clone(&shared.metrics),
-        tls: Arc::clone(&shared.edge.tls),
-        status: Arc::clone(shared) as Arc<dyn StatusSource>,
-        commands,
-    };
-    admin.serve(listener, &shared.stopped, &shared.rest);
-    let (proxy, stopped) = (Arc::clone(shared), shared.stopped.clone());
-    shared.rest.spawn(async move {
-        loop {
-            let order = tokio::select! {
-                order = orders.recv() => order,
-                () = stopped.cancelled() => None,
-            };
-            match order {
-                Some(Command::Drain) => {
-                    let proxy = Arc::clone(&proxy);
-                    tokio::spawn(async move { proxy.drain().await });
-                }
-                Some(Command::Reload(answer)) => {
-                    let reloaded = proxy.reloader.reload().await;
-                    let told = reloaded
-                        .map(Reloaded::json)
-                        .map_err(|error| error.to_string());
-                    // Nobody may be waiting any more.
-                    let _ = answer.send(told);
-                }
-                Some(Command::RenewCertificates(name, answer)) => {
-                    let _ = answer.send(proxy.keeper.renew(name).await);
-                }
-                None => return,
-            }
-        }
-    });
-}
-
 impl Shared {
+    /// Carries out what an operator wants, until the end.
+    fn take_orders(self: &Arc<Self>, mut orders: mpsc::Receiver<Command>) {
+        let (proxy, stopped) = (Arc::clone(self), self.stopped.clone());
+        self.rest.spawn(async move {
+            loop {
+                let order = tokio::select! {
+                    order = orders.recv() => order,
+                    () = stopped.cancelled() => None,
+                };
+                match order {
+                    Some(Command::Drain) => {
+                        let proxy = Arc::clone(&proxy);
+                        tokio::spawn(async move { proxy.drain().await });
+                    }
+                    Some(Command::Reload(answer)) => {
+                        let reloaded = proxy.reloader.reload().await;
+                        let told = reloaded.map(|done| done.json());
+                        // Nobody may be waiting any more.
+                        let _ = answer.send(told.map_err(|error| error.json()));
+                    }
+                    Some(Command::RenewCertificates(name, answer)) => {
+                        let _ = answer.send(proxy.keeper.renew(name).await);
+                    }
+                    None => return,
+                }
+            }
+        });
+    }
+
     async fn drain(&self) {
+        let budget = self.in_force.config().limits.drain;
         if !self.stopping.is_cancelled() {
             let sessions = self.sessions.count();
-            let budget_ms = millis(self.config.limits.drain);
-            tracing::info!(sessions, budget_ms, "draining");
+            tracing::info!(sessions, budget_ms = millis(budget), "draining");
         }
+        let _ = self.draining_since.set(Instant::now());
         self.stopping.cancel();
         self.edge.drain.cancel();
         self.edge.tasks.close();
@@ -338,64 +321,15 @@ impl Shared {
             self.session_tasks.wait().await;
             self.edge.tasks.wait().await;
         };
-        let limit = self.config.limits.drain + LAST_WRITES;
-        if tokio::time::timeout(limit, ended).await.is_err() {
+        if tokio::time::timeout(budget + LAST_WRITES, ended)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 sessions = self.sessions.count(),
                 "drain over; what is left is cut off"
             );
         }
         self.stopped.cancel();
-    }
-}
-
-impl StatusSource for Shared {
-    fn status(&self) -> Value {
-        let now = Instant::now();
-        let gateways: Vec<Value> = self
-            .gateways
-            .iter()
-            .map(|(route, gateway)| {
-                let view = gateway.view();
-                json!({
-                    "route": route,
-                    "gateway": gateway.upstream().authority(),
-                    "state": view.phase.as_str(),
-                    "sinceMs": millis(now.saturating_duration_since(view.since)),
-                    "reason": view.reason.map(|reason| reason.as_str()),
-                    "hint": view.hint(),
-                    "attempt": view.attempt,
-                    "expectedMs": view.expected.map(millis),
-                    "crashLoop": view.crash_loop.map(|crash| json!({
-                        "outages": crash.outages,
-                        "sinceMs": millis(now.saturating_duration_since(crash.since)),
-                    })),
-                })
-            })
-            .collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptimeMs": millis(now.saturating_duration_since(self.started)),
-            "draining": self.stopping.is_cancelled(),
-            "gateways": gateways,
-            "certificates": self.keeper.status(),
-            "sessions": {"open": self.sessions.count(), "keptBytes": self.sessions.kept()},
-        })
-    }
-
-    fn measure(&self, metrics: &Metrics) {
-        let kept = i64::try_from(self.sessions.kept()).unwrap_or(i64::MAX);
-        metrics.buffered_bytes.set(kept);
-    }
-
-    fn numbers(&self, out: &mut String) {
-        self.keeper.numbers(out);
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        if self.stopping.is_cancelled() {
-            return Err("draining".to_owned());
-        }
-        self.keeper.awaited().map_or(Ok(()), Err)
     }
 }

@@ -10,8 +10,14 @@
 
 #[path = "cli/cert.rs"]
 mod cert;
+#[path = "cli/doctor.rs"]
+mod doctor;
+#[path = "cli/explain.rs"]
+mod explain;
 #[path = "cli/gateway_config.rs"]
 mod gateway_config;
+#[path = "cli/running.rs"]
+mod running;
 
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -77,6 +83,14 @@ async fn fed(folder: &TempDir, args: &[&str], input: &[u8]) -> Ended {
     drop(stdin);
     let output = timeout(SOON, child.wait_with_output()).await.expect("ends");
     Ended::of(output.unwrap())
+}
+
+/// An address that refuses every connection for as long as the socket lives.
+fn nobody() -> (tokio::net::TcpSocket, String) {
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = reserved.local_addr().unwrap().to_string();
+    (reserved, address)
 }
 
 fn folder(config: &str) -> TempDir {
@@ -268,9 +282,10 @@ async fn a_variable_of_the_environment_reaches_the_config() {
 
 /// A config with these lines is approved.
 async fn approved(auth: &str) {
-    let folder = folder(&format!("[auth]\n{auth}\n"));
+    let folder = folder(&format!("[auth]\nstate_dir = \"state\"\n{auth}\n"));
     let ended = ended(&folder, &["check", "--config", "holdline.toml"]).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{auth}");
+    assert!(!folder.path().join("state").exists(), "nothing is made");
 }
 
 #[tokio::test]
@@ -284,6 +299,75 @@ async fn a_user_is_added_by_pasting_what_is_printed() {
     assert!(!format!("{}{}", ended.out, ended.err).contains("correct horse"));
     let line = ended.out.trim_end();
     approved(&format!("modes = [\"password\"]\nusers = [\n{line},\n]")).await;
+}
+
+#[tokio::test]
+async fn a_state_directory_that_cannot_be_used_is_found_before_the_start() {
+    let line = fed(&folder(""), &["user", "add", "nick"], b"correct horse\n").await;
+    let line = line.out.trim_end().to_owned();
+    let folder = folder(&format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"off\"\n[auth]\n\
+         modes = [\"password\"]\nstate_dir = \"state/deep\"\nusers = [\n{line},\n]\n"
+    ));
+    std::fs::write(folder.path().join("state"), "in the way").unwrap();
+    for command in ["check", "run"] {
+        let ended = ended(&folder, &[command, "--config", "holdline.toml"]).await;
+        assert_eq!(ended.code, Some(1), "{command}: {}", ended.err);
+        let said = format!("{}{}", ended.out, ended.err);
+        for words in ["state/deep cannot be written", "[auth] state_dir"] {
+            assert!(said.contains(words), "{command}: {said}");
+        }
+        assert_eq!(
+            said.matches("os error").count() + said.matches("not a directory").count(),
+            1,
+            "{said}"
+        );
+    }
+    let args = ["check", "--json", "--config", "holdline.toml"];
+    let told = ended(&folder, &args).await;
+    assert_eq!((told.code, told.err.as_str()), (Some(1), ""));
+    let list: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!(list[0]["key"], "auth");
+    let remedy = list[0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("another one in [auth] state_dir"), "{list}");
+}
+
+#[tokio::test]
+async fn a_service_over_tls_that_nobody_could_be_sure_of_is_found_before_the_start() {
+    let folder = folder(
+        "[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"https://sso.example.net/auth\"\n",
+    );
+    // As in an empty container.
+    let mut command = holdline(&folder, &["check", "--config", "holdline.toml"]);
+    for list in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        command.env(list, folder.path().join("none"));
+    }
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["no CA certificates", "ca-certificates", "ca_root"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_hash_that_was_not_pasted_whole_is_told() {
+    let line = fed(&folder(""), &["user", "add", "nick"], b"correct horse\n").await;
+    let line = line.out.trim_end();
+    let cut = line.replace(&line[line.len() - 12..], "\" }");
+    let folder = folder(&format!(
+        "[auth]\nmodes = [\"password\"]\nusers = [\n{cut},\n]\n"
+    ));
+    let ended = ended(&folder, &["check", "--config", "holdline.toml"]).await;
+    assert_eq!(ended.code, Some(78), "{}", ended.err);
+    for words in [
+        "a part is missing",
+        "`holdline user add NAME`",
+        "users[0].hash",
+    ] {
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
+    assert!(!ended.err.contains("m=19456"), "{}", ended.err);
 }
 
 #[tokio::test]
@@ -377,31 +461,38 @@ async fn a_key_that_nothing_is_signed_with_is_not_made() {
 struct Running {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
-    _folder: TempDir,
+    /// Its last line when it had started.
+    started: String,
+    folder: TempDir,
 }
 
 impl Running {
     /// On free ports, and with the log as JSON since standard error is no terminal here.
     async fn start(config: &str) -> Self {
-        let folder = folder(config);
-        let free = "127.0.0.1:0";
-        let args = [
-            "--config",
-            "holdline.toml",
-            "--listen",
-            free,
-            "--admin",
-            free,
-        ];
+        Self::start_at(folder(config), "127.0.0.1:0").await
+    }
+
+    /// The same in this folder, with the admin listener there.
+    async fn start_at(folder: TempDir, admin: &str) -> Self {
+        let config = ["--config", "holdline.toml"];
+        let addresses = ["--listen", "127.0.0.1:0", "--admin", admin];
+        let args = [&config[..], &addresses].concat();
         let mut child = holdline(&folder, &args).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut running = Self {
             child,
             log,
-            _folder: folder,
+            started: String::new(),
+            folder,
         };
-        running.line("\"message\":\"running\"").await;
+        running.started = running.line("\"message\":\"running\"").await;
         running
+    }
+
+    /// Where it listens: "https" or "admin".
+    fn address(&self, which: &str) -> String {
+        let line: serde_json::Value = serde_json::from_str(&self.started).unwrap();
+        line[which].as_str().unwrap().to_owned()
     }
 
     async fn line(&mut self, words: &str) -> String {
@@ -447,7 +538,7 @@ async fn a_hang_up_ends_nothing() {
     let mut running = Running::start("").await;
     running.signal(rustix::process::Signal::HUP);
     running
-        .line("\"message\":\"reloaded\",\"changed\":false,\"ended\":0")
+        .line("\"message\":\"reloaded\",\"changed\":\"nothing\",\"ended\":0")
         .await;
     running.signal(rustix::process::Signal::TERM);
     assert_eq!(running.exit().await.code(), Some(0));
@@ -471,7 +562,8 @@ async fn too_few_file_descriptors_are_told_with_what_to_do() {
     let mut limited = Running {
         child,
         log,
-        _folder: folder,
+        started: String::new(),
+        folder,
     };
     let line = limited.line("file descriptors").await;
     assert!(line.contains("\"limit\":1000,\"needed\":16256"), "{line}");

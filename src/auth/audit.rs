@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::credential::to_hex;
 use super::identity::{Identity, SignIn};
+use crate::observe::labels::GrantEnd;
+use crate::protocol::rescue::whole_seconds;
 
 /// Somebody who is not in the config.
 const UNKNOWN: &str = "(unknown)";
@@ -53,7 +55,7 @@ pub(super) fn sign_in_limited(who: Who<'_>, because: &'static str, retry_after: 
         address = %who.address,
         known_device = who.known_device,
         because,
-        retry_after_s = retry_after.as_secs(),
+        retry_after_s = whole_seconds(retry_after),
         "too many wrong passwords; refused without a look until this is over"
     );
 }
@@ -94,15 +96,28 @@ pub(super) fn refused(because: &'static str, address: IpAddr) {
     );
 }
 
-/// A session was ended because what it hung on is gone.
-pub(super) fn revoked(identity: &Identity) {
+/// Somebody who was let in may not be here any more.
+pub(super) fn ended(identity: &Identity, why: GrantEnd) {
+    let (event, message) = match why {
+        GrantEnd::Revoked => ("revoked", "ended: what it hung on is gone"),
+        GrantEnd::SignedOut => ("revoked", "ended: its person has signed out"),
+        GrantEnd::Expired => ("expired", "ended: its time is over"),
+        GrantEnd::Withdrawn => (
+            "withdrawn",
+            "ended: asked again, the sign-in service said no",
+        ),
+        GrantEnd::Unconfirmed => (
+            "unconfirmed",
+            "ended: the sign-in service could not be asked again for too long",
+        ),
+    };
     tracing::info!(
         target: "holdline::audit",
-        event = "revoked",
+        event,
         user = &*identity.user,
         by = identity.credential.kind(),
         name = identity.credential.name(),
-        "a session was ended: what it hung on is gone"
+        "{message}"
     );
 }
 
@@ -122,7 +137,7 @@ pub(super) fn token_limited(address: IpAddr, retry_after: Duration) {
         event = "token_limited",
         user = UNKNOWN,
         address = %address,
-        retry_after_s = retry_after.as_secs(),
+        retry_after_s = whole_seconds(retry_after),
         "too many wrong tokens; further ones are not told until this is over"
     );
 }

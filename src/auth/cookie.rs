@@ -12,6 +12,10 @@ pub(super) const SESSION: &str = "__Host-holdline";
 pub(super) const DEVICE: &str = "__Host-holdline-device";
 pub(super) const FORM: &str = "__Host-holdline-form";
 
+/// What browsers take off a name before they look for `__Host-` in it. With anything more taken off
+/// here (as Unicode's spaces), a sibling domain could plant a cookie that is ours only to us.
+const SPACES: [char; 2] = [' ', '\t'];
+
 /// Every value of this name in a request; there may be several, and not all of them ours.
 pub(super) fn values<'h>(
     headers: &'h HeaderMap,
@@ -24,7 +28,7 @@ pub(super) fn values<'h>(
         .filter_map(move |pair| {
             let pair = std::str::from_utf8(pair).ok()?;
             let (found, value) = pair.split_once('=')?;
-            (found.trim() == name).then(|| value.trim())
+            (found.trim_matches(SPACES) == name).then(|| value.trim_matches(SPACES))
         })
 }
 
@@ -140,6 +144,18 @@ mod tests {
         let found: Vec<&str> = values(&headers, SESSION).collect();
         assert_eq!(found, ["x", "y"]);
         assert_eq!(values(&headers, DEVICE).next(), None);
+    }
+
+    #[test]
+    fn a_name_that_only_looks_like_ours_is_not() {
+        for space in ["\u{a0}", "\u{85}", "\u{2003}", "\u{3000}", "\u{feff}", "\""] {
+            let text = format!("{space}{SESSION}=x; {SESSION}{space}=x; {SESSION}=\u{a0}");
+            let headers = headers(&[text.as_bytes()]);
+            let found: Vec<&str> = values(&headers, SESSION).collect();
+            assert_eq!(found, ["\u{a0}"], "{space:?}");
+        }
+        let tabs = headers(&[b"a=1;\t __Host-holdline\t=\tx "]);
+        assert_eq!(values(&tabs, SESSION).collect::<Vec<_>>(), ["x"]);
     }
 
     #[test]

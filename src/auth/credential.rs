@@ -36,6 +36,9 @@ pub enum HashRefused {
     /// Something else, or damaged.
     #[error("not an argon2id hash")]
     Malformed,
+    /// The beginning of one.
+    #[error("an argon2id hash of which a part is missing")]
+    Cut,
     /// Every sign-in would cost too much of this machine.
     #[error(
         "it would take too much memory or time: at most m={MOST_MEMORY_KIB} (1 GiB), t={MOST_PASSES}, \
@@ -60,15 +63,19 @@ impl PasswordHash {
     /// # Errors
     /// When it is no such thing, or one that this machine should not be asked to check.
     pub fn parse(text: &str) -> Result<Self, HashRefused> {
-        let parsed = split(text).ok_or(HashRefused::Malformed)?;
+        let other = match is_cut(text) {
+            true => HashRefused::Cut,
+            false => HashRefused::Malformed,
+        };
+        let parsed = split(text).ok_or(other)?;
         let Self { cost, salt, hash } = &parsed;
         let sound = cost.passes >= 1
             && cost.lanes >= 1
             && cost.memory_kib / 8 >= cost.lanes
             && (8..=64).contains(&salt.len())
-            && (16..=64).contains(&hash.len());
+            && is_whole(hash);
         if !sound {
-            return Err(HashRefused::Malformed);
+            return Err(other);
         }
         if cost.memory_kib > MOST_MEMORY_KIB || cost.passes > MOST_PASSES || cost.lanes > MOST_LANES
         {
@@ -93,6 +100,26 @@ impl PasswordHash {
     /// Changes whenever the password is set anew, also to the same one: the salt is in it.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.to_phc().as_bytes())
+    }
+}
+
+/// Of a length that hashes have: what lost its end in a copy has another one, mostly.
+fn is_whole(hash: &[u8]) -> bool {
+    (16..=64).contains(&hash.len()) && hash.len().is_multiple_of(8)
+}
+
+/// Whether a text is the beginning of a hash.
+fn is_cut(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("$argon2id$") else {
+        return false;
+    };
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    match rest.split('$').collect::<Vec<_>>()[..] {
+        [_, _, _, hash] => {
+            let bytes = BASE64_STANDARD_NO_PAD.decode(hash);
+            hash.bytes().all(base64) && !bytes.is_ok_and(|bytes| is_whole(&bytes))
+        }
+        [..] => rest.split('$').count() < 4,
     }
 }
 
@@ -248,6 +275,19 @@ mod tests {
                 "{cost}"
             );
         }
+    }
+
+    #[test]
+    fn a_hash_that_lost_its_end_is_told_apart() {
+        let mut seen_as_whole = 0;
+        for cut in "$argon2id$".len()..GOOD.len() {
+            match PasswordHash::parse(&GOOD[..cut]) {
+                Err(refused) => assert_eq!(refused, HashRefused::Cut, "{}", &GOOD[..cut]),
+                Ok(_) => seen_as_whole += 1,
+            }
+        }
+        // The length of another hash, by chance.
+        assert!(seen_as_whole <= 2, "{seen_as_whole}");
     }
 
     #[test]

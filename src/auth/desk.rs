@@ -2,7 +2,8 @@
 //!
 //! It holds what has to be remembered from one request to the next: the keys of the cookies, which
 //! sign-ins were ended, and who has guessed how often. Who the users are comes in with every call,
-//! so that a new config counts at once. Passwords are in `sign_in`; here are cookies and tokens.
+//! so that a new config counts at once; where it names other keys, a new desk takes over what the
+//! old one has counted. Passwords are in `sign_in`; here are cookies and tokens.
 
 use std::fmt;
 use std::hash::RandomState;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use super::credential::Fingerprint;
 use super::ended::Ended;
 use super::error::DeskError;
+use super::forward::Trust;
 use super::gate::Gate;
 use super::identity::{Credential, Identity, Service, SignIn, TokenName};
 use super::keys::{self, Keys, seconds};
@@ -44,8 +46,16 @@ const MOST_ADDRESSES: usize = 10_000;
 
 /// Decides who comes in, by password, cookie or token.
 pub struct Desk {
-    pub(super) keys: Keys,
-    pub(super) ended: Ended,
+    pub(super) keys: Arc<Keys>,
+    pub(super) ended: Arc<Ended>,
+    /// For a forward-auth service over TLS.
+    trust: Option<Arc<Trust>>,
+    /// Whatever the config says: nobody gets new tries for a reload.
+    pub(super) guesses: Arc<Guesses>,
+}
+
+/// Who has guessed how often, and who is being looked at right now.
+pub(super) struct Guesses {
     pub(super) gate: Gate,
     pub(super) strangers: Lane,
     pub(super) known_devices: Lane,
@@ -60,10 +70,27 @@ pub struct Session {
     pub identity: Identity,
     /// What forms on a signed-in page have to send back.
     pub csrf: String,
-    /// When it ends, used or not.
-    pub until: SystemTime,
+    /// When somebody typed the password.
+    pub signed_in: SystemTime,
     /// `Set-Cookie`, because it is being used: send it with the response.
     pub renew: Option<HeaderValue>,
+}
+
+/// Why a request has no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CookieRefused {
+    /// It carries no cookie of ours.
+    #[error("no session cookie")]
+    Absent,
+    /// We did not sign it, or with a key that is no longer accepted.
+    #[error("a session cookie that is not ours")]
+    Forged,
+    /// Its time is over.
+    #[error("a session that is over")]
+    Expired,
+    /// Its sign-in was ended, or its user or password is gone.
+    #[error("a session that was ended")]
+    Ended,
 }
 
 /// What a request's `Authorization: Bearer` is worth.
@@ -105,38 +132,80 @@ impl Desk {
             (Keys::ephemeral(now)?, Ended::ephemeral())
         };
         Ok(Self {
-            keys,
-            ended,
-            gate: Gate::new(),
-            // One hash takes a core: the others go on relaying.
-            strangers: Lane::new(1, 64),
-            known_devices: Lane::new(1, 64),
-            names: RandomState::new(),
-            wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),
+            keys: Arc::new(keys),
+            ended: Arc::new(ended),
+            trust: Trust::read(auth.forward.as_ref())?.map(Arc::new),
+            guesses: Arc::new(Guesses::new()),
         })
+    }
+
+    /// The desk for a new config in place of this one: what was counted goes on, and so do the keys
+    /// if they are the same. Reads and writes files.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn reopen(&self, old: &Auth, new: &Auth) -> Result<Self, DeskError> {
+        let other_keys = new.password && (!old.password || old.state_dir != new.state_dir);
+        let opened = match other_keys {
+            true => Self::open(new)?,
+            false => Self {
+                keys: Arc::clone(&self.keys),
+                ended: Arc::clone(&self.ended),
+                trust: Trust::read(new.forward.as_ref())?.map(Arc::new),
+                guesses: Arc::clone(&self.guesses),
+            },
+        };
+        Ok(Self {
+            guesses: Arc::clone(&self.guesses),
+            ..opened
+        })
+    }
+
+    /// Whose certificates a forward-auth service is known by.
+    #[must_use]
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.clone()
     }
 
     // === cookies ===
 
-    /// Whose cookie a request carries; `None` without a valid one.
-    pub fn by_cookie(&self, auth: &Auth, headers: &HeaderMap, now: SystemTime) -> Option<Session> {
+    /// Whose cookie a request carries.
+    ///
+    /// # Errors
+    /// Why it carries none that is good.
+    pub fn by_cookie(
+        &self,
+        auth: &Auth,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<Session, CookieRefused> {
         if !auth.password {
-            return None;
+            return Err(CookieRefused::Absent);
         }
-        cookie::values(headers, cookie::SESSION).find_map(|text| self.session(auth, text, now))
+        let mut refused = CookieRefused::Absent;
+        // Another one of this name may be nobody's.
+        for text in cookie::values(headers, cookie::SESSION) {
+            match self.session(auth, text, now) {
+                Ok(session) => return Ok(session),
+                Err(because) => refused = because,
+            }
+        }
+        Err(refused)
     }
 
-    fn session(&self, auth: &Auth, text: &str, now: SystemTime) -> Option<Session> {
+    fn session(&self, auth: &Auth, text: &str, now: SystemTime) -> Result<Session, CookieRefused> {
         let keep = auth.session_max;
-        let opened = seal::open(text, Kind::Session, |id| self.keys.find(id, now, keep))?;
-        let mut value = SessionValue::from_bytes(&opened.body)?;
+        let opened = seal::open(text, Kind::Session, |id| self.keys.find(id, now, keep))
+            .ok_or(CookieRefused::Forged)?;
+        let mut value = SessionValue::from_bytes(&opened.body).ok_or(CookieRefused::Forged)?;
         let clock = seconds(now);
         if !fresh(value.issued, clock, auth.session_max)
             || !fresh(value.renewed, clock, auth.session_idle)
         {
-            return None;
+            return Err(CookieRefused::Expired);
         }
-        self.user_of(auth, &value.user, value.sign_in, now)?;
+        self.user_of(auth, &value.user, value.sign_in, now)
+            .ok_or(CookieRefused::Ended)?;
         let age = Duration::from_secs(clock.saturating_sub(value.renewed));
         let old = age > RENEW_AFTER.min(auth.session_idle / 10);
         let renew = (old || self.keys.current().id != opened.key).then(|| {
@@ -144,10 +213,10 @@ impl Desk {
             value.renewed = value.renewed.max(clock);
             self.session_cookie(auth, &value, clock)
         });
-        Some(Session {
-            until: UNIX_EPOCH
+        Ok(Session {
+            signed_in: UNIX_EPOCH
                 .checked_add(Duration::from_secs(value.issued))
-                .and_then(|issued| issued.checked_add(auth.session_max))?,
+                .ok_or(CookieRefused::Forged)?,
             csrf: value.csrf(),
             identity: Identity {
                 user: value.user.into(),
@@ -264,6 +333,7 @@ impl Desk {
         }
         let (network, now) = (network_of(address), Instant::now());
         let mut wrong = self
+            .guesses
             .wrong_tokens
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -330,6 +400,19 @@ impl Desk {
     }
 }
 
+impl Guesses {
+    fn new() -> Self {
+        Self {
+            gate: Gate::new(),
+            // One hash takes a core: the others go on relaying.
+            strangers: Lane::new(1, 64),
+            known_devices: Lane::new(1, 64),
+            names: RandomState::new(),
+            wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),
+        }
+    }
+}
+
 /// Puts a new key in front of the one that cookies are signed with. A running holdline takes it
 /// within a minute; the ones before stay good for `session_max`. Returns the file.
 ///
@@ -337,6 +420,21 @@ impl Desk {
 /// When the state directory or the key file cannot be used.
 pub fn rotate_key(auth: &Auth) -> Result<std::path::PathBuf, DeskError> {
     keys::rotate(&open_dir(auth)?, SystemTime::now(), auth.session_max)
+}
+
+/// Whether a desk could be opened, as far as can be seen without writing anything.
+///
+/// # Errors
+/// As [`Desk::open`].
+pub fn check(auth: &Auth) -> Result<(), DeskError> {
+    Trust::read(auth.forward.as_ref())?;
+    if !auth.password {
+        return Ok(());
+    }
+    match StateDir::look(&auth.state_dir)? {
+        Some(dir) => keys::check(&dir),
+        None => Ok(()),
+    }
 }
 
 fn open_dir(auth: &Auth) -> Result<StateDir, DeskError> {

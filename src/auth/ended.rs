@@ -46,9 +46,9 @@ struct Known {
 impl Ended {
     /// Those in the directory. The file is made shorter where that is worth it.
     pub(super) fn open(dir: &StateDir, now: SystemTime) -> Result<Self, DeskError> {
-        let failed = |source| DeskError::File {
+        let failed = |error| DeskError::File {
             path: dir.path(FILE),
-            source,
+            error,
         };
         let lock = dir.lock().map_err(failed)?;
         let bytes = dir.read(FILE).map_err(failed)?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::forward::TrustError;
 use super::keyring::Damage;
 
 /// Why sign-ins cannot be served, or a key not be changed.
@@ -11,14 +12,14 @@ use super::keyring::Damage;
 pub enum DeskError {
     /// The state directory cannot be made or written.
     #[error(
-        "{} cannot be written: {source}; make it a directory of the user that holdline runs as, or \
+        "{} cannot be written: {error}; make it a directory of the user that holdline runs as, or \
          name another one in [auth] state_dir", path.display()
     )]
     Directory {
         /// `auth.state_dir`.
         path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
+        /// What the operating system said. No `source`: those who print causes would say it twice.
+        error: io::Error,
     },
     /// Who can write there can put a key of their own in the place of ours.
     #[error(
@@ -33,14 +34,14 @@ pub enum DeskError {
     },
     /// A file in it cannot be read or written.
     #[error(
-        "{} cannot be read or written: {source}; it must belong to the user that holdline runs as",
+        "{} cannot be read or written: {error}; it must belong to the user that holdline runs as",
         path.display()
     )]
     File {
         /// Which one.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// Who can read the key can sign in as anybody.
     #[error(
@@ -76,6 +77,9 @@ pub enum DeskError {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// No sign-in service could be asked.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The operating system has no random numbers.
     #[error("the operating system gives no random numbers, so no key can be made")]
     Random,

@@ -9,30 +9,52 @@
 mod exchange;
 mod known;
 mod question;
+mod recheck;
+mod trust;
 
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::identity::{Credential, Identity, Service};
 use super::name::is_name;
 use crate::config;
 use crate::http::headers;
-use known::{Known, Looked, Shared};
+use known::{Known, Looked, Seat, Shared};
 use question::Asked;
 
 pub use question::Question;
+pub use recheck::Recheck;
+pub use trust::{Trust, TrustError, check_ca_root};
 
 /// Questions asked at a time; more wait for their turn, and not for longer than for an answer.
 const AT_ONCE: usize = 64;
+/// Questions about those who are in, in places of their own: neither do they keep newcomers waiting,
+/// nor can a flood of newcomers keep them from being confirmed.
+const AGAIN_AT_ONCE: usize = 16;
 
 /// Asks, and remembers what it was told. Share it in an `Arc`; it outlives a reload.
 pub struct ForwardAuth {
     known: Arc<Known>,
     places: Semaphore,
+    again: Semaphore,
+    /// What the last reload said; `None`: there was none, or the service is not asked any more.
+    in_force: watch::Sender<Option<Arc<config::ForwardAuth>>>,
+    /// Whose certificates are believed, for a service over TLS.
+    trust: ArcSwapOption<Trust>,
+}
+
+/// On whose behalf it is asked.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// Somebody who wants in.
+    Newcomer,
+    /// Somebody who is in.
+    Again,
 }
 
 /// What the service says.
@@ -63,6 +85,9 @@ pub enum Failure {
     /// Nobody listens there.
     #[error("the sign-in service cannot be reached: {0}")]
     Unreachable(Arc<str>),
+    /// Its certificate is not believed, or it speaks no TLS.
+    #[error("the sign-in service cannot be spoken to over TLS: {0}")]
+    Tls(Arc<str>),
     /// It took longer than `timeout`.
     #[error("the sign-in service does not answer in time")]
     TooSlow,
@@ -96,7 +121,28 @@ impl ForwardAuth {
         Self {
             known: Arc::default(),
             places: Semaphore::new(AT_ONCE),
+            again: Semaphore::new(AGAIN_AT_ONCE),
+            in_force: watch::Sender::new(None),
+            trust: ArcSwapOption::empty(),
         }
+    }
+
+    /// Believes the certificates of these from now on.
+    pub fn believe(&self, trust: Option<Arc<Trust>>) {
+        self.trust.store(trust);
+    }
+
+    /// Another config is in force, also for those who are in.
+    pub fn turn(&self, config: Option<&config::ForwardAuth>) {
+        self.in_force.send_if_modified(|now| {
+            let changed = now.as_deref() != config;
+            *now = config.cloned().map(Arc::new);
+            changed
+        });
+    }
+
+    fn in_force(&self) -> watch::Receiver<Option<Arc<config::ForwardAuth>>> {
+        self.in_force.subscribe()
     }
 
     /// Asks whether the client may come in, or remembers that it just could.
@@ -111,15 +157,37 @@ impl ForwardAuth {
             Err(failure) => return Answer::Failed(failure),
         };
         let Some(key) = asked.key() else {
-            return self.send(config, &asked).await;
+            return self.send(config, &asked, Turn::Newcomer).await;
         };
-        let seat = match self.known.look(key) {
-            Looked::Admitted(admitted) => return Answer::Yes(admitted),
-            Looked::Ask(seat) => seat,
+        match self.known.look(key) {
+            Looked::Admitted(admitted) => Answer::Yes(admitted),
+            Looked::Ask(seat) => self.share(config, &asked, &seat, Turn::Newcomer).await,
+        }
+    }
+
+    /// Asks once more, whatever is remembered: somebody is in by the last answer.
+    async fn ask_again(&self, config: &config::ForwardAuth, asked: &Asked) -> Answer {
+        let Some(key) = asked.key() else {
+            return self.send(config, asked, Turn::Again).await;
         };
+        let seat = self.known.ask(key);
+        let answer = self.share(config, asked, &seat, Turn::Again).await;
+        if let Answer::No(_) = answer {
+            self.known.forget(key);
+        }
+        answer
+    }
+
+    async fn share(
+        &self,
+        config: &config::ForwardAuth,
+        asked: &Asked,
+        seat: &Seat,
+        turn: Turn,
+    ) -> Answer {
         let mut refusal = None;
         let ask = async {
-            match self.send(config, &asked).await {
+            match self.send(config, asked, turn).await {
                 Answer::Yes(admitted) => {
                     seat.keep(&admitted, config.cache);
                     Shared::Yes(admitted)
@@ -137,16 +205,23 @@ impl ForwardAuth {
             Shared::Failed(failure) => Answer::Failed(failure.clone()),
             Shared::No => match refusal {
                 Some(response) => Answer::No(response),
-                None => self.send(config, &asked).await,
+                None => self.send(config, asked, turn).await,
             },
         }
     }
 
-    async fn send(&self, config: &config::ForwardAuth, asked: &Asked) -> Answer {
+    async fn send(&self, config: &config::ForwardAuth, asked: &Asked, turn: Turn) -> Answer {
+        // Closed never. Whoever is in has time: until it is over, and not for one answer only.
+        let _place = match turn {
+            Turn::Newcomer => None,
+            Turn::Again => self.again.acquire().await.ok(),
+        };
         let exchange = async {
-            // Closed never.
-            let _place = self.places.acquire().await;
-            exchange::run(config, asked).await
+            let _place = match turn {
+                Turn::Newcomer => self.places.acquire().await.ok(),
+                Turn::Again => None,
+            };
+            exchange::run(config, asked, self.trust.load_full().as_deref()).await
         };
         let response = match tokio::time::timeout(config.timeout, exchange).await {
             Ok(Ok(response)) => response,

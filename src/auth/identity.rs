@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::credential::Fingerprint;
 use crate::config::{CertificateName, ForwardAuth};
+use crate::observe::labels::Way;
 
 /// Somebody who was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,7 +26,7 @@ pub enum Credential {
     Token(TokenName),
     /// A client certificate, read by this rule.
     Certificate(CertificateName),
-    /// A forward-auth service, which is asked again for every new connection.
+    /// A forward-auth service, which is asked for every new connection, and again while it is open.
     Forward(Service),
 }
 
@@ -38,17 +39,30 @@ impl Service {
     #[must_use]
     pub fn of(config: &ForwardAuth) -> Self {
         let ForwardAuth {
+            tls,
             host,
             port,
             path,
             user,
             ..
         } = config;
-        Self(format!("{host}:{port}{path} {user}").into())
+        let scheme = if *tls { "https" } else { "http" };
+        Self(format!("{scheme}://{host}:{port}{path} {user}").into())
     }
 }
 
 impl Credential {
+    /// For the numbers: its kind.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        match self {
+            Self::Password(_) => Way::Password,
+            Self::Token(_) => Way::Token,
+            Self::Certificate(_) => Way::Mtls,
+            Self::Forward(_) => Way::Forward,
+        }
+    }
+
     /// For the log: its kind.
     #[must_use]
     pub fn kind(&self) -> &'static str {

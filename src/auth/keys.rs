@@ -94,6 +94,14 @@ impl Keys {
     }
 }
 
+/// Whether the file could be used, if there is one.
+///
+/// # Errors
+/// As [`Keys::open`].
+pub(super) fn check(dir: &StateDir) -> Result<(), DeskError> {
+    read(dir).map(drop)
+}
+
 /// Puts a new key in front, or makes the first one; the file.
 ///
 /// # Errors
@@ -104,9 +112,9 @@ pub(super) fn rotate(
     keep: Duration,
 ) -> Result<std::path::PathBuf, DeskError> {
     let path = dir.path(FILE);
-    let failed = |source| DeskError::File {
+    let failed = |error| DeskError::File {
         path: dir.path(FILE),
-        source,
+        error,
     };
     let lock = dir.lock().map_err(failed)?;
     let ring = match read(dir) {
@@ -123,9 +131,9 @@ pub(super) fn rotate(
 }
 
 fn create(dir: &StateDir, now: SystemTime) -> Result<Keyring, DeskError> {
-    let failed = |source| DeskError::File {
+    let failed = |error| DeskError::File {
         path: dir.path(FILE),
-        source,
+        error,
     };
     let lock = dir.lock().map_err(failed)?;
     // Another process may have been first.
@@ -142,9 +150,9 @@ fn create(dir: &StateDir, now: SystemTime) -> Result<Keyring, DeskError> {
 
 fn read(dir: &StateDir) -> Result<Option<Keyring>, DeskError> {
     let path = || dir.path(FILE);
-    let read = dir.read(FILE).map_err(|source| DeskError::File {
+    let read = dir.read(FILE).map_err(|error| DeskError::File {
         path: path(),
-        source,
+        error,
     })?;
     let Some((bytes, access)) = read else {
         return Ok(None);

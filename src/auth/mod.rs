@@ -46,9 +46,9 @@ mod values;
 
 pub use certificate::CertificateNames;
 pub use credential::{Fingerprint, HashRefused, PasswordHash, TokenHash};
-pub use desk::{Desk, FormToken, Session, TokenCheck, rotate_key};
+pub use desk::{CookieRefused, Desk, FormToken, Session, TokenCheck, check, rotate_key};
 pub use error::DeskError;
-pub use grants::{Grant, Grants};
+pub use grants::{Entrant, Grant, Grants, Term};
 pub use identity::{Credential, Identity, Service, SignIn, TokenName};
 pub use keyring::Damage;
 pub use password::{HashFailed, hash as hash_password};

@@ -99,7 +99,7 @@ impl Desk {
         };
         let attempting = Attempting {
             network: network_of(attempt.address),
-            user: self.names.hash_one(attempt.user),
+            user: self.guesses.names.hash_one(attempt.user),
             device,
         };
         let rank = self.admit(who, attempting)?;
@@ -113,14 +113,15 @@ impl Desk {
             audit::sign_in_refused(who);
             return Err(SignInRefused::Wrong);
         };
-        self.gate.succeeded(attempting, Instant::now());
+        self.guesses.gate.succeeded(attempting, Instant::now());
         let signed_in = self.begin(auth, user, device, who);
         signed_in.ok_or(SignInRefused::Busy { retry_after: BUSY })
     }
 
     /// Whether the delays are over.
     fn admit(&self, who: Who<'_>, attempting: Attempting) -> Result<Rank, SignInRefused> {
-        self.gate
+        self.guesses
+            .gate
             .admit(attempting, Instant::now())
             .map_err(|delayed| {
                 let retry_after = delayed.too_soon.retry_after;
@@ -135,7 +136,11 @@ impl Desk {
     /// the same name, as it would be with a real one.
     fn decoy<'a>(&self, auth: &'a Auth, name: &str) -> Option<&'a User> {
         let users = u64::try_from(auth.users.len()).ok()?;
-        let index = self.names.hash_one((name, "decoy")).checked_rem(users)?;
+        let index = self
+            .guesses
+            .names
+            .hash_one((name, "decoy"))
+            .checked_rem(users)?;
         auth.users.get(usize::try_from(index).ok()?)
     }
 
@@ -148,11 +153,11 @@ impl Desk {
         password: Zeroizing<String>,
     ) -> Result<bool, SignInRefused> {
         let lane = match attempting.device {
-            Some(_) => &self.known_devices,
-            None => &self.strangers,
+            Some(_) => &self.guesses.known_devices,
+            None => &self.guesses.strangers,
         };
         let busy = || {
-            self.gate.take_back(attempting, Instant::now());
+            self.guesses.gate.take_back(attempting, Instant::now());
             SignInRefused::Busy { retry_after: BUSY }
         };
         let Ok(Ok(slot)) = timeout(LONGEST_WAIT, lane.enter(rank)).await else {

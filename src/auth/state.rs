@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
 use super::error::DeskError;
@@ -24,7 +25,7 @@ pub(super) struct StateDir {
 
 /// Who can do what with a file that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Access {
+pub(super) struct Rights {
     pub(super) mode: u32,
     pub(super) owner: u32,
     /// Its owner is us, root, or whose the directory is.
@@ -41,9 +42,9 @@ impl StateDir {
     /// Makes the directory if there is none, and finds out whether it can be written, and by us
     /// alone.
     pub(super) fn open(path: &Path) -> Result<Self, DeskError> {
-        let failed = |source| DeskError::Directory {
+        let failed = |error| DeskError::Directory {
             path: path.to_owned(),
-            source,
+            error,
         };
         let mode = Self::make(path).map_err(failed)?;
         if mode & 0o022 != 0 {
@@ -55,6 +56,27 @@ impl StateDir {
         };
         dir.probe().map_err(failed)?;
         Ok(dir)
+    }
+
+    /// Whether [`Self::open`] would do, as far as can be seen without making anything. `None`: the
+    /// directory is not there yet, and can be made.
+    pub(super) fn look(path: &Path) -> Result<Option<Self>, DeskError> {
+        let failed = |error| DeskError::Directory {
+            path: path.to_owned(),
+            error,
+        };
+        let (there, mode) = nearest(path).map_err(failed)?;
+        access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(error.into()))?;
+        if there != path {
+            return Ok(None);
+        }
+        if mode & 0o022 != 0 {
+            let path = path.to_owned();
+            return Err(DeskError::Writable { path, mode });
+        }
+        Ok(Some(Self {
+            path: path.to_owned(),
+        }))
     }
 
     /// Its mode, whether it was there or not.
@@ -99,7 +121,7 @@ impl StateDir {
     }
 
     /// The whole file and who can get at it; `None` if there is no such file.
-    pub(super) fn read(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, Access)>> {
+    pub(super) fn read(&self, name: &str) -> io::Result<Option<(Zeroizing<Vec<u8>>, Rights)>> {
         let mut file = match File::open(self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -114,12 +136,12 @@ impl StateDir {
         let mut bytes = Zeroizing::new(Vec::with_capacity(size));
         (&mut file).take(LARGEST).read_to_end(&mut bytes)?;
         let (owner, dir) = (metadata.uid(), fs::metadata(&self.path)?.uid());
-        let access = Access {
+        let rights = Rights {
             mode: metadata.mode() & 0o777,
             owner,
             trusted: is_trusted(owner, rustix::process::geteuid().as_raw(), dir),
         };
-        Ok(Some((bytes, access)))
+        Ok(Some((bytes, rights)))
     }
 
     /// Replaces a file: readers see the old content or the new one.
@@ -182,6 +204,23 @@ impl StateDir {
     }
 }
 
+/// The directory, or the first one above it that is there; and its mode.
+fn nearest(path: &Path) -> io::Result<(&Path, u32)> {
+    for above in path.ancestors() {
+        let above = match above.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => above,
+        };
+        match fs::metadata(above) {
+            Ok(metadata) if metadata.is_dir() => return Ok((above, metadata.mode() & 0o7777)),
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
 /// Whether an owner can do no more with a file than those who have power over it anyway.
 fn is_trusted(owner: u32, ours: u32, dir: u32) -> bool {
     [ours, 0, dir].contains(&owner)
@@ -216,6 +255,34 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn looking_makes_nothing_and_sees_what_opening_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, file) = (folder.path(), folder.path().join("file"));
+        fs::write(&file, "").unwrap();
+        assert!(StateDir::look(there).unwrap().is_some());
+        assert!(StateDir::look(&there.join("a/b")).unwrap().is_none());
+        for bad in [file.clone(), file.join("a")] {
+            for error in [
+                StateDir::look(&bad).unwrap_err(),
+                StateDir::open(&bad).unwrap_err(),
+            ] {
+                assert!(matches!(error, DeskError::Directory { .. }), "{error}");
+            }
+        }
+        // Root may write anywhere.
+        if !rustix::process::geteuid().is_root() {
+            fs::set_permissions(there, fs::Permissions::from_mode(0o500)).unwrap();
+            for refused in [there.to_owned(), there.join("a")] {
+                assert!(StateDir::look(&refused).is_err());
+            }
+        }
+        fs::set_permissions(there, fs::Permissions::from_mode(0o770)).unwrap();
+        let error = StateDir::look(there).unwrap_err();
+        assert!(matches!(error, DeskError::Writable { .. }), "{error}");
+        assert_eq!(fs::read_dir(there).unwrap().count(), 1);
     }
 
     #[test]

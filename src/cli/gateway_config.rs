@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use holdline::gateway_settings::{self, Finding, Options, SCOPES, Verdict, Wanted};
@@ -15,7 +16,7 @@ pub(crate) struct GatewayConfig {
     /// Only print the settings, without a look at the gateway
     #[arg(long)]
     print: bool,
-    /// Print everything as one JSON object
+    /// Print everything as one JSON object, a list of gateways in it
     #[arg(long)]
     json: bool,
     /// What users may do, comma-separated; everything without it
@@ -39,59 +40,87 @@ pub(crate) fn run(settings: &Settings, asked: &GatewayConfig) -> ExitCode {
         users: asked.user.clone(),
         origins: asked.origin.clone(),
     };
-    let wanted = match Wanted::of(&loaded.config, &options) {
+    let wanted = match Wanted::of_every(&loaded.config, &options) {
         Ok(wanted) => wanted,
         Err(error) => return fail("nothing to set", &error),
     };
-    let findings = match asked.print {
-        true => None,
-        false => match look(&wanted) {
-            Ok(findings) => Some(findings),
+    let gateways: Vec<Gateway> = match asked.print {
+        true => wanted.into_iter().map(|wanted| (wanted, None)).collect(),
+        false => match look(wanted) {
+            Ok(gateways) => gateways,
             Err(error) => return fail("no threads to run on", &error),
         },
     };
     let text = match asked.json {
-        true => format!("{:#}\n", report(&wanted, findings.as_deref())),
-        false => in_words(&wanted, findings.as_deref()),
+        true => format!("{:#}\n", report(&gateways)),
+        false => {
+            let blocks: Vec<String> = gateways.iter().map(in_words).collect();
+            blocks.join("\n\n")
+        }
     };
     let printed = io::stdout().write_all(text.as_bytes()).is_ok();
-    match printed && findings.is_none_or(|findings| all_good(&findings)) {
+    match printed && all_good(&gateways) != Some(false) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
 }
 
-fn look(wanted: &Wanted) -> io::Result<Vec<Finding>> {
+/// What a gateway should have, and what was seen of it if it was looked at.
+type Gateway = (Wanted, Option<Vec<Finding>>);
+
+/// For all questions to one gateway.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn look(wanted: Vec<Wanted>) -> io::Result<Vec<Gateway>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    if io::stderr().is_terminal() {
-        say(&format!("looking at {} ...\n", wanted.gateway()));
+    let mut gateways = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        if io::stderr().is_terminal() {
+            say(&format!("looking at {} ...\n", wanted.gateway()));
+        }
+        let findings = runtime.block_on(gateway_settings::check(&wanted, LIMIT));
+        gateways.push((wanted, Some(findings)));
     }
-    Ok(runtime.block_on(gateway_settings::check(wanted)))
+    Ok(gateways)
+}
+
+/// Whether every gateway is good; `None` when none was looked at.
+fn all_good(gateways: &[Gateway]) -> Option<bool> {
+    let looked_at = gateways
+        .iter()
+        .filter_map(|(_, findings)| findings.as_deref());
+    let good: Vec<bool> = looked_at.map(is_good).collect();
+    (!good.is_empty()).then(|| good.iter().all(|good| *good))
 }
 
 /// What cannot be seen is no failure, but nothing seen at all is.
-fn all_good(findings: &[Finding]) -> bool {
+fn is_good(findings: &[Finding]) -> bool {
     let any = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
     any(Verdict::Ok) && !any(Verdict::Wrong)
 }
 
-fn report(wanted: &Wanted, findings: Option<&[Finding]>) -> Value {
-    json!({
-        "gateway": wanted.gateway(),
-        "settings": wanted.to_json(),
-        "commands": wanted.commands(),
-        "notes": wanted.notes,
-        "checks": findings,
-        "ok": findings.map(all_good),
-    })
+fn report(gateways: &[Gateway]) -> Value {
+    let each = gateways.iter().map(|(wanted, findings)| {
+        json!({
+            "routes": wanted.routes,
+            "gateway": wanted.gateway(),
+            "settings": wanted.to_json(),
+            "commands": wanted.commands(),
+            "notes": wanted.notes,
+            "checks": findings,
+            "ok": findings.as_deref().map(is_good),
+        })
+    });
+    json!({"gateways": each.collect::<Vec<_>>(), "ok": all_good(gateways)})
 }
 
-fn in_words(wanted: &Wanted, findings: Option<&[Finding]>) -> String {
+fn in_words((wanted, findings): &Gateway) -> String {
     let mut text = format!(
-        "For openclaw.json of the gateway at {}:\n\n{:#}\n\nThe same as commands:\n\n",
+        "For openclaw.json of the gateway at {} ({}):\n\n{:#}\n\nThe same as commands:\n\n",
         wanted.gateway(),
+        wanted.routes.join(", "),
         wanted.to_json()
     );
     for command in wanted.commands() {

@@ -2,13 +2,20 @@
 //!
 //! What a command does beyond talking to its user is the library's business.
 
+mod admin;
 mod ask;
 pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
+pub(crate) mod doctor;
+pub(crate) mod drain;
+pub(crate) mod explain;
 pub(crate) mod gateway_config;
+pub(crate) mod reload;
 pub(crate) mod signals;
+pub(crate) mod status;
+mod words;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use holdline::config::{self, AdminAddress, Config, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
 
 use cert::CertCommand;
@@ -46,7 +53,17 @@ pub(crate) enum Command {
     /// Run the proxy; what happens without a command
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
-    Check,
+    Check(check::Check),
+    /// Show what is in force: every value, and where it came from
+    Explain(explain::Explain),
+    /// Look at everything that has to work, in order: what was seen, and what to do about it
+    Doctor(doctor::DoctorArgs),
+    /// How a running holdline is: gateways, sessions, outages, certificates
+    Status(status::StatusArgs),
+    /// Let a running holdline read its config anew, and say what has changed
+    Reload(reload::ReloadArgs),
+    /// Ask a running holdline to end: nothing new is accepted, sessions end within limits.drain
+    Drain(drain::DrainArgs),
     /// Users who sign in with a password ([auth])
     #[command(subcommand)]
     User(UserCommand),
@@ -94,17 +111,14 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 impl Settings {
-    /// The config as it is now; the error in words.
-    pub(crate) fn load_again(&self) -> Result<Config, String> {
-        match config::load(self.config.as_deref(), &self.overrides()) {
-            Ok(loaded) => Ok(loaded.config),
-            Err(errors) => Err(errors.render(false)),
-        }
-    }
-
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
-        config::load(self.config.as_deref(), &self.overrides()).map_err(|errors| refuse(&errors))
+        self.read().map_err(|errors| refuse(&errors))
+    }
+
+    /// The config as it is now, or what is wrong with it.
+    pub(crate) fn read(&self) -> Result<Loaded, ConfigErrors> {
+        config::load(self.config.as_deref(), &self.overrides())
     }
 
     fn overrides(&self) -> Overrides {

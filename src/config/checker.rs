@@ -7,8 +7,11 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::env::Expanded;
+use super::outside::Surroundings;
 use super::problem::{MOST, Place, Problem, Severity};
 use super::secret::is_secret;
+use super::settings::{Fingerprint, SetBy, Setting, Settings, Written};
 use super::source::Source;
 use super::units::Wrong;
 
@@ -72,31 +75,53 @@ struct Unknown {
     span: Range<usize>,
 }
 
-/// What is found wrong with one text.
+/// What is read of one text, and what is found wrong with it.
 pub(super) struct Checker<'t> {
     source: &'t Source<'t>,
-    env: &'t dyn Fn(&str) -> Option<String>,
-    base: &'t Path,
+    outside: &'t Surroundings<'t>,
+    purpose: Purpose,
     problems: Vec<Problem>,
     unknown: Vec<Unknown>,
     known: Vec<(String, &'static str)>,
+    settings: Settings,
+    files: Vec<PathBuf>,
+}
+
+/// What a text is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody's config.
+    Config,
+    /// The built-in defaults: what they set is nobody's setting.
+    Defaults,
+    /// Nothing but the keys that there are: lists of tables are asked for one entry at least.
+    Keys,
+}
+
+/// All that comes out of a [`Checker`].
+pub(super) struct Found {
+    /// In the order of the text.
+    pub(super) problems: Vec<Problem>,
+    pub(super) settings: Settings,
+    /// Every file that was looked into, or should have been.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl<'t> Checker<'t> {
-    /// Relative paths in the text start at `base`.
     pub(super) fn new(
         source: &'t Source<'t>,
-        env: &'t dyn Fn(&str) -> Option<String>,
-        base: &'t Path,
+        outside: &'t Surroundings<'t>,
+        purpose: Purpose,
     ) -> Self {
-        let (problems, unknown, known) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             source,
-            env,
-            base,
-            problems,
-            unknown,
-            known,
+            outside,
+            purpose,
+            problems: Vec::new(),
+            unknown: Vec::new(),
+            known: Vec::new(),
+            settings: Settings::default(),
+            files: Vec::new(),
         }
     }
 
@@ -104,12 +129,65 @@ impl<'t> Checker<'t> {
         self.source
     }
 
-    pub(super) fn env(&self) -> &'t dyn Fn(&str) -> Option<String> {
-        self.env
+    pub(super) fn outside(&self) -> &'t Surroundings<'t> {
+        self.outside
     }
 
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// A path of the text, from where we run.
     pub(super) fn path(&self, written: impl AsRef<Path>) -> PathBuf {
-        self.base.join(written)
+        self.outside.path(written)
+    }
+
+    // === what is set ===
+
+    pub(super) fn set(&mut self, setting: Setting) {
+        self.settings.push(setting);
+    }
+
+    /// Changes what was recorded of a key.
+    pub(super) fn reset(&mut self, key: &str, change: impl FnOnce(&mut Setting)) {
+        if let Some(setting) = self.settings.get_mut(key) {
+            change(setting);
+        }
+    }
+
+    /// Another key's value and what is said about it.
+    pub(super) fn setting(&self, key: &str) -> Option<&Setting> {
+        self.settings.get(key)
+    }
+
+    /// Who set what stands at `span`.
+    pub(super) fn set_by(&self, span: &Range<usize>, taken: Option<&Expanded<'_>>) -> SetBy {
+        if self.purpose == Purpose::Defaults {
+            return SetBy::Default;
+        }
+        let (variables, files) = taken.map_or_else(Default::default, |taken| {
+            (taken.variables.clone(), taken.files.clone())
+        });
+        let spot = self.source.spot(span);
+        SetBy::File(Written {
+            file: spot.file,
+            line: spot.line,
+            column: spot.column,
+            variables,
+            files,
+        })
+    }
+
+    // === which files count ===
+
+    /// A file that is named in the text and looked into: with another content, the config is
+    /// another one. `content` is none if it could not be read.
+    pub(super) fn looked_into<T>(&mut self, item: &Item<T>, path: &Path, content: Option<&[u8]>) {
+        if !self.files.iter().any(|known| known == path) {
+            self.files.push(path.to_owned());
+        }
+        let content = content.map(Fingerprint::of);
+        self.reset(&item.key, |setting| setting.content = content);
     }
 
     // === what is wrong ===
@@ -169,8 +247,7 @@ impl<'t> Checker<'t> {
         });
     }
 
-    /// Everything found, in the order of the text, and the keys that exist.
-    pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<(String, &'static str)>) {
+    pub(super) fn finish(mut self) -> Found {
         for unknown in std::mem::take(&mut self.unknown) {
             let remedy = self.meant(&unknown);
             let what = if unknown.section.is_empty() {
@@ -193,7 +270,12 @@ impl<'t> Checker<'t> {
             Place::Flag(_) => (2, 0, 0),
         });
         self.problems.dedup();
-        (self.problems, self.known)
+        self.files.extend(self.outside.files());
+        Found {
+            problems: self.problems,
+            settings: self.settings,
+            files: self.files,
+        }
     }
 
     /// What the writer of an unknown key most likely meant.

@@ -9,14 +9,22 @@
 
 mod addresses;
 mod admin_address;
+mod changes;
 mod check;
 mod checker;
+mod embedded;
 mod env;
+mod explain;
 mod model;
+mod outside;
 mod problem;
 mod raw;
+mod render;
+mod schema;
+mod scope;
 mod secret;
 mod section;
+mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -30,12 +38,18 @@ use std::path::{Path, PathBuf};
 
 pub use addresses::{GatewayUrl, listen_address};
 pub use admin_address::AdminAddress;
+pub use changes::{Change, changes};
 pub use check::user_name;
+pub use explain::{explain, explain_json, explain_keys};
 pub use model::*;
 pub use problem::{Place, Problem, Severity, Spot};
+pub use schema::schema;
+pub use scope::Scope;
+pub use settings::{Kind, Range, SetBy, Setting, Settings, Value, Written};
 pub use units::Wrong;
 
-use checker::Checker;
+use checker::{Checker, Purpose};
+use outside::Surroundings;
 use source::Source;
 
 /// The config that is used when no file is named.
@@ -64,6 +78,11 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// Where it came from.
     pub source: Origin,
+    /// Every key: its value, and who set it. Two of them can be compared by [`changes`].
+    pub settings: Settings,
+    /// Every file that it was made of, as paths from where we run: the config file, certificates,
+    /// keys, CAs, and what was taken in by `${file:PATH}`. If one of them changes, the config may.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where a config came from.
@@ -84,6 +103,9 @@ pub struct ConfigErrors {
     pub errors: Vec<Problem>,
     /// What else was seen.
     pub warnings: Vec<Problem>,
+    /// Every file that was read, or should have been, as in [`Loaded`]: with another content of one
+    /// of them the config may be a good one.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads and checks a file, or the embedded default without one.
@@ -93,18 +115,23 @@ pub struct ConfigErrors {
 pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, ConfigErrors> {
     let Some(path) = path else {
         let base = Path::new("");
-        return check_text(
-            EMBEDDED,
-            "the built-in defaults",
-            base,
-            overrides,
-            Origin::Embedded,
-        );
+        return check_text(EMBEDDED, base, overrides, Origin::Embedded);
     };
-    let name = path.display().to_string();
-    let text = read(path, &name)?;
+    let with_itself = |mut files: Vec<PathBuf>| {
+        files.insert(0, path.to_owned());
+        files
+    };
+    let refused = |errors: ConfigErrors| ConfigErrors {
+        files: with_itself(errors.files),
+        ..errors
+    };
+    let text = read(path, &path.display().to_string()).map_err(refused)?;
     let base = path.parent().unwrap_or_else(|| Path::new(""));
-    check_text(&text, &name, base, overrides, Origin::File(path.to_owned()))
+    let loaded = check_text(&text, base, overrides, Origin::File(path.to_owned()));
+    loaded.map_err(refused).map(|loaded| Loaded {
+        files: with_itself(loaded.files),
+        ..loaded
+    })
 }
 
 /// Checks a text; `name` is what messages call it.
@@ -113,29 +140,48 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Config
 /// When anything in it is wrong: all of it.
 pub fn parse(text: &str, name: &str) -> Result<Loaded, ConfigErrors> {
     let origin = Origin::Text(name.to_owned());
-    check_text(text, name, Path::new(""), &Overrides::default(), origin)
+    check_text(text, Path::new(""), &Overrides::default(), origin)
+}
+
+/// Every key that there is, with its default; the keys of a list's tables stand in its first one.
+pub(crate) fn keys() -> Settings {
+    let overrides = Overrides::default();
+    let input = Input {
+        text: "",
+        name: "",
+        base: Path::new(""),
+        env: &|_| None,
+        overrides: &overrides,
+        purpose: Purpose::Keys,
+    };
+    input.check().settings
 }
 
 fn check_text(
     text: &str,
-    name: &str,
     base: &Path,
     overrides: &Overrides,
-    origin: Origin,
+    source: Origin,
 ) -> Result<Loaded, ConfigErrors> {
     let env = |name: &str| std::env::var(name).ok();
     let input = Input {
         text,
-        name,
+        name: &source.to_string(),
         base,
         env: &env,
         overrides,
+        purpose: match source {
+            Origin::Embedded => Purpose::Defaults,
+            Origin::File(_) | Origin::Text(_) => Purpose::Config,
+        },
     };
     let checked = input.check();
     checked.verdict.map(|config| Loaded {
         config,
         warnings: checked.warnings,
-        source: origin,
+        source,
+        settings: checked.settings,
+        files: checked.files,
     })
 }
 
@@ -148,31 +194,30 @@ struct Input<'i> {
     base: &'i Path,
     env: &'i dyn Fn(&str) -> Option<String>,
     overrides: &'i Overrides,
+    purpose: Purpose,
 }
 
 struct Checked {
     verdict: Result<Config, ConfigErrors>,
     warnings: Vec<Problem>,
-    /// Every section and key that was asked for: the schema.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the embedded file is tested against it")
-    )]
-    known: Vec<(String, &'static str)>,
+    settings: Settings,
+    files: Vec<PathBuf>,
 }
 
 impl Input<'_> {
     fn check(&self) -> Checked {
         let source = Source::new(self.name, self.text);
         let raw = raw::parse(self.text, &source);
-        let mut checker = Checker::new(&source, self.env, self.base);
+        let outside = Surroundings::new(self.env, self.base);
+        let mut checker = Checker::new(&source, &outside, self.purpose);
         let config = check::config(&raw.table, &mut checker, self.overrides);
-        let (found, known) = checker.finish();
+        let found = checker.finish();
         let torn = |problem: &Problem| match &problem.place {
             Place::Spot(spot) => raw.torn_lines.contains(&spot.line),
             Place::File(_) | Place::Flag(_) => false,
         };
         let judged = found
+            .problems
             .into_iter()
             .filter(|problem| raw.usable && !torn(problem));
         let all = raw.syntax.iter().cloned().chain(judged);
@@ -184,12 +229,14 @@ impl Input<'_> {
             Err(ConfigErrors {
                 errors,
                 warnings: warnings.clone(),
+                files: found.files.clone(),
             })
         };
         Checked {
             verdict,
             warnings,
-            known,
+            settings: found.settings,
+            files: found.files,
         }
     }
 }
@@ -252,6 +299,7 @@ fn one_error(place: Place, what: &str, remedy: &str) -> ConfigErrors {
     ConfigErrors {
         errors: vec![error],
         warnings: Vec::new(),
+        files: Vec::new(),
     }
 }
 
@@ -261,11 +309,7 @@ impl ConfigErrors {
     /// All of it as blocks with source lines, and how many there are.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let mut out = String::new();
-        for problem in self.errors.iter().chain(&self.warnings) {
-            out.push_str(&problem.render(color));
-            out.push('\n');
-        }
+        let mut out = render::blocks(self.errors.iter().chain(&self.warnings), color);
         let more = if self.errors.len() < problem::MOST {
             ""
         } else {

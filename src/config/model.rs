@@ -11,6 +11,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::auth::{PasswordHash, TokenHash};
+use crate::observe::labels::Way;
 
 /// The whole effective config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -343,6 +344,27 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// A session is a socket on either side.
+    const PER_SESSION: u64 = 2;
+    /// Listeners, probes, plain requests, the log.
+    const BESIDES: u64 = 256;
+
+    /// File descriptors that this many sessions need.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        let sessions = u64::try_from(self.sessions).unwrap_or(u64::MAX);
+        let sockets = sessions.saturating_mul(Self::PER_SESSION);
+        sockets.saturating_add(Self::BESIDES)
+    }
+
+    /// How many sessions so many file descriptors are enough for.
+    #[must_use]
+    pub fn sessions_within(descriptors: u64) -> u64 {
+        descriptors.saturating_sub(Self::BESIDES) / Self::PER_SESSION
+    }
+}
+
 /// `[auth]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
@@ -378,6 +400,18 @@ impl Auth {
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.password || self.token || self.certificate.is_some() || self.forward.is_some()
+    }
+
+    /// The ways in that are open.
+    pub fn ways(&self) -> impl Iterator<Item = Way> {
+        [
+            (self.password, Way::Password),
+            (self.token, Way::Token),
+            (self.certificate.is_some(), Way::Mtls),
+            (self.forward.is_some(), Way::Forward),
+        ]
+        .into_iter()
+        .filter_map(|(on, way)| on.then_some(way))
     }
 
     /// What `[auth]` leaves to be demanded in the TLS handshake: where a certificate is a way to
@@ -427,6 +461,10 @@ pub enum CertificateName {
 /// `[auth.forward]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardAuth {
+    /// Whether it is asked over TLS.
+    pub tls: bool,
+    /// The CA its certificate is of; `None`: one of this machine's.
+    pub ca_root: Option<PathBuf>,
     /// Host name or IP address literal (without brackets).
     pub host: String,
     /// TCP port.
@@ -441,6 +479,10 @@ pub struct ForwardAuth {
     pub timeout: Duration,
     /// How long its yes is believed without asking again; zero: never.
     pub cache: Duration,
+    /// How often it is asked again about somebody who is in; `None`: never.
+    pub recheck: Option<Duration>,
+    /// How long somebody who is in may stay without its yes while it gives no answer.
+    pub without_answer: Duration,
 }
 
 /// `[admin]`

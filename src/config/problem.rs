@@ -1,10 +1,14 @@
 //! One thing that is wrong with a config, in words and with its place, and how it is shown.
 //!
 //! Every message has the same parts: where, which key, what was seen, what is wrong, what to write
-//! instead. Nothing here finds problems, and nothing prints: text comes out.
+//! instead. Nothing here finds problems; how they look is in [`super::render`].
 
 use std::fmt;
 use std::sync::Arc;
+
+use serde_json::json;
+
+use super::render;
 
 /// Something wrong, or doubtful, in a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +62,6 @@ pub struct Spot {
     pub excerpt: String,
 }
 
-/// Widest source line shown whole; longer ones are cut around the caret.
-const MAX_EXCERPT: usize = 120;
-
 /// As many problems are kept of one run; nobody reads more at a time.
 pub(super) const MOST: usize = 200;
 
@@ -70,33 +71,38 @@ impl Problem {
     /// A block of lines with the source line and a caret under the value; ends with a newline.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let paint = Paint { color };
-        let (word, style) = match self.severity {
-            Severity::Error => ("error", "1;31"),
-            Severity::Warning => ("warning", "1;33"),
+        render::block(&[self], color)
+    }
+
+    /// `{"severity", "file", "line", "column", "flag", "key", "seen", "message", "remedy"}`; what
+    /// there is not is `null`.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let (file, flag) = match &self.place {
+            Place::Spot(spot) => (Some(&spot.file), None),
+            Place::File(file) => (Some(file), None),
+            Place::Flag(flag) => (None, Some(flag)),
         };
-        let head = paint.with(style, word);
-        let title = paint.with("1", &format!(": {}", self.title()));
-        let mut out = format!("{head}{title}\n");
-        let indent = match &self.place {
-            Place::Spot(spot) => spot.render(&mut out, style, paint),
-            Place::File(_) | Place::Flag(_) => {
-                out.push_str(&format!("  {} {}\n", paint.with("1;34", "-->"), self.place));
-                1
-            }
+        let spot = match &self.place {
+            Place::Spot(spot) => Some(spot),
+            Place::File(_) | Place::Flag(_) => None,
         };
-        let sign = paint.with("1;34", "=");
-        let help = paint.with("1;36", "help");
-        out.push_str(&format!(
-            "{:indent$} {sign} {help}: {}\n",
-            "",
-            printable(&self.remedy)
-        ));
-        out
+        json!({
+            "severity": self.severity.word(),
+            "file": file.map(|file| file.to_string()),
+            "line": spot.map(|spot| spot.line),
+            "column": spot.map(|spot| spot.column),
+            "flag": flag,
+            "key": (!self.key.is_empty()).then_some(&self.key),
+            "seen": self.seen,
+            "message": self.what,
+            "remedy": self.remedy,
+        })
     }
 
     /// Key, value and what is wrong, in one line.
-    fn title(&self) -> String {
+    #[must_use]
+    pub fn title(&self) -> String {
         let seen = self.seen.as_deref().map(printable);
         let what = printable(&self.what);
         match (self.key.is_empty(), seen) {
@@ -121,6 +127,19 @@ impl fmt::Display for Problem {
     }
 }
 
+// === impl Severity ===
+
+impl Severity {
+    /// `error` or `warning`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 // === impl Place ===
 
 impl fmt::Display for Place {
@@ -135,163 +154,20 @@ impl fmt::Display for Place {
     }
 }
 
-// === impl Spot ===
-
-impl Spot {
-    /// Writes arrow, source line and caret; returns the width of the gutter.
-    fn render(&self, out: &mut String, style: &str, paint: Paint) -> usize {
-        let number = self.line.to_string();
-        let indent = number.len();
-        let (excerpt, before, width) = self.window();
-        let arrow = paint.with("1;34", "-->");
-        let bar = paint.with("1;34", "|");
-        let number = paint.with("1;34", &number);
-        let carets = paint.with(style, &"^".repeat(width));
-        let (file, line, column) = (printable(&self.file), self.line, self.column);
-        out.push_str(&format!("{:indent$}{arrow} {file}:{line}:{column}\n", ""));
-        out.push_str(&format!("{:indent$} {bar}\n", ""));
-        out.push_str(&format!("{number} {bar} {excerpt}\n"));
-        out.push_str(&format!("{:indent$} {bar} {:before$}{carets}\n", "", ""));
-        indent
-    }
-
-    /// The part of the line to show, the characters before the caret in it, and the caret's width.
-    fn window(&self) -> (String, usize, usize) {
-        let before = self.column.saturating_sub(1);
-        let skip = if before + self.width > MAX_EXCERPT {
-            before.saturating_sub(20)
-        } else {
-            0
-        };
-        let shown: String = self.excerpt.chars().skip(skip).take(MAX_EXCERPT).collect();
-        let lead = if skip > 0 { "..." } else { "" };
-        let before = before - skip + lead.len();
-        let room = (lead.len() + MAX_EXCERPT).saturating_sub(before).max(1);
-        (
-            format!("{lead}{}", printable(&shown)),
-            before,
-            self.width.min(room),
-        )
-    }
-}
-
 // === showing text ===
-
-/// Colours, or none.
-#[derive(Debug, Clone, Copy)]
-struct Paint {
-    color: bool,
-}
-
-impl Paint {
-    fn with(self, style: &str, text: &str) -> String {
-        if self.color {
-            format!("\x1b[{style}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-}
 
 /// A file's text must not move a terminal's cursor or fake a line: one mark per control character,
 /// so that columns stay true.
-fn printable(text: &str) -> String {
-    let invisible = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| match c {
         '\t' => ' ',
-        c if c.is_control() || invisible(c) => '\u{fffd}',
+        c if is_invisible(c) => '\u{fffd}',
         c => c,
     };
     text.chars().map(shown).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn problem(excerpt: &str, line: usize, column: usize, width: usize) -> Problem {
-        let spot = Spot {
-            file: "h.toml".into(),
-            line,
-            column,
-            width,
-            excerpt: excerpt.to_owned(),
-        };
-        Problem {
-            severity: Severity::Error,
-            place: Place::Spot(spot),
-            key: "hold.max".to_owned(),
-            seen: Some("\"0s\"".to_owned()),
-            what: "must be more than zero".to_owned(),
-            remedy: "write at least \"1ms\"".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_block_points_at_the_value() {
-        let expected = "\
-error: hold.max = \"0s\": must be more than zero
-  --> h.toml:12:7
-   |
-12 | max = \"0s\"
-   |       ^^^^
-   = help: write at least \"1ms\"
-";
-        assert_eq!(problem("max = \"0s\"", 12, 7, 4).render(false), expected);
-    }
-
-    #[test]
-    fn one_line_for_a_log() {
-        let line = problem("max = \"0s\"", 12, 7, 4).to_string();
-        let expected =
-            "h.toml:12:7: hold.max = \"0s\": must be more than zero; write at least \"1ms\"";
-        assert_eq!(line, expected);
-    }
-
-    #[test]
-    fn a_flag_has_no_source_line() {
-        let place = Place::Flag("--listen");
-        let text = Problem {
-            place,
-            ..problem("", 1, 1, 1)
-        }
-        .render(false);
-        assert!(
-            text.contains("  --> command line, --listen\n  = help: "),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn colours_only_when_asked() {
-        let one = problem("max = \"0s\"", 1, 7, 4);
-        assert!(one.render(true).contains("\x1b[1;31m^^^^\x1b[0m"));
-        assert!(!one.render(false).contains('\x1b'));
-    }
-
-    #[test]
-    fn text_of_the_file_cannot_speak_to_the_terminal() {
-        let text = problem("max = \"\x1b[2J\"\t# \u{202e}", 1, 7, 4).render(false);
-        assert!(text.contains("max = \"\u{fffd}[2J\" # \u{fffd}"), "{text}");
-    }
-
-    #[test]
-    fn a_very_long_line_is_cut_around_the_caret() {
-        let text = problem(&"x".repeat(5_000), 1, 4_000, 3).render(false);
-        assert!(
-            text.lines().all(|line| line.chars().count() < 140),
-            "{text}"
-        );
-        assert!(text.contains("^^^"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_place_can_be_shown(excerpt in "\\PC{0,300}", column in 1..400usize, width in 1..400usize) {
-            let text = problem(&excerpt, 1, column, width).render(false);
-            prop_assert!(text.contains('^'));
-        }
-    }
+/// Characters that are no text: they control a terminal, or the direction of what follows.
+pub(super) fn is_invisible(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -4,18 +4,19 @@
 //! Asking for a key is what makes it known, so the schema and its reader are one thing. What was
 //! not asked for by the end of a section is an unknown key.
 
+mod blame;
 mod keys;
 mod seen;
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::checker::{At, Checker, Item};
-use super::env::{self, Why};
-use super::secret::is_secret;
+use super::checker::{At, Checker, Item, Purpose};
+use super::embedded;
+use super::env::{self, Expanded};
+use super::settings::{Kind, SetBy, Setting, Value as Shown, quoted};
 use super::units::Wrong;
 use seen::Seen;
 
@@ -112,12 +113,28 @@ impl<'c, 't> Section<'c, 't> {
             }
             None => &[],
         };
+        let (path, name) = (join(&self.path, key), join(&self.name, key));
+        self.checker.set(Setting {
+            key: path.clone(),
+            name: name.clone(),
+            value: items
+                .is_empty()
+                .then(|| Shown::new(&path, "[]".to_owned(), false)),
+            default: Some("[]".to_owned()),
+            from: self.set_by(found, None),
+            kind: Kind::Tables,
+            content: None,
+        });
+        if items.is_empty() && self.checker.purpose() == Purpose::Keys {
+            let path = format!("{path}[0]");
+            self.descend(path, name, None, None, &mut read);
+            return Vec::new();
+        }
         let mut all = Vec::new();
         for (index, item) in items.iter().enumerate() {
             if let DeValue::Table(table) = item.get_ref() {
-                let path = format!("{}[{index}]", join(&self.path, key));
-                let name = join(&self.name, key);
-                all.push(self.descend(path, name, Some(table), Some(item), &mut read));
+                let path = format!("{path}[{index}]");
+                all.push(self.descend(path, name.clone(), Some(table), Some(item), &mut read));
             } else {
                 self.refuse(key, Some(item), wrong());
             }
@@ -148,112 +165,141 @@ impl<'c, 't> Section<'c, 't> {
         result
     }
 
+    // === who sets a value ===
+
+    /// A flag of the command line has taken the place of what was read. `written` is TOML.
+    pub(super) fn overridden(&mut self, key: &str, flag: &'static str, written: String) {
+        let path = join(&self.path, key);
+        let value = Shown::new(&path, written, false);
+        self.checker.reset(&path, |setting| {
+            setting.value = Some(value);
+            setting.from = SetBy::Flag(flag);
+        });
+    }
+
+    /// Where `key` was not set, it is what the key `other`, read before, says.
+    pub(super) fn inherited(&mut self, key: &str, other: &'static str) {
+        let Some(value) = self.checker.setting(other).map(|other| other.value.clone()) else {
+            return;
+        };
+        self.checker.reset(&join(&self.path, key), |setting| {
+            if setting.from == SetBy::Default {
+                setting.value = value;
+                setting.from = SetBy::Inherited(other);
+            }
+            setting.default = None;
+        });
+    }
+
+    fn set_by(&self, found: Option<&Value<'_>>, taken: Option<&Expanded<'_>>) -> SetBy {
+        found.map_or(SetBy::Default, |found| {
+            self.checker.set_by(&found.span(), taken)
+        })
+    }
+
     // === how a value is read ===
 
+    /// `show` writes a value as TOML; where it cannot, the default is what the embedded file says,
+    /// and a value is what the text says.
     fn read<T>(
         &mut self,
         key: &'static str,
         default: T,
+        kind: Kind,
+        show: impl Fn(&T) -> Option<String>,
         parse: impl FnOnce(&Seen<'_>) -> Result<T, Wrong>,
     ) -> Item<T> {
         let found = self.find(key);
-        let key = join(&self.path, key);
-        let Some(found) = found else {
-            return Item {
-                value: default,
-                key,
-                at: At::Default,
-            };
+        let (key, name) = (join(&self.path, key), join(&self.name, key));
+        let default_shown = show(&default).or_else(|| embedded::default(&name).map(str::to_owned));
+        let mut setting = Setting {
+            value: default_shown
+                .clone()
+                .map(|written| Shown::new(&key, written, false)),
+            default: default_shown,
+            from: SetBy::Default,
+            kind,
+            content: None,
+            key: key.clone(),
+            name,
         };
-        match self.parse_at(&key, found, parse) {
-            Some(value) => Item {
-                value,
-                key,
-                at: At::File(found.span()),
+        let (value, at) = match found {
+            None => (default, At::Default),
+            Some(found) => match self.parse_at(&key, found, parse) {
+                Some((value, taken)) => {
+                    setting.from = self.set_by(Some(found), taken.as_ref());
+                    setting.value = self.shown(&key, show(&value), taken.as_ref());
+                    (value, At::File(found.span()))
+                }
+                None => (default, At::Broken),
             },
-            None => Item {
-                value: default,
-                key,
-                at: At::Broken,
-            },
-        }
+        };
+        self.checker.set(setting);
+        Item { value, key, at }
     }
 
-    fn parse_at<T>(
+    /// What came from a file is a secret, whatever the key.
+    fn shown(
+        &self,
+        key: &str,
+        written: Option<String>,
+        taken: Option<&Expanded<'_>>,
+    ) -> Option<Shown> {
+        let written = written.or_else(|| taken.map(|taken| quoted(&taken.text)));
+        let hide = taken.is_some_and(|taken| !taken.files.is_empty());
+        written.map(|written| Shown::new(key, written, hide))
+    }
+
+    fn parse_at<'v, T>(
         &mut self,
         key: &str,
-        found: &Value<'_>,
+        found: &'v Value<'v>,
         parse: impl FnOnce(&Seen<'_>) -> Result<T, Wrong>,
-    ) -> Option<T> {
+    ) -> Option<(T, Option<Expanded<'v>>)> {
         let place = Item {
             value: (),
             key: key.to_owned(),
             at: At::File(found.span()),
         };
-        let text = match found.get_ref() {
-            DeValue::String(text) => Some(self.expand(&place, text, &found.span())?),
+        let taken = match found.get_ref() {
+            DeValue::String(text) => match env::expand(text, self.checker.outside()) {
+                Ok(taken) => Some(taken),
+                Err(unset) => {
+                    self.report(&place, &unset, &found.span());
+                    return None;
+                }
+            },
             _ => None,
         };
-        let from_env = matches!(text, Some(Cow::Owned(_)));
         let seen = Seen {
             value: found.get_ref(),
-            text,
-            from_env,
+            taken: taken.as_ref(),
         };
         match parse(&seen) {
-            Ok(value) => Some(value),
-            Err(mut wrong) => {
-                let now = seen.text.as_deref().unwrap_or_default();
-                // A hash must not get into a log, nor a URL with a password.
-                if from_env && !now.contains('@') && !is_secret(key) {
-                    wrong.what = format!("{} (with the environment: \"{now}\")", wrong.what);
-                }
+            Ok(value) => Some((value, taken)),
+            Err(wrong) => {
+                let wrong = taken
+                    .iter()
+                    .fold(wrong, |wrong, taken| blame::blamed(key, wrong, taken));
                 self.checker.error(&place, wrong);
                 None
             }
         }
     }
 
-    /// The text with the environment in it; what is missing there is reported at its own place.
-    fn expand<'v>(
-        &mut self,
-        place: &Item<()>,
-        text: &'v str,
-        span: &Range<usize>,
-    ) -> Option<Cow<'v, str>> {
-        let unset = match env::expand(text, self.checker.env()) {
-            Ok(text) => return Some(text),
-            Err(unset) => unset,
-        };
+    /// What could not be taken from outside, each at its own place.
+    fn report(&mut self, place: &Item<()>, unset: &[env::Unset], span: &Range<usize>) {
         for one in unset {
             // Offsets in the text are not those in the file where it has escapes.
             let offset = self.checker.source().slice(span).find(&one.written);
             let start = offset.map(|offset| span.start + offset);
             let exact = start.map_or_else(|| span.clone(), |s| s..s + one.written.len());
-            let name = one.written.trim_start_matches("${").trim_end_matches('}');
-            let wrong = match one.why {
-                Why::Absent => Wrong::new(
-                    format!("the environment has no variable {name}"),
-                    format!("set {name} before starting holdline, or write the value here"),
-                ),
-                Why::Misnamed => Wrong::new(
-                    "not the name of a variable",
-                    "write ${NAME} with letters, digits and _, or $${ for a literal ${",
-                ),
-                Why::Unclosed => Wrong::new(
-                    "a ${ without its }",
-                    "write ${NAME}, or $${ for a literal ${",
-                ),
+            let exact = Item {
+                at: At::File(exact),
+                ..place.clone()
             };
-            self.checker.error(
-                &Item {
-                    at: At::File(exact),
-                    ..place.clone()
-                },
-                wrong,
-            );
+            self.checker.error(&exact, blame::wrong(&one.why));
         }
-        None
     }
 
     fn find(&mut self, key: &'static str) -> Option<&'t Value<'t>> {

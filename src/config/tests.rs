@@ -1,8 +1,13 @@
 //! What a user of the config notices: effective values, and messages with their places.
 
+mod agree;
 mod broken;
+mod changes;
+mod explain;
 mod files;
+mod outside;
 mod random;
+mod schema;
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +32,7 @@ fn check(text: &str, overrides: &Overrides) -> Checked {
         base,
         env: &env,
         overrides,
+        purpose: Purpose::Config,
     }
     .check()
 }
@@ -42,50 +48,6 @@ fn warnings(text: &str) -> Vec<Problem> {
 }
 
 // === defaults ===
-
-#[test]
-fn the_embedded_file_says_exactly_what_an_empty_one_means() {
-    assert_eq!(format!("{:#?}", good(EMBEDDED)), format!("{:#?}", good("")));
-}
-
-#[test]
-fn the_embedded_file_has_no_warnings_and_names_every_key() {
-    let text = EMBEDDED
-        .replace("# [[route]]", "[[route]]")
-        .replace("# [auth.forward]", "[auth.forward]")
-        .replace("files = []", "files = [{}]")
-        .replace("users = []", "users = [{}]")
-        .replace("tokens = []", "tokens = [{}]")
-        .replace("eab = []", "eab = [{}]");
-    let uncommented = text
-        .replace("\n# host", "\nhost")
-        .replace("\n# path", "\npath");
-    let checked = check(&uncommented, &Overrides::default());
-    assert!(checked.known.len() > 40, "{:?}", checked.known);
-    for (section, key) in checked
-        .known
-        .iter()
-        .filter(|(section, _)| !section.is_empty())
-    {
-        let header = match section.as_str() {
-            "route" => "[[route]]".to_owned(),
-            "tls.files" => "[tls]".to_owned(),
-            "acme.eab" => "\n[acme]".to_owned(),
-            "auth.users" | "auth.tokens" => "\n[auth]".to_owned(),
-            "auth.forward" => "# [auth.forward]".to_owned(),
-            section => format!("\n[{section}]"),
-        };
-        let (_, body) = EMBEDDED
-            .split_once(&header)
-            .unwrap_or_else(|| panic!("no {header}"));
-        let body = body.split("\n[").next().unwrap();
-        assert!(
-            body.contains(&format!("{key} = ")) || body.contains(&format!("[{section}.{key}]")),
-            "[{section}] {key} is missing"
-        );
-    }
-    assert_eq!(check(EMBEDDED, &Overrides::default()).warnings, []);
-}
 
 #[test]
 fn what_acme_is_told_means() {
@@ -205,6 +167,37 @@ fn a_gateway_url_without_port_means_80_and_brackets_are_taken_off() {
         ),
         ("::1", 80)
     );
+}
+
+#[test]
+fn a_forward_auth_service_may_be_asked_over_tls() {
+    let forward = |text: &str| {
+        let text = format!("[auth]\nmodes = [\"forward\"]\n[auth.forward]\n{text}");
+        good(&text).auth.forward.unwrap()
+    };
+    let secure = forward("url = \"https://sso.example.net/auth?x\"");
+    let to = (
+        secure.tls,
+        secure.host.as_str(),
+        secure.port,
+        secure.path.as_str(),
+    );
+    assert_eq!(to, (true, "sso.example.net", 443, "/auth?x"));
+    assert_eq!(secure.recheck, Some(Duration::from_secs(60)));
+    assert_eq!(secure.without_answer, Duration::from_secs(600));
+    let plain = forward("url = \"http://[::1]\"\nrecheck = \"off\"\nwithout_answer = \"0s\"");
+    let to = (
+        plain.tls,
+        plain.host.as_str(),
+        plain.port,
+        plain.path.as_str(),
+    );
+    assert_eq!(to, (false, "::1", 80, "/"));
+    assert_eq!(
+        (plain.recheck, plain.without_answer),
+        (None, Duration::ZERO)
+    );
+    assert_eq!(forward("url = \"https://[::1]:9443/a\"").port, 9443);
 }
 
 #[test]

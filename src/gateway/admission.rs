@@ -53,6 +53,15 @@ impl HandshakeGate {
         }
     }
 
+    /// Other limits from now on; permits that are out stay.
+    pub(super) fn set_limits(&self, total: usize, per_ip: usize) {
+        let mut gate = self.lock();
+        gate.total_limit = total.max(1);
+        gate.per_ip_limit = per_ip.max(1);
+        drop(gate);
+        self.hand_out();
+    }
+
     /// Waits for a place. Cancel-safe: a dropped wait leaves the queue.
     pub async fn acquire(&self, ip: IpAddr) -> HandshakePermit {
         let ip = network_of(ip);

@@ -71,34 +71,32 @@ pub fn reason_of(error: &io::Error) -> Reason {
 
 /// Makes connections to one gateway.
 #[derive(Debug)]
-pub(super) struct Dialler {
+pub(crate) struct Dialler {
     resolver: Resolver,
     port: u16,
-    limit: Duration,
 }
 
 impl Dialler {
     /// For a gateway as configured.
-    pub(super) fn new(upstream: &Upstream) -> Self {
+    pub(crate) fn new(upstream: &Upstream) -> Self {
         Self {
             resolver: Resolver::new(&upstream.host),
             port: upstream.port,
-            limit: upstream.connect_timeout,
         }
     }
 
     /// Resolves and connects, all addresses in order, within the limit for the whole. Each has its
     /// share of what is left, so that one that never answers does not hide the next.
-    pub(super) async fn dial(&self) -> Result<TcpStream, DialError> {
-        tokio::time::timeout(self.limit, self.try_all())
+    pub(crate) async fn dial(&self, limit: Duration) -> Result<TcpStream, DialError> {
+        tokio::time::timeout(limit, self.try_all(limit))
             .await
-            .unwrap_or(Err(DialError::Timeout(self.limit)))
+            .unwrap_or(Err(DialError::Timeout(limit)))
     }
 
-    async fn try_all(&self) -> Result<TcpStream, DialError> {
-        let deadline = Instant::now() + self.limit;
+    async fn try_all(&self, limit: Duration) -> Result<TcpStream, DialError> {
+        let deadline = Instant::now() + limit;
         let mut last = DialError::NoAddress;
-        let addresses = self.resolver.addresses(self.limit / 2).await;
+        let addresses = self.resolver.addresses(limit / 2).await;
         for (left, ip) in (1..=addresses.len() as u32).rev().zip(&addresses) {
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             let share = share.max(SMALLEST_SHARE);
@@ -154,9 +152,8 @@ mod tests {
         let dialler = Dialler {
             resolver: Resolver::Fixed(vec![full.ip(), behind.ip()]),
             port: full.port(),
-            limit: Duration::from_secs(1),
         };
-        let stream = dialler.dial().await.unwrap();
+        let stream = dialler.dial(Duration::from_secs(1)).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), behind);
     }
 }

@@ -21,6 +21,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ pub use upgrade::{UpgradeError, UpstreamSocket, hyper_reason, upgrade};
 
 use crate::config::{Hold, Upstream};
 use crate::observe::Metrics;
-use dial::Dialler;
+pub(crate) use dial::Dialler;
 use news::Stranger;
 use probe::Probed;
 use supervise::supervise;
@@ -60,7 +61,8 @@ pub struct Gateway {
 /// What the prober shares with the handle.
 #[derive(Debug)]
 struct Core {
-    upstream: Upstream,
+    /// Its address and protocol stay; how it is asked may change.
+    upstream: ArcSwap<Upstream>,
     dialler: Dialler,
     watched: Mutex<Watched>,
     metrics: Arc<Metrics>,
@@ -98,8 +100,34 @@ impl Gateway {
 
     /// Where it is and what it speaks.
     #[must_use]
-    pub fn upstream(&self) -> &Upstream {
-        &self.core.upstream
+    pub fn upstream(&self) -> Arc<Upstream> {
+        self.core.upstream.load_full()
+    }
+
+    /// Whether `upstream` is this gateway, however it is to be asked.
+    #[must_use]
+    pub fn is(&self, upstream: &Upstream) -> bool {
+        let ours = self.core.upstream.load();
+        (&ours.host, ours.port, ours.protocol) == (&upstream.host, upstream.port, upstream.protocol)
+    }
+
+    /// Goes on under other terms: how it is asked, how fast sessions return. What it is known to
+    /// be stays known. `upstream` must be the same gateway ([`Self::is`]).
+    pub fn retune(&self, upstream: Upstream, hold: &Hold) {
+        self.returns.set_rate(hold.resume_rate);
+        self.farewells.set_rate(hold.resume_rate);
+        self.handshakes
+            .set_limits(hold.unfinished_handshakes, hold.unfinished_per_ip);
+        if **self.core.upstream.load() != upstream {
+            self.core.upstream.store(Arc::new(upstream));
+            // It may have to be asked in another way, or sooner.
+            self.core.look_again.notify_one();
+        }
+    }
+
+    /// Makes everybody who watches the state look again, though it is the same.
+    pub fn nudge(&self) {
+        self.core.published.send_modify(|_| {});
     }
 
     /// The state now.
@@ -130,7 +158,8 @@ impl Gateway {
     /// # Errors
     /// See [`DialError`]; nothing was sent.
     pub async fn dial(&self) -> Result<TcpStream, DialError> {
-        let dialled = self.core.dialler.dial().await;
+        let limit = self.core.upstream.load().connect_timeout;
+        let dialled = self.core.dialler.dial(limit).await;
         tally::dialled(&self.core.metrics, &dialled);
         dialled
     }
@@ -155,7 +184,7 @@ impl Core {
         let tally = Tally::new(Arc::clone(metrics), machine.view().phase);
         Arc::new(Self {
             dialler: Dialler::new(&upstream),
-            upstream,
+            upstream: ArcSwap::from_pointee(upstream),
             watched: Mutex::new(Watched { machine, tally }),
             metrics: Arc::clone(metrics),
             published,
@@ -182,14 +211,14 @@ impl Core {
             changed
         });
         drop(watched);
-        news::changed(&self.upstream, &before, &after);
+        news::changed(&self.upstream.load(), &before, &after);
         changed
     }
 
     /// Probes once. A probe that began before the newest evidence says nothing about now: `None`.
     async fn probe(&self) -> Option<Probed> {
-        let accepted = Notify::new();
-        let probe = probe::probe(&self.upstream, &self.dialler, &accepted);
+        let (accepted, upstream) = (Notify::new(), self.upstream.load_full());
+        let probe = probe::probe(&upstream, &self.dialler, &accepted);
         tokio::pin!(probe);
         loop {
             tokio::select! {
@@ -211,19 +240,20 @@ impl Core {
 
     /// Probes for ever, as often as the state asks for.
     async fn watch(self: Arc<Self>) {
-        let pace = ProbePace {
-            not_ready: self.upstream.probe_interval,
-            ready: self.upstream.probe_interval_ready,
-        };
         let mut stranger = Stranger::default();
         loop {
             let Some(probed) = self.probe().await else {
                 continue;
             };
             let view = *self.published.borrow();
+            let upstream = self.upstream.load_full();
             if stranger.answered(probed.strangely, &view, Instant::now()) {
-                Stranger::say(&self.upstream);
+                Stranger::say(&upstream);
             }
+            let pace = ProbePace {
+                not_ready: upstream.probe_interval,
+                ready: upstream.probe_interval_ready,
+            };
             let wait = {
                 let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
                 watched.machine.next_probe(Instant::now(), pace)

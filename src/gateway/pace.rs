@@ -66,7 +66,7 @@ impl Pacer {
         let queue = Queue {
             waiting: BinaryHeap::new(),
             next_slot: Instant::now(),
-            gap: Duration::from_secs(1) / per_second.max(1),
+            gap: gap(per_second),
             arrivals: 0,
         };
         Self {
@@ -75,6 +75,21 @@ impl Pacer {
                 arrived: Notify::new(),
             }),
         }
+    }
+
+    /// As many turns a second from the next one on.
+    pub(super) fn set_rate(&self, per_second: u32) {
+        let mut queue = self
+            .shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let gap = gap(per_second);
+        // The turn that is waited for was set by the old pace.
+        queue.next_slot = queue.next_slot.min(Instant::now() + gap);
+        queue.gap = gap;
+        drop(queue);
+        self.shared.arrived.notify_one();
     }
 
     /// Joins the queue; `since` is when the wait began, the oldest comes first.
@@ -113,11 +128,18 @@ impl Pacer {
             };
             match step {
                 Step::Given => {}
-                Step::Wait(until) => tokio::time::sleep_until(until).await,
+                Step::Wait(until) => {
+                    // Whoever arrives meanwhile may be older, and the pace may be another.
+                    let _ = tokio::time::timeout_at(until, self.shared.arrived.notified()).await;
+                }
                 Step::Empty => self.shared.arrived.notified().await,
             }
         }
     }
+}
+
+fn gap(per_second: u32) -> Duration {
+    Duration::from_secs(1) / per_second.max(1)
 }
 
 enum Step {

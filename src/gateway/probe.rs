@@ -57,8 +57,9 @@ pub(super) async fn probe(upstream: &Upstream, dialler: &Dialler, accepted: &Not
         seen,
         strangely: false,
     };
+    let limit = upstream.connect_timeout;
     plain(match (&upstream.probe, upstream.protocol) {
-        (Probe::Tcp, _) | (Probe::Auto, ProtocolKind::Generic) => match dialler.dial().await {
+        (Probe::Tcp, _) | (Probe::Auto, ProtocolKind::Generic) => match dialler.dial(limit).await {
             Ok(_) => Observation::Started,
             Err(error) => Observation::Failed(error.reason()),
         },
@@ -133,7 +134,7 @@ impl To<'_> {
     async fn ask_as(self, path: &str, asker: Asker) -> Result<Response<Bytes>, Observation> {
         let stream = self
             .dialler
-            .dial()
+            .dial(self.upstream.connect_timeout)
             .await
             .map_err(|error| Observation::Failed(error.reason()))?;
         let exchange = async {
@@ -203,7 +204,7 @@ fn by_status_word(answer: &Response<Bytes>) -> Option<Observation> {
 
 /// Opens a WebSocket and waits for the first bytes, which are the challenge.
 async fn challenge(upstream: &Upstream, dialler: &Dialler, asker: Asker) -> Observation {
-    let stream = match dialler.dial().await {
+    let stream = match dialler.dial(upstream.connect_timeout).await {
         Ok(stream) => stream,
         Err(error) => return Observation::Failed(error.reason()),
     };

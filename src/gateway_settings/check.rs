@@ -5,11 +5,14 @@
 //! answer hangs on it alone. A question with a device is only asked where the gateway has just
 //! refused the same credentials, so that it never gets as far as pairing that device.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::Value;
 
 use super::answer::{Reason, code_of, is_starting, is_unattributed, text};
-use super::connect::{As, AskError, Connected, connect, get};
+use super::auto_approve;
+use super::connect::{As, AskError, Connected, connect, get, request};
 use super::wanted::{Identities, Wanted};
 use super::{Finding, Verdict};
 use crate::config::Upstream;
@@ -23,15 +26,16 @@ const USER_HEADER: &str = "gateway.auth.trustedProxy.userHeader";
 const REQUIRED: &str = "gateway.auth.trustedProxy.requiredHeaders";
 const LOOPBACK: &str = "gateway.auth.trustedProxy.allowLoopback";
 const ALLOWED: &str = "gateway.auth.trustedProxy.allowUsers";
-const AUTO_APPROVE: &str = "gateway.auth.trustedProxy.deviceAutoApprove";
+pub(super) const AUTO_APPROVE: &str = "gateway.auth.trustedProxy.deviceAutoApprove";
 
 /// Users asked about; of more the rest is not looked at.
 const MOST_USERS: usize = 16;
 /// Stands in for an origin where none is wanted.
 const NO_ORIGIN: &str = "https://localhost";
 
-/// Looks at the gateway, and says how each setting is.
-pub async fn check(wanted: &Wanted) -> Vec<Finding> {
+/// Looks at the gateway, and says how each setting is. What is not seen within `limit` cannot be
+/// told.
+pub async fn check(wanted: &Wanted, limit: Duration) -> Vec<Finding> {
     let origin = wanted.origins.first().map_or(NO_ORIGIN, String::as_str);
     let mut check = Check {
         wanted,
@@ -39,13 +43,13 @@ pub async fn check(wanted: &Wanted) -> Vec<Finding> {
         host: origin.strip_prefix("https://").unwrap_or(origin),
         findings: Vec::new(),
     };
-    // Without an answer to one question the next would only say the same again.
-    if check.gateway().await && check.trusted_proxies().await {
-        let allowed = check.origins().await;
-        match &wanted.identity {
-            Some(identity) => check.identities(identity, allowed.as_deref()).await,
-            None => check.own_auth(allowed.as_deref()).await,
-        }
+    if tokio::time::timeout(limit, check.everything())
+        .await
+        .is_err()
+    {
+        let seen = format!("it was not done with within {} s", limit.as_secs());
+        let remedy = "try again when the gateway is idle";
+        check.note(Finding::cannot_tell(GATEWAY, seen, remedy));
     }
     check.findings
 }
@@ -59,6 +63,17 @@ struct Check<'w> {
 }
 
 impl<'w> Check<'w> {
+    /// Without an answer to one question the next would only say the same again.
+    async fn everything(&mut self) {
+        if self.gateway().await && self.trusted_proxies().await {
+            let allowed = self.origins().await;
+            match &self.wanted.identity {
+                Some(identity) => self.identities(identity, allowed.as_deref()).await,
+                None => self.own_auth(allowed.as_deref()).await,
+            }
+        }
+    }
+
     fn forwarded(&self) -> As<'w> {
         As {
             host: Some(self.host),
@@ -238,13 +253,7 @@ impl<'w> Check<'w> {
         }
         if let Some(user) = trusted {
             self.required_headers(header, user, origin).await;
-            let seen = "to see it, a device would have to be paired";
-            let value = match identity.device_scopes().as_slice() {
-                [] => "enabled is not true".to_owned(),
-                scopes => format!("enabled is true, and scopes are {}", scopes.join(", ")),
-            };
-            let remedy = format!("see that {value}: openclaw config get {AUTO_APPROVE}");
-            self.note(Finding::cannot_tell(AUTO_APPROVE, seen, remedy));
+            self.auto_approve(identity, user, origin).await;
         }
     }
 
@@ -362,6 +371,28 @@ impl<'w> Check<'w> {
                 Err(error) => self.unanswered(REQUIRED, &error),
             }
         }
+    }
+
+    /// What a new browser of somebody signed in may do; read where a user may read.
+    async fn auto_approve(&mut self, identity: &Identities, user: &str, origin: &str) {
+        let dressed = As {
+            user: Some((identity.user_header.as_str(), user)),
+            origin: Some(origin),
+            ..self.forwarded()
+        };
+        let wanted = identity.device_scopes();
+        self.note(
+            match request(self.upstream, &dressed, auto_approve::METHOD).await {
+                Ok(Ok(answer)) => auto_approve::judge(&answer, &wanted),
+                Ok(Err(error)) => {
+                    let code = text(&error, "/details/code").or_else(|| text(&error, "/code"));
+                    let code = code.unwrap_or("no reason");
+                    let seen = format!("{user} may not read the gateway's config ({code})");
+                    auto_approve::cannot_tell(seen, &wanted)
+                }
+                Err(error) => auto_approve::cannot_tell(error.to_string(), &wanted),
+            },
+        );
     }
 
     /// Why somebody without a device is refused; the gateway says so only to one with a device.

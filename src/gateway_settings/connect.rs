@@ -27,6 +27,7 @@ pub(super) const CLIENT: &str = "openclaw-control-ui";
 pub(super) const MODE: &str = "webchat";
 pub(super) const ROLE: &str = "operator";
 const PLATFORM: &str = "linux";
+const CONNECT_ID: &str = "holdline-gateway-config";
 
 /// The client that we speak for: nobody's address (RFC 5737), for no loopback one would be taken.
 /// Not one that holdline presents others by: the gateway counts failed sign-ins per address.
@@ -104,38 +105,61 @@ pub(super) async fn get(
 
 /// Opens a WebSocket, takes the challenge, says `connect` and reads the answer.
 pub(super) async fn connect(upstream: &Upstream, dressed: &As<'_>) -> Result<Connected, AskError> {
+    limited(async { Ok(open(upstream, dressed).await?.0) }).await
+}
+
+/// The same, and then one request that only reads; `Err` inside: the error of either answer.
+pub(super) async fn request(
+    upstream: &Upstream,
+    dressed: &As<'_>,
+    method: &str,
+) -> Result<Result<Value, Value>, AskError> {
     limited(async {
-        let stream = dial(upstream).await?;
-        let key = ClientKey::random();
-        let request = dress(upstream, "/", dressed)
-            .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "websocket")
-            .header(header::SEC_WEBSOCKET_VERSION, "13")
-            .header(header::SEC_WEBSOCKET_KEY, key.as_str())
-            .body(Empty::new())
-            .map_err(broken)?;
-        let socket = match upgrade(stream, request, &key.accept()).await {
-            Ok(socket) => socket,
-            Err(UpgradeError::Refused(response)) => return Ok(Connected::Refused(response)),
-            Err(error) => return Err(broken(error)),
+        let (error, talk) = match open(upstream, dressed).await? {
+            (Connected::Error(error), talk) => (error, talk),
+            (Connected::Hello(_) | Connected::Refused(_), talk) => (Value::Null, talk),
         };
-        let mut talk = Talk::new(socket.stream, &socket.leftover);
-        let challenge = talk
-            .message(|message| has(message, "event", "connect.challenge"))
+        let Some(mut talk) = talk.filter(|_| error.is_null()) else {
+            return Ok(Err(error));
+        };
+        let id = "holdline-asks";
+        talk.say(&json!({"type": "req", "id": id, "method": method, "params": {}}))
             .await?;
-        let device = challenge.get("payload").filter(|_| dressed.device);
-        talk.say(&connect_request(device)).await?;
-        let mut answer = talk.message(|message| has(message, "type", "res")).await?;
-        let ok = answer.get("ok").is_some_and(|ok| *ok == true);
-        let what = if ok { "payload" } else { "error" };
-        let what = answer.get_mut(what).map(Value::take).unwrap_or_default();
-        Ok(if ok {
-            Connected::Hello(what)
-        } else {
-            Connected::Error(what)
-        })
+        talk.answer(id).await
     })
     .await
+}
+
+/// No more to talk on where the upgrade was refused.
+async fn open(
+    upstream: &Upstream,
+    dressed: &As<'_>,
+) -> Result<(Connected, Option<Talk>), AskError> {
+    let stream = dial(upstream).await?;
+    let key = ClientKey::random();
+    let request = dress(upstream, "/", dressed)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, key.as_str())
+        .body(Empty::new())
+        .map_err(broken)?;
+    let socket = match upgrade(stream, request, &key.accept()).await {
+        Ok(socket) => socket,
+        Err(UpgradeError::Refused(response)) => return Ok((Connected::Refused(response), None)),
+        Err(error) => return Err(broken(error)),
+    };
+    let mut talk = Talk::new(socket.stream, &socket.leftover);
+    let challenge = talk
+        .message(|message| has(message, "event", "connect.challenge"))
+        .await?;
+    let device = challenge.get("payload").filter(|_| dressed.device);
+    talk.say(&connect_request(device)).await?;
+    let connected = match talk.answer(CONNECT_ID).await? {
+        Ok(hello) => Connected::Hello(hello),
+        Err(error) => Connected::Error(error),
+    };
+    Ok((connected, Some(talk)))
 }
 
 async fn limited<T>(ask: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError> {
@@ -195,7 +219,7 @@ fn connect_request(challenge: Option<&Value>) -> Value {
     if let (Some(device), Some(params)) = (device, params.as_object_mut()) {
         params.insert("device".to_owned(), device);
     }
-    json!({"type": "req", "id": "holdline-gateway-config", "method": "connect", "params": params})
+    json!({"type": "req", "id": CONNECT_ID, "method": "connect", "params": params})
 }
 
 fn has(message: &Value, key: &str, value: &str) -> bool {
@@ -226,6 +250,16 @@ impl Talk {
         let mut frame = Vec::new();
         write_client_frame(Opcode::Text, message.to_string().as_bytes(), &mut frame);
         self.stream.write_all(&frame).await.map_err(broken)
+    }
+
+    /// The answer to the request with this id: its payload, or its error.
+    async fn answer(&mut self, id: &str) -> Result<Result<Value, Value>, AskError> {
+        let answers = |message: &Value| has(message, "type", "res") && has(message, "id", id);
+        let mut answer = self.message(answers).await?;
+        let ok = answer.get("ok").is_some_and(|ok| *ok == true);
+        let what = if ok { "payload" } else { "error" };
+        let what = answer.get_mut(what).map(Value::take).unwrap_or_default();
+        Ok(if ok { Ok(what) } else { Err(what) })
     }
 
     /// The next message that is wanted; others are passed over.

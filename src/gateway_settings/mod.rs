@@ -5,6 +5,7 @@
 //! paired, nothing is written. Printing is the command line's business.
 
 mod answer;
+mod auto_approve;
 mod check;
 mod connect;
 mod device;

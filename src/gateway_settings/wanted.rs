@@ -2,11 +2,11 @@
 //!
 //! Pure: from a config to values, the commands that set them, and what a person must know.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Auth, Config, ProtocolKind, Upstream};
+use crate::config::{Auth, Config, HostPattern, ProtocolKind, Route, Upstream};
 
 /// Every scope of an operator, as the Control UI asks for them.
 pub const SCOPES: [&str; 6] = [
@@ -39,6 +39,8 @@ pub struct Options {
 /// The settings.
 #[derive(Debug, Clone)]
 pub struct Wanted {
+    /// The routes that lead to this gateway.
+    pub routes: Vec<String>,
     /// Where the gateway is.
     pub(super) upstream: Upstream,
     /// `gateway.trustedProxies`.
@@ -63,27 +65,48 @@ pub(super) struct Identities {
 /// Why there is nothing to set.
 #[derive(Debug, thiserror::Error)]
 pub enum WantedError {
-    /// It is no OpenClaw gateway.
-    #[error("[gateway] protocol is \"generic\": only an OpenClaw gateway has these settings")]
+    /// There is no OpenClaw gateway.
+    #[error(
+        "the protocol of every gateway is \"generic\": only an OpenClaw gateway has these settings"
+    )]
     NotOpenclaw,
-    /// A config has a default route.
-    #[error("the config names no gateway")]
-    NoGateway,
 }
 
 // === impl Wanted ===
 
 impl Wanted {
-    /// For the gateway of `[gateway]`.
+    /// For every OpenClaw gateway of a config, that of `[gateway]` first.
     ///
     /// # Errors
-    /// If it is no OpenClaw gateway.
-    pub fn of(config: &Config, options: &Options) -> Result<Self, WantedError> {
-        let default = config.routes.last().ok_or(WantedError::NoGateway)?;
-        let upstream = default.upstream.clone();
-        if upstream.protocol != ProtocolKind::Openclaw {
-            return Err(WantedError::NotOpenclaw);
+    /// If there is none.
+    pub fn of_every(config: &Config, options: &Options) -> Result<Vec<Self>, WantedError> {
+        let mut gateways: Vec<Vec<&Route>> = Vec::new();
+        // The default route is the last one.
+        for route in config.routes.iter().rev() {
+            let same = |other: &&mut Vec<&Route>| {
+                other
+                    .first()
+                    .is_some_and(|other| other.upstream.authority() == route.upstream.authority())
+            };
+            match gateways.iter_mut().find(same) {
+                _ if route.upstream.protocol != ProtocolKind::Openclaw => {}
+                Some(routes) => routes.push(route),
+                None => gateways.push(vec![route]),
+            }
         }
+        let wanted = gateways
+            .iter()
+            .filter_map(|routes| Self::of(config, routes, options));
+        let wanted: Vec<Self> = wanted.collect();
+        match wanted.is_empty() {
+            true => Err(WantedError::NotOpenclaw),
+            false => Ok(wanted),
+        }
+    }
+
+    /// For the gateway that these routes have in common; `None` without any.
+    fn of(config: &Config, routes: &[&Route], options: &Options) -> Option<Self> {
+        let upstream = routes.first()?.upstream.clone();
         let mut notes = Vec::new();
         let loopback = is_loopback(&upstream.host);
         let trusted_proxies = if loopback {
@@ -95,12 +118,13 @@ impl Wanted {
             ));
             vec![OUR_ADDRESS.to_owned()]
         };
-        let origins = origins(config, options, &mut notes);
+        let origins = origins(config, routes, options, &mut notes);
         let auth = &config.auth;
         let identity = auth
             .is_on()
             .then(|| identities(auth, options, loopback, &mut notes));
-        Ok(Self {
+        Some(Self {
+            routes: routes.iter().map(|route| route.name.clone()).collect(),
             upstream,
             trusted_proxies,
             origins,
@@ -241,21 +265,38 @@ fn identities(
     }
 }
 
-fn origins(config: &Config, options: &Options, notes: &mut Vec<String>) -> Vec<String> {
-    let mut origins: Vec<String> = Vec::new();
-    let mut public = false;
-    let listening = config.listen.https.iter().flat_map(|address| {
-        public |= !address.ip().is_loopback();
-        of_listener(*address)
-    });
-    let listening: Vec<String> = listening.collect();
+fn origins(
+    config: &Config,
+    routes: &[&Route],
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Vec<String> {
+    let listening = || config.listen.https.iter().copied();
+    let mut found = Vec::new();
+    let mut anonymous = false;
+    for route in routes {
+        match &route.host {
+            // What stands in a browser is the route's name.
+            Some(HostPattern::Exact(host)) => {
+                found.extend(listening().filter_map(|address| origin(host, address.port())));
+            }
+            Some(HostPattern::Under(suffix)) => notes.push(format!(
+                "pages of *.{suffix} are no single origin: name those that there are with --origin https://NAME"
+            )),
+            None => {
+                anonymous |= listening().any(|address| !address.ip().is_loopback());
+                found.extend(listening().flat_map(of_listener));
+            }
+        }
+    }
     let named = options.origins.iter().chain(&config.limits.origins);
-    for origin in listening.iter().chain(named) {
+    let mut origins: Vec<String> = Vec::new();
+    for origin in found.iter().chain(named) {
         if !origins.contains(origin) {
             origins.push(origin.clone());
         }
     }
-    if public && options.origins.is_empty() && config.limits.origins.is_empty() {
+    if anonymous && options.origins.is_empty() && config.limits.origins.is_empty() {
         notes.push(
             "holdline listens for other machines: add the address that stands in their browsers \
              with --origin https://NAME"
@@ -265,28 +306,28 @@ fn origins(config: &Config, options: &Options, notes: &mut Vec<String>) -> Vec<S
     origins
 }
 
-/// What browsers call a listener of ours, by its address alone.
-fn of_listener(address: SocketAddr) -> Vec<String> {
-    let port = match address.port() {
-        // Chosen when it starts.
-        0 => return Vec::new(),
-        443 => String::new(),
-        port => format!(":{port}"),
+/// How a browser writes it; `None`: the port is chosen at the start.
+fn origin(host: &str, port: u16) -> Option<String> {
+    let host = match host.parse::<Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]"),
+        Err(_) => host.to_owned(),
     };
-    let host = match address.ip().to_canonical() {
-        ip if !ip.is_loopback() && !ip.is_unspecified() => vec![literal(ip)],
-        IpAddr::V4(_) => vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
-        IpAddr::V6(_) => vec!["localhost".to_owned(), "[::1]".to_owned()],
-    };
-    let origins = host.iter().map(|host| format!("https://{host}{port}"));
-    origins.collect()
+    match port {
+        0 => None,
+        443 => Some(format!("https://{host}")),
+        port => Some(format!("https://{host}:{port}")),
+    }
 }
 
-fn literal(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    }
+/// What browsers call a listener of ours, by its address alone.
+fn of_listener(address: SocketAddr) -> Vec<String> {
+    let hosts = match address.ip().to_canonical() {
+        ip if !ip.is_loopback() && !ip.is_unspecified() => vec![ip.to_string()],
+        IpAddr::V4(_) => vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+        IpAddr::V6(_) => vec!["localhost".to_owned(), "::1".to_owned()],
+    };
+    let origins = hosts.iter().filter_map(|host| origin(host, address.port()));
+    origins.collect()
 }
 
 fn is_loopback(host: &str) -> bool {

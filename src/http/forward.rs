@@ -88,14 +88,20 @@ impl Forwarder {
     ) -> Result<Response<Body>, Cause> {
         let (head, body) = outbound(request, errand);
         let again = Again::of(&head, &body);
-        let mut hold = Hold::new(self.gateway(), waits, errand.patience);
+        let mut pool = Arc::clone(&self.pool);
+        let mut hold = Hold::new(Arc::clone(pool.gateway()), waits, errand.patience);
         let (mut request, mut asked) = dress(head, body);
         let (mut resends, mut reuse) = (RESENDS, again.is_some());
         loop {
-            hold.until_answering().await?;
+            hold.until_answering(|| pool.next().is_some()).await?;
+            if let Some(next) = pool.next().cloned() {
+                hold.turn_to(Arc::clone(next.gateway()));
+                pool = next;
+                continue;
+            }
             let sent = tokio::select! {
                 biased;
-                sent = self.pool.send(request, asked.clone(), reuse) => sent,
+                sent = pool.send(request, asked.clone(), reuse) => sent,
                 view = hold.lost_for_good() => return Err(match again {
                     Some(_) => hold.expired(),
                     None => Cause::MayHaveExecuted(view),
@@ -114,7 +120,7 @@ impl Forwarder {
                 }) => {
                     request = *back;
                     if !connected {
-                        self.gateway().report(Evidence::Lost(reason));
+                        pool.gateway().report(Evidence::Lost(reason));
                     }
                     hold.pause().await?;
                 }
@@ -123,28 +129,34 @@ impl Forwarder {
                         (resends, reuse) = (resends - 1, false);
                         (request, asked) = (again.request(), None);
                         if !reused {
-                            self.pool.verify().await;
+                            pool.verify().await;
                             hold.pause().await?;
                         }
                     }
-                    _ => return Err(self.lost(&error).await),
+                    _ => return Err(lost(&pool, &error).await),
                 },
             }
         }
     }
 
-    /// What to say of a request that was sent and not answered.
-    async fn lost(&self, error: &hyper::Error) -> Cause {
-        tracing::debug!(%error, "exchange lost");
-        if error.is_user() {
-            return Cause::BadRequest("the request's body broke off".into());
-        }
-        if error.is_parse() {
-            return Cause::BadAnswer;
-        }
-        self.pool.verify().await;
-        Cause::MayHaveExecuted(self.gateway().view())
+    /// Sends what is to come to another gateway, and what waits for this one as well.
+    pub(crate) fn make_way(&self, next: &Self) {
+        self.pool.make_way(Arc::clone(&next.pool));
+        self.gateway().nudge();
     }
+}
+
+/// What to say of a request that was sent and not answered.
+async fn lost(pool: &Pool, error: &hyper::Error) -> Cause {
+    tracing::debug!(%error, "exchange lost");
+    if error.is_user() {
+        return Cause::BadRequest("the request's body broke off".into());
+    }
+    if error.is_parse() {
+        return Cause::BadAnswer;
+    }
+    pool.verify().await;
+    Cause::MayHaveExecuted(pool.gateway().view())
 }
 
 /// A request that can be said again: its head, as sent.

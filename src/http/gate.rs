@@ -15,17 +15,21 @@ use super::headers::Presented;
 use super::refusal::Asker;
 use super::route::{Host, is_under};
 use super::sign_in;
-use crate::auth::forward::{Admitted, Answer, ForwardAuth, Question};
-use crate::auth::{Desk, DeskError, Grant, Grants, Identity, TokenCheck, certificate};
+use crate::auth::forward::{Admitted, Answer, ForwardAuth, Question, Recheck};
+use crate::auth::{
+    CookieRefused, Desk, DeskError, Entrant, Grant, Grants, Identity, Term, TokenCheck, certificate,
+};
 use crate::config::Auth;
 use crate::listen::Peer;
+use crate::observe::Metrics;
+use crate::observe::labels::{GrantEnd, SignInOutcome, Way};
 use crate::protocol::rescue::Cause;
 
 /// Lets in or not. One for the whole proxy; what is right is read from the config each time.
 #[derive(Debug)]
 pub(crate) struct Gate {
     desk: ArcSwap<Desk>,
-    forward: ForwardAuth,
+    forward: Arc<ForwardAuth>,
     grants: Arc<Grants>,
 }
 
@@ -37,6 +41,7 @@ pub(super) struct Caller<'a> {
     pub(super) host: &'a Host,
     pub(super) asker: Asker,
     pub(super) upgrades: bool,
+    pub(super) metrics: &'a Metrics,
 }
 
 /// What the gate says.
@@ -58,30 +63,37 @@ pub(super) struct Welcome {
     pub(super) cookies: Vec<HeaderValue>,
     /// ... to anything, and not only to a page or an upgrade.
     pub(super) always: bool,
-    /// When the sign-in ends by itself.
-    pub(super) until: Option<SystemTime>,
+    /// When it ends by itself.
+    term: Term,
+    /// What to ask again while they stay.
+    recheck: Option<Recheck>,
 }
 
 impl Gate {
     pub(crate) fn new(desk: Desk) -> Self {
+        let forward = ForwardAuth::new();
+        forward.believe(desk.trust());
         Self {
             desk: ArcSwap::from_pointee(desk),
-            forward: ForwardAuth::new(),
+            forward: Arc::new(forward),
             grants: Arc::default(),
         }
     }
 
     /// Makes ready for a new config before it is in force. Reads and writes files.
     pub(crate) fn prepare(&self, old: &Auth, new: &Auth) -> Result<Option<Desk>, DeskError> {
-        let keys_needed = new.password && (!old.password || old.state_dir != new.state_dir);
-        keys_needed.then(|| Desk::open(new)).transpose()
+        let desk = self.desk().reopen(old, new)?;
+        Ok(Some(desk))
     }
 
     /// Takes what was made ready; the new config is in force. How many sessions ended for it.
     pub(crate) fn turn(&self, desk: Option<Desk>, old: &Auth, new: &Auth) -> usize {
         if let Some(desk) = desk {
+            self.forward.believe(desk.trust());
             self.desk.store(Arc::new(desk));
         }
+        self.forward.turn(new.forward.as_ref());
+        self.grants.limit_sign_ins(new.session_max);
         if new.is_on() && !old.is_on() {
             self.grants.revoke_anybody();
         }
@@ -113,7 +125,7 @@ impl Gate {
             head.headers.remove(name);
         }
         let refused = match &found {
-            Err(Cause::SignInRequired) => Some("not signed in"),
+            Err(Cause::SignInRequired(_)) => Some("not signed in"),
             Err(Cause::ForeignOrigin) => Some("foreign origin"),
             Err(Cause::AuthUnavailable) => Some("the sign-in service has no answer"),
             _ => None,
@@ -130,14 +142,20 @@ impl Gate {
         if !caller.upgrades && is_public(&auth.public, head.uri.path()) {
             return Ok(Entry::Open);
         }
+        let count = |way, outcome| caller.metrics.sign_ins.inc((way, outcome));
         if auth.token {
             match desk.by_token(auth, &head.headers, caller.presented.address) {
                 TokenCheck::None => {}
                 TokenCheck::Good(identity) => {
+                    count(Way::Token, SignInOutcome::Ok);
                     return welcome(auth, Welcome::of(identity));
                 }
-                TokenCheck::Wrong => return Err(Cause::TokenRefused),
+                TokenCheck::Wrong => {
+                    count(Way::Token, SignInOutcome::Wrong);
+                    return Err(Cause::TokenRefused);
+                }
                 TokenCheck::TooMany { retry_after } => {
+                    count(Way::Token, SignInOutcome::Limited);
                     return Err(Cause::TooManyTokens(retry_after));
                 }
             }
@@ -147,10 +165,11 @@ impl Gate {
         if let Some(identity) = certificate::identify(caller.peer, auth) {
             return match own(false) {
                 true => {
+                    count(Way::Mtls, SignInOutcome::Ok);
                     let shown = caller.peer.client_certificate.as_ref();
                     let until = shown.and_then(|names| names.not_after());
                     let welcomed = Welcome {
-                        until,
+                        term: until.map_or(Term::Open, Term::Until),
                         ..Welcome::of(identity)
                     };
                     welcome(auth, welcomed)
@@ -158,18 +177,22 @@ impl Gate {
                 false => Err(Cause::ForeignOrigin),
             };
         }
-        if auth.password
-            && let Some(session) = desk.by_cookie(auth, &head.headers, SystemTime::now())
-        {
-            let welcomed = Welcome {
-                cookies: session.renew.into_iter().collect(),
-                until: Some(session.until),
-                ..Welcome::of(session.identity)
-            };
-            return match own(true) {
-                true => welcome(auth, welcomed),
-                false => Err(Cause::ForeignOrigin),
-            };
+        match desk.by_cookie(auth, &head.headers, SystemTime::now()) {
+            Ok(session) => {
+                let welcomed = Welcome {
+                    cookies: session.renew.into_iter().collect(),
+                    term: Term::SignedIn(session.signed_in),
+                    ..Welcome::of(session.identity)
+                };
+                return match own(true) {
+                    true => welcome(auth, welcomed),
+                    false => Err(Cause::ForeignOrigin),
+                };
+            }
+            Err(CookieRefused::Absent) => {}
+            Err(CookieRefused::Forged) => count(Way::Password, SignInOutcome::Wrong),
+            Err(CookieRefused::Expired) => count(Way::Password, SignInOutcome::Expired),
+            Err(CookieRefused::Ended) => count(Way::Password, SignInOutcome::Revoked),
         }
         if let Some(forward) = &auth.forward {
             let from_browser = head.headers.contains_key(header::COOKIE);
@@ -186,16 +209,20 @@ impl Gate {
                 address: caller.presented.address,
                 headers: &head.headers,
             };
-            match self.forward.ask(forward, question).await {
+            let answer = self.forward.ask(forward, question).await;
+            match answer {
                 Answer::Yes(Admitted {
                     identity,
                     headers,
                     cookies,
                 }) => {
+                    count(Way::Forward, SignInOutcome::Ok);
+                    let recheck = Recheck::new(&self.forward, forward, &question, &identity);
                     let welcomed = Welcome {
                         told: headers,
                         cookies,
                         always: true,
+                        recheck,
                         ..Welcome::of(identity)
                     };
                     return match own {
@@ -204,13 +231,17 @@ impl Gate {
                     };
                 }
                 // People sign in here where they can; the service's word is for everybody else.
-                Answer::No(_) if auth.password && caller.asker.navigates() => {}
+                Answer::No(_) if auth.password && caller.asker.navigates() => {
+                    count(Way::Forward, SignInOutcome::Wrong);
+                }
                 Answer::No(refusal) => {
+                    count(Way::Forward, SignInOutcome::Wrong);
                     let because = "the sign-in service said no";
                     Desk::note_refused(because, caller.presented.address);
                     return Ok(Entry::Answered(sign_in::pass_on(*refusal)));
                 }
                 Answer::Failed(failure) => {
+                    count(Way::Forward, SignInOutcome::Unavailable);
                     tracing::warn!(%failure, "nobody can be let in by the sign-in service");
                     return match caller.asker.navigates() && !caller.upgrades {
                         true => Ok(Entry::Answered(sign_in::unavailable())),
@@ -222,13 +253,18 @@ impl Gate {
         if auth.password && caller.asker.navigates() && !caller.upgrades {
             return Ok(Entry::Answered(sign_in::redirect(&head.uri)));
         }
-        Err(Cause::SignInRequired)
+        Err(sign_in_required(auth))
     }
 
     /// One client's right to be here, under the config that is in force now.
-    pub(super) fn grant(&self, auth: &Auth, welcome: Option<&Welcome>) -> Result<Grant, Cause> {
-        let grant = match welcome {
-            Some(welcome) => self.grants.enter(welcome.identity.clone(), welcome.until),
+    pub(super) fn grant(
+        &self,
+        auth: &Auth,
+        entrant: Option<Entrant>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Grant, Cause> {
+        let grant = match entrant {
+            Some(entrant) => self.grants.enter(entrant, auth.session_max, metrics),
             None => self.grants.anybody(),
         };
         // It may have been ended between the look and the entry.
@@ -246,8 +282,8 @@ impl Gate {
     /// Ends the sessions of everybody who may not be here under this config; how many.
     pub(crate) fn sweep(&self, auth: &Auth) -> usize {
         let desk = self.desk();
-        self.grants
-            .revoke(|identity| !auth.is_on() || !desk.stands(auth, identity))
+        let gone = |identity: &Identity| !auth.is_on() || !desk.stands(auth, identity);
+        self.grants.revoke(GrantEnd::Revoked, gone)
     }
 }
 
@@ -258,13 +294,27 @@ impl Welcome {
             told: Vec::new(),
             cookies: Vec::new(),
             always: false,
-            until: None,
+            term: Term::Open,
+            recheck: None,
+        }
+    }
+
+    /// For its grant; what is to be asked again goes with it.
+    pub(super) fn entrant(&mut self) -> Entrant {
+        Entrant {
+            identity: self.identity.clone(),
+            term: self.term,
+            recheck: self.recheck.take(),
         }
     }
 }
 
+fn sign_in_required(auth: &Auth) -> Cause {
+    Cause::SignInRequired(auth.ways().collect())
+}
+
 fn welcome(auth: &Auth, mut welcome: Welcome) -> Result<Entry, Cause> {
-    let name = HeaderValue::from_str(&welcome.identity.user).map_err(|_| Cause::SignInRequired)?;
+    let name = HeaderValue::from_str(&welcome.identity.user).map_err(|_| sign_in_required(auth))?;
     welcome
         .told
         .retain(|(header, _)| *header != auth.user_header);

@@ -50,7 +50,7 @@ impl Waits {
 
 /// One request's patience with one gateway. It begins to run out when the first wait begins.
 pub(super) struct Hold<'a> {
-    gateway: &'a Gateway,
+    gateway: Arc<Gateway>,
     waits: &'a Waits,
     patience: Duration,
     since: Option<Instant>,
@@ -70,7 +70,7 @@ impl<'a> Hold<'a> {
         }
     }
 
-    pub(super) fn new(gateway: &'a Gateway, waits: &'a Waits, patience: Duration) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, waits: &'a Waits, patience: Duration) -> Self {
         Self {
             gateway,
             waits,
@@ -81,14 +81,24 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Waits until the gateway answers plain HTTP.
-    pub(super) async fn until_answering(&mut self) -> Result<(), Cause> {
-        if self.gateway.view().phase.answers_http() {
+    /// Goes on waiting, but for another gateway.
+    pub(super) fn turn_to(&mut self, gateway: Arc<Gateway>) {
+        self.gateway = gateway;
+    }
+
+    /// Waits until the gateway answers plain HTTP, or has lost its place to another.
+    pub(super) async fn until_answering(
+        &mut self,
+        displaced: impl Fn() -> bool,
+    ) -> Result<(), Cause> {
+        if displaced() || self.gateway.view().phase.answers_http() {
             return Ok(());
         }
-        let gateway = self.gateway;
+        let gateway = Arc::clone(&self.gateway);
         self.wait(async {
-            gateway.wait_for(|view| view.phase.answers_http()).await;
+            gateway
+                .wait_for(|view| displaced() || view.phase.answers_http())
+                .await;
         })
         .await
     }
@@ -98,7 +108,7 @@ impl<'a> Hold<'a> {
         let before = self.gateway.view();
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        let gateway = self.gateway;
+        let gateway = Arc::clone(&self.gateway);
         self.wait(async {
             let _ = tokio::time::timeout(pause, gateway.wait_for(|view| *view != before)).await;
         })

@@ -57,26 +57,33 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Every response's body.
 pub type Body = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
 
-/// One config and the gateways it names. Replaced whole on reload.
-#[derive(Debug)]
+/// One config and the ways to the gateways it names. Replaced whole on reload.
 pub struct Table {
     config: Arc<Config>,
     forwarders: Vec<Forwarder>,
+    upgrades: Box<dyn Upgrades>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("forwarders", &self.forwarders)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Table {
-    /// `forwarders`: one per route, in the config's order.
+    /// `forwarders`: one per route, in the config's order, as `upgrades` has its ways.
     #[must_use]
-    pub fn new(config: Arc<Config>, forwarders: Vec<Forwarder>) -> Self {
-        Self { config, forwarders }
-    }
-
-    /// The same gateways under another config, which must name the same routes.
-    #[must_use]
-    pub fn with_config(&self, config: Arc<Config>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        forwarders: Vec<Forwarder>,
+        upgrades: Box<dyn Upgrades>,
+    ) -> Self {
         Self {
             config,
-            forwarders: self.forwarders.clone(),
+            forwarders,
+            upgrades,
         }
     }
 
@@ -84,6 +91,11 @@ impl Table {
     #[must_use]
     pub fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// In the order of the config's routes.
+    pub(crate) fn forwarders(&self) -> &[Forwarder] {
+        &self.forwarders
     }
 
     /// The forwarder of the route with this index in the config.
@@ -126,7 +138,6 @@ pub trait Upgrades: Send + Sync {
 /// The service behind every TLS connection. Share it in an `Arc`.
 pub struct App {
     table: Arc<ArcSwap<Table>>,
-    upgrades: Box<dyn Upgrades>,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     waits: Waits,
@@ -145,14 +156,12 @@ impl App {
     #[must_use]
     pub(crate) fn new(
         table: Arc<ArcSwap<Table>>,
-        upgrades: Box<dyn Upgrades>,
         gate: Arc<Gate>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             table,
-            upgrades,
             gate,
             metrics,
             waits: Waits::new(stop),
@@ -192,6 +201,7 @@ impl App {
                 let visit = Visit {
                     auth: &config.auth,
                     gate: &self.gate,
+                    metrics: &self.metrics,
                     presented: present(&peer, &head, &config, LoopbackClients::Local)?,
                     host: &host,
                 };
@@ -221,19 +231,21 @@ impl App {
             host: &host,
             asker: *asker,
             upgrades,
+            metrics: &self.metrics,
         };
-        let (presented, welcome) = match self.gate.enter(&caller, &mut head).await? {
+        let (presented, mut welcome) = match self.gate.enter(&caller, &mut head).await? {
             Entry::Answered(response) => return Ok(response),
             Entry::Open => (presented, None),
             Entry::As(welcome) => (gate::presented_as(&config.auth, presented), Some(welcome)),
         };
+        let in_force = Arc::clone(self.table.load().config());
+        let entrant = welcome.as_mut().map(|welcome| welcome.entrant());
+        let grant = self.gate.grant(&in_force.auth, entrant, &self.metrics)?;
         let (told, cookies) = match &welcome {
             Some(welcome) => (welcome.told.as_slice(), welcome.cookies.as_slice()),
             None => Default::default(),
         };
         let request = Request::from_parts(head, body);
-        let in_force = Arc::clone(self.table.load().config());
-        let grant = self.gate.grant(&in_force.auth, welcome.as_deref())?;
         if upgrades {
             grant.note_entry(caller.presented.address);
             let grant = Arc::new(grant);
@@ -249,7 +261,7 @@ impl App {
                 config,
                 gateway,
             };
-            let switched = self.upgrades.handle(call, request).await?;
+            let switched = table.upgrades.handle(call, request).await?;
             return Ok(with_cookies(switched, cookies));
         }
         let patience = match asker.navigates() {

@@ -22,7 +22,9 @@ use super::route::Host;
 use super::waiting::policy_for;
 use crate::auth::{Attempt, Credential, Session, SignInRefused};
 use crate::config::Auth;
-use crate::protocol::rescue::Cause;
+use crate::observe::Metrics;
+use crate::observe::labels::{GrantEnd, SignInOutcome, Way};
+use crate::protocol::rescue::{Cause, whole_seconds};
 
 const TEMPLATE: &str = include_str!("sign_in.html");
 
@@ -41,6 +43,7 @@ pub(super) fn is_here(path: &str) -> bool {
 pub(super) struct Visit<'a> {
     pub(super) auth: &'a Auth,
     pub(super) gate: &'a Gate,
+    pub(super) metrics: &'a Metrics,
     pub(super) presented: Presented,
     pub(super) host: &'a Host,
 }
@@ -55,7 +58,8 @@ impl Visit<'_> {
         let session = self
             .gate
             .desk()
-            .by_cookie(self.auth, &head.headers, SystemTime::now());
+            .by_cookie(self.auth, &head.headers, SystemTime::now())
+            .ok();
         let sign_in = head.uri.path() == SIGN_IN;
         match (&head.method, session) {
             (&Method::GET | &Method::HEAD, Some(session)) => Ok(self.signed_in(&head, &session)),
@@ -111,7 +115,15 @@ impl Visit<'_> {
             address: self.presented.address,
             headers: &head.headers,
         };
-        match desk.sign_in(self.auth, attempt).await {
+        let signed_in = desk.sign_in(self.auth, attempt).await;
+        let outcome = match &signed_in {
+            Ok(_) => SignInOutcome::Ok,
+            Err(SignInRefused::Wrong) => SignInOutcome::Wrong,
+            Err(SignInRefused::TooMany { .. }) => SignInOutcome::Limited,
+            Err(SignInRefused::Busy { .. }) => SignInOutcome::Busy,
+        };
+        self.metrics.sign_ins.inc((Way::Password, outcome));
+        match signed_in {
             Ok(signed_in) => {
                 let mut response = see_other(&to);
                 for cookie in signed_in.cookies {
@@ -151,7 +163,9 @@ impl Visit<'_> {
         // To its end even if the browser does not wait for it.
         let ended = tokio::task::spawn_blocking(move || {
             let cookies = desk.sign_out(&identity.user, address, sign_in, SystemTime::now());
-            grants.revoke(|live| live.credential == identity.credential);
+            grants.revoke(GrantEnd::SignedOut, |live| {
+                live.credential == identity.credential
+            });
             cookies
         });
         let cookies = ended.await.unwrap_or_default();
@@ -176,8 +190,8 @@ impl Visit<'_> {
             headers.append(header::SET_COOKIE, cookie);
         }
         if let Some(after) = page.retry_after {
-            let seconds = after.as_secs().max(1);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            let seconds = HeaderValue::from(whole_seconds(after));
+            headers.insert(header::RETRY_AFTER, seconds);
         }
         response
     }

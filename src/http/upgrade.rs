@@ -13,22 +13,21 @@ use super::headers::{request_for_gateway, response_for_client};
 use super::{Body, Call, Upgraded, Upgrades};
 use crate::config::Limits;
 use crate::gateway::UpstreamSocket;
+use crate::observe::Metrics;
 use crate::observe::labels::{SessionState, UpgradeOutcome};
 use crate::protocol::rescue::Cause;
-use crate::session::{self, Line, Opened, Opening, Sessions, Ticket};
+use crate::session::{self, Line, Lines, Opened, Opening, Sessions, Ticket};
 use crate::ws::handshake::{self, HandshakeError};
 
-/// Takes upgrades for all routes.
+/// Takes upgrades for all routes of one config.
 #[derive(Debug)]
 pub(crate) struct Switchboard {
-    /// In the order of the config's routes.
-    lines: Vec<Arc<Line>>,
+    lines: Arc<Lines>,
     sessions: Arc<Sessions>,
 }
 
 impl Switchboard {
-    /// `lines`: one per route.
-    pub(crate) fn new(lines: Vec<Arc<Line>>, sessions: Arc<Sessions>) -> Self {
+    pub(crate) fn new(lines: Arc<Lines>, sessions: Arc<Sessions>) -> Self {
         Self { lines, sessions }
     }
 }
@@ -36,9 +35,10 @@ impl Switchboard {
 impl Upgrades for Switchboard {
     fn handle(&self, call: Call, request: Request<Incoming>) -> Upgraded<'_> {
         Box::pin(async move {
-            let line = self.lines.get(call.route).ok_or(Cause::NotFound)?;
-            let outcome = take(line, &self.sessions, call, request).await;
-            line.metrics.upgrades.inc(match &outcome {
+            let line = self.lines.current().get(call.route);
+            let line = line.ok_or(Cause::NotFound)?;
+            let outcome = take(Arc::clone(line), &self.sessions, call, request).await;
+            line.house.metrics.upgrades.inc(match &outcome {
                 Ok((outcome, _)) => *outcome,
                 Err(Cause::HoldExpired { .. } | Cause::Stopping) => UpgradeOutcome::Unavailable,
                 Err(_) => UpgradeOutcome::Refused,
@@ -49,7 +49,7 @@ impl Upgrades for Switchboard {
 }
 
 async fn take(
-    line: &Arc<Line>,
+    mut line: Arc<Line>,
     sessions: &Arc<Sessions>,
     call: Call,
     mut request: Request<Incoming>,
@@ -60,16 +60,17 @@ async fn take(
     })?;
     check_origin(&request, &line.limits)?;
     let admitted = sessions.admit(call.presented.address, &line.limits)?;
-    let ticket = ticket(line, &call, &mut request);
+    let ticket = ticket(&line, &call, &mut request);
     let wants_subprotocol = request
         .headers()
         .contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let opened = {
-        let _waiting = Waiting::begin(line);
+        let _waiting = Waiting::begin(&line.house.metrics);
+        let stopping = line.house.stopping.clone();
         tokio::select! {
             () = call.grant.ended() => return Err(Cause::SignedOut),
-            opened = session::open(line, &ticket, call.presented.address) => opened,
-            () = line.stopping.cancelled() => return Err(Cause::Stopping),
+            opened = session::open(&mut line, &ticket, call.presented.address) => opened,
+            () = stopping.cancelled() => return Err(Cause::Stopping),
         }
     };
     let (outcome, upstream) = match opened {
@@ -90,7 +91,7 @@ async fn take(
     let response = switching(&opening, upstream.as_ref().map(|upstream| &upstream.socket));
     let client = hyper::upgrade::on(&mut request);
     session::start(
-        Arc::clone(line),
+        line,
         Opening {
             admitted,
             ticket,
@@ -173,17 +174,17 @@ fn empty() -> Body {
 }
 
 /// Counts a client as waiting for its 101.
-struct Waiting<'a>(&'a Line);
+struct Waiting(Arc<Metrics>);
 
-impl<'a> Waiting<'a> {
-    fn begin(line: &'a Line) -> Self {
-        line.metrics.sessions.add(SessionState::Waiting, 1);
-        Self(line)
+impl Waiting {
+    fn begin(metrics: &Arc<Metrics>) -> Self {
+        metrics.sessions.add(SessionState::Waiting, 1);
+        Self(Arc::clone(metrics))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.metrics.sessions.add(SessionState::Waiting, -1);
+        self.0.sessions.add(SessionState::Waiting, -1);
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,9 +33,23 @@ impl Source for TcpListener {
     }
 }
 
-/// Hands every connection to `take` until `stop`, then closes the source.
+/// Whoever has connected already when a listener is closed for good comes in all the same.
+pub(super) fn rest(socket: &TcpListener, metrics: &Metrics, take: impl Fn(TcpStream, SocketAddr)) {
+    // Asked of the system itself: what it has, the runtime may not know of yet.
+    while let Ok((connection, from)) = SockRef::from(socket).accept() {
+        let connection = connection
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(connection.into()));
+        if let (Ok(connection), Some(from)) = (connection, from.as_socket()) {
+            metrics.connections.inc();
+            take(connection, from);
+        }
+    }
+}
+
+/// Hands every connection to `take` until `stop`.
 pub(super) async fn run<S: Source>(
-    source: S,
+    source: &S,
     stop: &CancellationToken,
     admission: &Admission,
     metrics: &Metrics,
@@ -131,15 +146,10 @@ mod tests {
         let stop = CancellationToken::new();
         let (taken, mut seen) = mpsc::unbounded_channel();
         let started = Instant::now();
-        let serve = run(
-            Script(Mutex::new(script)),
-            &stop,
-            &admission,
-            &metrics,
-            |n, _| {
-                taken.send(n).unwrap();
-            },
-        );
+        let script = Script(Mutex::new(script));
+        let serve = run(&script, &stop, &admission, &metrics, |n, _| {
+            taken.send(n).unwrap();
+        });
         let watch = async {
             for expected in 1..=4 {
                 assert_eq!(seen.recv().await, Some(expected));

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::doors::Wanted;
 use super::holder::{self, Holder};
-use crate::config;
 
 /// Connections that the kernel keeps for us until we accept them; it caps this at
 /// `net.core.somaxconn`.
@@ -16,17 +17,8 @@ const BACKLOG: i32 = 4096;
 /// A listening socket and the address it really has (port 0 is filled in).
 #[derive(Debug)]
 pub struct Listener {
-    pub(super) socket: TcpListener,
+    pub(super) socket: Arc<TcpListener>,
     address: SocketAddr,
-}
-
-/// Every public listener of a config.
-#[derive(Debug)]
-pub struct Listeners {
-    /// Those that speak TLS.
-    pub https: Vec<Listener>,
-    /// Those that only redirect to https.
-    pub http: Vec<Listener>,
 }
 
 /// Why an address cannot be listened on.
@@ -66,35 +58,6 @@ pub enum BindError {
     },
 }
 
-// === impl Listeners ===
-
-impl Listeners {
-    /// Takes every address of the config, or none.
-    ///
-    /// Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// The first address that cannot be had.
-    pub fn bind(config: &config::Listen) -> Result<Self, BindError> {
-        let all = config
-            .https
-            .iter()
-            .chain(&config.http)
-            .copied()
-            .collect::<Vec<_>>();
-        let bind = |addresses: &[SocketAddr]| {
-            addresses
-                .iter()
-                .map(|address| Listener::bind_beside(*address, &all))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        Ok(Self {
-            https: bind(&config.https)?,
-            http: bind(&config.http)?,
-        })
-    }
-}
-
 // === impl Listener ===
 
 impl Listener {
@@ -105,7 +68,10 @@ impl Listener {
     /// # Errors
     /// When the address cannot be had; it says why and what to do.
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        Self::bind_beside(address, &[])
+        let only_v6 = address.is_ipv6() && !address.ip().is_unspecified();
+        open(address, only_v6, false)
+            .and_then(Self::from_std)
+            .map_err(|source| BindError::new(address, source))
     }
 
     /// Uses a socket that is listening already, e.g. one inherited from systemd.
@@ -116,9 +82,21 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         Ok(Self {
-            socket: TcpListener::from_std(socket)?,
+            socket: Arc::new(TcpListener::from_std(socket)?),
             address,
         })
+    }
+
+    /// Whether the address could be taken now, with these others `beside` it. Nobody can connect
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn try_bind(address: SocketAddr, beside: &[SocketAddr]) -> Result<(), BindError> {
+        let only_v6 = !address.ip().is_unspecified() || v4_is_taken(address, beside);
+        bound(address, only_v6, false)
+            .map(drop)
+            .map_err(|source| BindError::new(address, source))
     }
 
     /// The address it really has.
@@ -127,37 +105,78 @@ impl Listener {
     }
 
     /// The socket itself, for a room that accepts on its own.
-    pub fn into_socket(self) -> TcpListener {
-        self.socket
+    pub fn socket(&self) -> &Arc<TcpListener> {
+        &self.socket
     }
 
-    /// `[::]` leaves IPv4 alone when that is listed `beside` it.
-    fn bind_beside(address: SocketAddr, beside: &[SocketAddr]) -> Result<Self, BindError> {
-        let v4_is_taken = beside
+    /// Takes an address while listeners of ours that are `leaving` may still be in its way, as
+    /// `127.0.0.1:443` is in that of `0.0.0.0:443`: for a moment both are there, so that nobody is
+    /// refused in between.
+    pub(super) fn bind_in_place_of(
+        wanted: &Wanted,
+        leaving: &[Arc<TcpListener>],
+    ) -> Result<Self, BindError> {
+        let Wanted {
+            address, only_v6, ..
+        } = *wanted;
+        let in_the_way: Vec<SockRef<'_>> = leaving
             .iter()
-            .any(|other| other.is_ipv4() && other.port() == address.port());
-        open(address, v4_is_taken)
+            .filter(|other| {
+                other
+                    .local_addr()
+                    .is_ok_and(|at| at.port() == address.port())
+            })
+            .map(|other| SockRef::from(&**other))
+            .collect();
+        let share = |shared: bool| {
+            in_the_way
+                .iter()
+                .try_for_each(|other| other.set_reuse_port(shared))
+        };
+        let taken = match open(address, only_v6, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !in_the_way.is_empty() => {
+                let taken = share(true).and_then(|()| open(address, only_v6, true));
+                // No other process is to be let in later.
+                let alone = share(false);
+                taken.and_then(|taken| {
+                    SockRef::from(&taken).set_reuse_port(false)?;
+                    alone.map(|()| taken)
+                })
+            }
+            taken => taken,
+        };
+        taken
             .and_then(Self::from_std)
             .map_err(|source| BindError::new(address, source))
     }
 }
 
-fn open(address: SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
+fn v4_is_taken(address: SocketAddr, beside: &[SocketAddr]) -> bool {
+    let same = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+    beside.iter().any(same)
+}
+
+fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = bound(address, only_v6, shared)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        let unspecified = address.ip().is_unspecified();
-        socket.set_only_v6(only_v6 || !unspecified)?;
+        socket.set_only_v6(only_v6)?;
     }
     // A restart must not wait for connections of the last run in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 // === impl BindError ===
@@ -189,6 +208,7 @@ fn held_by(address: &SocketAddr, holder: Option<&Holder>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::doors::Speaks;
 
     fn any() -> SocketAddr {
         "127.0.0.1:0".parse().unwrap()
@@ -222,15 +242,45 @@ mod tests {
         assert!(unknown.contains("ss -ltnp 'sport = :443'"), "{unknown}");
     }
 
+    fn wanted(address: SocketAddr, only_v6: bool) -> Wanted {
+        Wanted {
+            speaks: Speaks::Tls,
+            address,
+            only_v6,
+        }
+    }
+
     #[tokio::test]
     async fn both_families_on_one_port() {
         let v4 = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = v4.address().port();
-        let v6 = SocketAddr::new("::".parse().unwrap(), port);
+        let v6 = wanted(SocketAddr::new("::".parse().unwrap(), port), true);
         // A machine without IPv6 has nothing to show here.
-        match Listener::bind_beside(v6, &[v4.address()]) {
+        match Listener::bind_in_place_of(&v6, &[]) {
             Ok(both) => assert_eq!(both.address().port(), port),
             Err(error) => assert!(!matches!(error, BindError::InUse { .. }), "{error}"),
         }
+    }
+
+    /// Widening an address, as from this machine to everybody, refuses nobody in between.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_is_taken_over_from_a_listener_that_leaves() {
+        let narrow = Listener::bind(any()).unwrap();
+        let port = narrow.address().port();
+        let everywhere = wanted(SocketAddr::from(([0, 0, 0, 0], port)), false);
+        assert!(matches!(
+            Listener::bind_in_place_of(&everywhere, &[]),
+            Err(BindError::InUse { .. })
+        ));
+        let wide = Listener::bind_in_place_of(&everywhere, &[narrow.socket]).unwrap();
+        let connecting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (_, from) = wide.socket().accept().await.unwrap();
+        assert_eq!(from, connecting.local_addr().unwrap());
+        // And a second holdline is refused afterwards, as ever.
+        assert!(matches!(
+            Listener::bind(wide.address()),
+            Err(BindError::InUse { .. })
+        ));
     }
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,7 +26,7 @@ use tower::Service;
 
 use super::admission::{Admission, Open, Quota, most_open};
 use super::serve::{self, BoxError};
-use super::{ClientStream, Listener, Listeners, Peer, accept, plain, proxy, redirect};
+use super::{ClientStream, Doors, Listener, Peer, accept, plain, proxy, redirect};
 use crate::auth::CertificateNames;
 use crate::config::Config;
 use crate::observe::Metrics;
@@ -70,14 +71,15 @@ enum Turned {
     Challenge,
 }
 
-// === impl Listeners ===
+// === impl Doors ===
 
-impl Listeners {
-    /// Serves until `edge.drain` is cancelled; returns at once.
+impl Doors {
+    /// Doors that will serve until `edge.drain` is cancelled, or until they are closed; none is
+    /// open yet.
     ///
     /// `make_service` is asked once per connection. Wait for `edge.tasks` (closed) to know that
     /// every connection has ended; upgraded ones are their own task's concern.
-    pub fn serve<M, S, B>(self, edge: &Edge, make_service: M)
+    pub fn serving<M, S, B>(edge: &Edge, make_service: M) -> Self
     where
         M: Fn(Arc<Peer>) -> S + Clone + Send + Sync + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
@@ -90,14 +92,16 @@ impl Listeners {
         B::Error: Into<BoxError>,
     {
         let admission = Admission::new(Arc::clone(&edge.metrics), most_open());
-        let https_port = self.https.first().map(|listener| listener.address().port());
         let desk = Arc::new(Desk {
             edge: edge.clone(),
             admission,
+            https_port: Arc::default(),
         });
-        for listener in self.https {
+        let (tls, plain, https_port) = (Arc::clone(&desk), Arc::clone(&desk), &desk.https_port);
+        let https_port = Arc::clone(https_port);
+        let tls = move |listener: Listener, closed| {
             let make_service = make_service.clone();
-            desk.listen(listener, move |desk, socket, from, open| {
+            tls.listen(listener, closed, move |desk, socket, from, open| {
                 let make_service = make_service.clone();
                 async move {
                     let Some((stream, peer)) = desk.enter(socket, from, open).await else {
@@ -108,16 +112,23 @@ impl Listeners {
                     serve::connection(stream, &peer, service, &desk.edge).await;
                 }
             });
-        }
-        for listener in self.http {
-            desk.listen(listener, move |desk, socket, from, open| async move {
-                let Some((socket, remote, _open)) = desk.enter_plain(socket, from, open).await
-                else {
-                    return;
-                };
-                redirect::connection(socket, remote, https_port, &desk.edge).await;
-            });
-        }
+        };
+        let plain = move |listener: Listener, closed| {
+            plain.listen(
+                listener,
+                closed,
+                move |desk, socket, from, open| async move {
+                    let Some((socket, remote, _open)) = desk.enter_plain(socket, from, open).await
+                    else {
+                        return;
+                    };
+                    let port =
+                        Some(desk.https_port.load(Ordering::Relaxed)).filter(|port| *port > 0);
+                    redirect::connection(socket, remote, port, &desk.edge).await;
+                },
+            );
+        };
+        Self::new(Box::new(tls), Box::new(plain), https_port)
     }
 }
 
@@ -126,6 +137,8 @@ impl Listeners {
 struct Desk {
     edge: Edge,
     admission: Arc<Admission>,
+    /// Where plain requests are sent; 0: nowhere.
+    https_port: Arc<AtomicU16>,
 }
 
 // === impl Desk ===
@@ -135,11 +148,12 @@ impl Desk {
     fn listen<F>(
         self: &Arc<Self>,
         listener: Listener,
+        closed: CancellationToken,
         each: impl Fn(Arc<Self>, TcpStream, SocketAddr, Open) -> F + Send + Sync + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let desk = Arc::clone(self);
+        let (desk, socket) = (Arc::clone(self), listener.socket);
         self.edge.tasks.spawn(async move {
             let Edge {
                 drain,
@@ -154,7 +168,10 @@ impl Desk {
                 }
                 Err(reason) => tracing::debug!(peer = %from, ?reason, "refused a connection"),
             };
-            accept::run(listener.socket, drain, &desk.admission, metrics, take).await;
+            let accepting = accept::run(&*socket, drain, &desk.admission, metrics, &take);
+            if closed.run_until_cancelled(accepting).await.is_none() {
+                accept::rest(&socket, metrics, take);
+            }
         });
     }
 

@@ -21,7 +21,7 @@ impl fmt::Display for Holder {
 
 /// The first process found that listens on `port`; `None` when there is none or it is not ours
 /// to see.
-pub(super) fn of(port: u16) -> Option<Holder> {
+pub(crate) fn of(port: u16) -> Option<Holder> {
     find(Path::new("/proc"), port)
 }
 

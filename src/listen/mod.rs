@@ -9,6 +9,7 @@ mod admission;
 mod bind;
 mod complaint;
 mod door;
+mod doors;
 mod holder;
 mod plain;
 mod proxy;
@@ -19,9 +20,11 @@ mod stream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use bind::{BindError, Listener, Listeners};
+pub use bind::{BindError, Listener};
 pub use door::Edge;
+pub use doors::{Changes, Doors};
 pub use holder::Holder;
+pub(crate) use holder::of as holder_of;
 pub use stream::ClientStream;
 
 use crate::auth::CertificateNames;

@@ -22,7 +22,7 @@ use crate::observe::labels::HttpOutcome;
 /// Where CAs ask, with the token behind it.
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
-/// Answers one connection. `https_port`: of the first TLS listener, if there is one.
+/// Answers one connection. `https_port`: of the first TLS listener, if there is one at the time.
 pub(super) async fn connection(
     socket: TcpStream,
     remote: SocketAddr,

@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +60,7 @@ pub enum Command {
     /// Accept nothing more, end what can be ended, and exit.
     Drain,
     /// Take a new config; the answer says what has changed, or what is wrong.
-    Reload(oneshot::Sender<Result<Value, String>>),
+    Reload(oneshot::Sender<Result<Value, Value>>),
     /// Renew the certificate with this name, or every one; the answer lists the names concerned.
     RenewCertificates(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
 }
@@ -90,16 +90,25 @@ impl fmt::Debug for Admin {
 
 impl Admin {
     /// Serves until `stop`, which should come after draining: its status is of interest then.
-    pub fn serve(self, listener: Listener, stop: &CancellationToken, tasks: &TaskTracker) {
+    /// Accepts until `closed`.
+    pub fn serve(
+        self,
+        listener: Listener,
+        closed: CancellationToken,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
         let bound = listener.address();
         if !bound.ip().to_canonical().is_loopback() {
             tracing::warn!(address = %bound, "the admin listener can be reached from other machines: anyone there may read its status and drain holdline");
         }
         let (admin, stop, tracker) = (Arc::new(self), stop.clone(), tasks.clone());
+        let socket = Arc::clone(listener.socket());
         tasks.spawn(async move {
-            let accepting = admin.accept(listener, &stop, &tracker);
+            let accepting = admin.accept(&socket, bound.ip(), &stop, &tracker);
             tokio::select! {
                 () = accepting => {}
+                () = closed.cancelled() => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -107,12 +116,11 @@ impl Admin {
 
     async fn accept(
         self: Arc<Self>,
-        listener: Listener,
+        socket: &TcpListener,
+        bound: IpAddr,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) {
-        let bound = listener.address().ip();
-        let socket = listener.into_socket();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             // The semaphore is never closed.
@@ -253,7 +261,7 @@ impl Admin {
         }
         match answered.await {
             Ok(Ok(changes)) => json(StatusCode::OK, &json!({ "reloaded": changes })),
-            Ok(Err(error)) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })),
+            Ok(Err(refused)) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
             Err(_) => gone(),
         }
     }

@@ -8,10 +8,12 @@ use std::io::{self, IsTerminal};
 
 use http::Uri;
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -27,18 +29,76 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// Sets up logging for the process.
+type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The process's log while it runs. Cheap to clone.
+#[derive(Clone)]
+pub struct LogControl {
+    level: reload::Handle<EnvFilter, Registry>,
+    lines: reload::Handle<Lines, Filtered>,
+}
+
+/// A level that is a filter, and not in force yet.
+#[derive(Debug)]
+pub struct LogPlan {
+    level: EnvFilter,
+    format: LogFormat,
+}
+
+/// Sets up logging for the process; what is returned changes it.
 ///
 /// # Errors
 /// When it is set up already.
-pub fn init(log: &Log) -> Result<(), LogError> {
-    let terminal = io::stderr().is_terminal();
-    if log.format.is_pretty(terminal) {
-        pretty(log, io::stderr, terminal && colors_wanted())?.try_init()?;
-    } else {
-        json(log, io::stderr)?.try_init()?;
+pub fn init(log: &Log) -> Result<LogControl, LogError> {
+    let (level, level_control) = reload::Layer::new(filter(log)?);
+    let (lines, lines_control) = reload::Layer::new(lines(log.format));
+    tracing_subscriber::registry()
+        .with(level)
+        .with(lines)
+        .try_init()?;
+    Ok(LogControl {
+        level: level_control,
+        lines: lines_control,
+    })
+}
+
+impl LogControl {
+    /// Checks another level and format.
+    ///
+    /// # Errors
+    /// When the level is no filter.
+    pub fn prepare(log: &Log) -> Result<LogPlan, LogError> {
+        Ok(LogPlan {
+            level: filter(log)?,
+            format: log.format,
+        })
     }
-    Ok(())
+
+    /// From the next line on.
+    pub fn apply(&self, plan: LogPlan) {
+        // They fail only when the log is gone, at the end of the process.
+        let _ = self.level.reload(plan.level);
+        let _ = self.lines.reload(lines(plan.format));
+    }
+}
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogControl").finish_non_exhaustive()
+    }
+}
+
+fn filter(log: &Log) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(&log.level)
+}
+
+fn lines(format: LogFormat) -> Lines {
+    let terminal = io::stderr().is_terminal();
+    match format.is_pretty(terminal) {
+        true => Box::new(pretty(io::stderr, terminal && colors_wanted())),
+        false => Box::new(json(io::stderr)),
+    }
 }
 
 /// Whether the user wants colours at all (<https://no-color.org>).
@@ -57,29 +117,27 @@ impl LogFormat {
     }
 }
 
-fn pretty<W>(log: &Log, to: W, ansi: bool) -> Result<impl Subscriber + use<W>, ParseError>
+fn pretty<S, W>(to: W, ansi: bool) -> impl Layer<S>
 where
+    S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&log.level)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
-    Ok(lines
+    tracing_subscriber::fmt::layer()
         .with_writer(to)
         .with_ansi(ansi)
         .with_target(false)
-        .finish())
 }
 
-fn json<W>(log: &Log, to: W) -> Result<impl Subscriber + use<W>, ParseError>
+fn json<S, W>(to: W) -> impl Layer<S>
 where
+    S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&log.level)?;
-    let lines = tracing_subscriber::fmt()
+    tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_span_list(false);
-    Ok(lines.with_env_filter(filter).with_writer(to).finish())
+        .with_span_list(false)
+        .with_writer(to)
 }
 
 // === what of a request may be logged ===
@@ -181,7 +239,9 @@ mod tests {
     fn json_lines_have_level_message_fields_and_an_rfc_3339_time() {
         let out = Written::default();
         let to = out.clone();
-        let subscriber = json(&log("info"), move || to.clone()).unwrap();
+        let subscriber = tracing_subscriber::registry()
+            .with(filter(&log("info")).unwrap())
+            .with(json(move || to.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(port = 8443, "listening");
             tracing::debug!("not at this level");
@@ -202,7 +262,9 @@ mod tests {
         for ansi in [true, false] {
             let out = Written::default();
             let to = out.clone();
-            let subscriber = pretty(&log("warn"), move || to.clone(), ansi).unwrap();
+            let subscriber = tracing_subscriber::registry()
+                .with(filter(&log("warn")).unwrap())
+                .with(pretty(move || to.clone(), ansi));
             tracing::subscriber::with_default(subscriber, || tracing::warn!("the gateway is away"));
             let text = out.text();
             assert!(

@@ -3,8 +3,8 @@
 //! There is no global: [`Metrics`] is made at start and handed around in an `Arc`.
 
 use super::labels::{
-    GatewayPhase, Handshake, HttpError, HttpOutcome, ProbeResult, Refusal, ResumeWay, SessionEnd,
-    SessionState, Settled, TlsFailure, UpgradeOutcome,
+    GatewayPhase, GrantEnd, Handshake, HttpError, HttpOutcome, ProbeResult, Refusal, ResumeWay,
+    SessionEnd, SessionState, Settled, SignInOutcome, TlsFailure, UpgradeOutcome, Way,
 };
 use super::process;
 use super::registry::{Counter, Family, Gauge, Gauges, Histogram, render};
@@ -32,6 +32,12 @@ pub struct Metrics {
     pub http_errors: Family<HttpError>,
     /// Plain HTTP requests.
     pub http_requests: Family<HttpOutcome>,
+    /// Passwords, cookies, tokens, certificates and words of a forward-auth service.
+    pub sign_ins: Family<(Way, SignInOutcome)>,
+    /// Sessions and requests of somebody known.
+    pub grants: Gauges<Way>,
+    /// Sessions and requests of somebody who may not be here any more.
+    pub grant_ends: Family<(Way, GrantEnd)>,
     /// WebSocket upgrades.
     pub upgrades: Family<UpgradeOutcome>,
     /// WebSocket sessions by state.
@@ -71,6 +77,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         self.edge(&mut text);
+        self.sign_ins(&mut text);
         self.traffic(&mut text);
         self.gateways(&mut text);
         process::render(&mut text);
@@ -131,6 +138,27 @@ impl Metrics {
             "holdline_http_errors_total",
             "HTTP connections of clients that ended early.",
             &self.http_errors,
+        );
+    }
+
+    fn sign_ins(&self, out: &mut String) {
+        render(
+            out,
+            "holdline_sign_ins_total",
+            "Passwords that were typed, cookies refused, and requests by the other ways in.",
+            &self.sign_ins,
+        );
+        render(
+            out,
+            "holdline_grants",
+            "Open sessions and requests of somebody known, by the way in.",
+            &self.grants,
+        );
+        render(
+            out,
+            "holdline_grants_ended_total",
+            "Sessions and requests ended because their person may not be here any more.",
+            &self.grant_ends,
         );
     }
 

@@ -7,3 +7,4 @@ pub mod openclaw;
 pub mod rescue;
 mod scan;
 pub mod speech;
+mod wall;

@@ -80,6 +80,15 @@ pub enum GatewaySays<'a> {
 /// The Control UI's `client.id`.
 pub const CONTROL_UI: &str = "openclaw-control-ui";
 
+/// Whether a Control UI waits for the answer to this method without limit: what a person typed, and
+/// what takes it back. It passes no time limit with them, and takes a late answer as it takes any
+/// (read in its code, 2026.9.6). Given back, a message is sent again only seconds after the
+/// gateway is there.
+#[must_use]
+pub fn is_waited_for(method: &str) -> bool {
+    matches!(method, "chat.send" | "chat.abort" | "sessions.abort")
+}
+
 /// Reads a client's message; `text` may be the beginning of a longer one.
 #[must_use]
 pub fn client_says(text: &[u8]) -> ClientSays {
@@ -357,6 +366,47 @@ pub fn is_starting_refusal(text: &[u8]) -> bool {
         .is_ok_and(|frame| frame.error.code == "UNAVAILABLE" && frame.error.retryable)
 }
 
+/// Why the gateway refuses a request because of its own state: it is going away, or not back yet.
+/// `None` for every other refusal. `announced`: it has said its `shutdown`, after which it gives no
+/// reasons any more.
+#[must_use]
+pub fn refused_for_restart(text: &[u8], announced: bool) -> Option<Restart> {
+    #[derive(Deserialize)]
+    struct Frame {
+        error: Error,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        #[serde(default)]
+        code: String,
+        details: Option<Details>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Details {
+        #[serde(default)]
+        reason: String,
+    }
+    let error = serde_json::from_slice::<Frame>(text).ok()?.error;
+    if error.code != "UNAVAILABLE" {
+        return None;
+    }
+    let reason = error.details.unwrap_or_default().reason;
+    match &*reason {
+        "gateway-restarting" | "gateway-suspending" => Some(Restart::Leaving),
+        reason if reason.starts_with("startup-") => Some(Restart::Starting),
+        _ => announced.then_some(Restart::Leaving),
+    }
+}
+
+/// Which end of a restart a gateway is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// It goes away.
+    Leaving,
+    /// It comes up.
+    Starting,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,6 +503,26 @@ mod tests {
                 ok: true
             }
         );
+    }
+
+    #[test]
+    fn a_refusal_for_a_restart_is_told_from_others() {
+        let refused = |error: &str| {
+            let text = format!(r#"{{"type":"res","id":"7","ok":false,"error":{{{error}}}}}"#);
+            [false, true].map(|announced| refused_for_restart(text.as_bytes(), announced))
+        };
+        let both = |why| [Some(why), Some(why)];
+        let reason = |reason| {
+            refused(&format!(
+                r#""code":"UNAVAILABLE","details":{{"reason":"{reason}"}}"#
+            ))
+        };
+        assert_eq!(reason("gateway-restarting"), both(Restart::Leaving));
+        assert_eq!(reason("gateway-suspending"), both(Restart::Leaving));
+        assert_eq!(reason("startup-sidecars"), both(Restart::Starting));
+        let bare = r#""code":"UNAVAILABLE","message":"Error: Gateway request entry is closed""#;
+        assert_eq!(refused(bare), [None, Some(Restart::Leaving)]);
+        assert_eq!(refused(r#""code":"FORBIDDEN""#), [None, None]);
     }
 
     fn hello(scopes: &str, extra: &str) -> Hello {

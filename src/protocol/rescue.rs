@@ -14,10 +14,11 @@ use http::{HeaderName, StatusCode};
 use tokio::time::Instant;
 
 use crate::gateway::{Phase, View};
+use crate::observe::labels::Way;
 
 mod answer;
 
-pub use answer::{Answer, Close, Execution, MAX_CLOSE_REASON, close_code, millis};
+pub use answer::{Answer, Close, Execution, MAX_CLOSE_REASON, close_code, millis, whole_seconds};
 
 /// Free words inside a fixed sentence; never a client's own bytes.
 pub type Detail = Cow<'static, str>;
@@ -70,8 +71,8 @@ pub enum Cause {
     ForwardedForBroken,
     /// A trusted proxy says that its client is on loopback: that would be full trust on hearsay.
     ForwardedLoopback(IpAddr),
-    /// Nobody known, where only those who signed in may come in.
-    SignInRequired,
+    /// Nobody known, where only those who signed in may come in, in any of these ways.
+    SignInRequired(Vec<Way>),
     /// An access token that is not one of ours, or no longer.
     TokenRefused,
     /// So many wrong tokens came from this address that none is looked at for a while.
@@ -102,6 +103,18 @@ const LIMIT_RETRY: Duration = Duration::from_secs(5);
 /// A process manager has a new holdline up within about this time.
 const STOPPING_RETRY: Duration = Duration::from_secs(1);
 
+/// What to do about not being signed in, where these are the ways.
+fn sign_in_by(ways: &[Way]) -> String {
+    let advice = ways.iter().map(|way| match way {
+        Way::Password => "with a browser at /.holdline/sign-in",
+        Way::Token => "a program with an access token (Authorization: Bearer hl_...)",
+        Way::Mtls => "with a client certificate",
+        Way::Forward => "with the sign-in service",
+    });
+    let advice: Vec<&str> = advice.collect();
+    format!("sign in first: {}", advice.join(", or "))
+}
+
 impl Cause {
     /// The answer for this cause at this moment (the moment matters for retry hints only).
     #[must_use]
@@ -124,7 +137,7 @@ impl Cause {
             | Self::ClientUnknown
             | Self::ForwardedForBroken
             | Self::ForwardedLoopback(_) => self.policy_answer(),
-            Self::SignInRequired
+            Self::SignInRequired(_)
             | Self::TokenRefused
             | Self::TooManyTokens(_)
             | Self::ForeignOrigin
@@ -288,12 +301,10 @@ impl Cause {
             Self::TokenRefused => Answer::new(unauthorized, "token_refused")
                 .says("this access token is not known here: `holdline token add` makes one")
                 .closes(POLICY, "access token refused"),
-            Self::TooManyTokens(wait) => {
-                Answer::new(StatusCode::TOO_MANY_REQUESTS, "token_limit")
-                    .says("too many wrong access tokens from this address")
-                    .retries(*wait)
-                    .closes(TRY_AGAIN_LATER, "too many wrong access tokens")
-            }
+            Self::TooManyTokens(wait) => Answer::new(StatusCode::TOO_MANY_REQUESTS, "token_limit")
+                .says("too many wrong access tokens from this address")
+                .retries(*wait)
+                .closes(TRY_AGAIN_LATER, "too many wrong access tokens"),
             Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin")
                 .says("a page of another site made this request in your name: it was not done")
                 .closes(POLICY, "foreign origin"),
@@ -306,9 +317,10 @@ impl Cause {
             Self::SignedOut => Answer::new(unauthorized, "signed_out")
                 .says("signed out")
                 .closes(POLICY, "signed out"),
-            _ => Answer::new(unauthorized, "sign_in_required")
-                .says("sign in first: with a browser at /.holdline/sign-in, a program with an access token")
+            Self::SignInRequired(ways) => Answer::new(unauthorized, "sign_in_required")
+                .says(sign_in_by(ways))
                 .closes(POLICY, "sign-in required"),
+            _ => Answer::new(unauthorized, "sign_in_required"),
         }
     }
 

@@ -4,13 +4,14 @@
 //! are the gateway's own words, said on its behalf while it is away. What we add carries no `seq`,
 //! but where a gap is the message.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::rescue::{Execution, millis};
+use super::wall::{unix_ms, unix_ms_of};
 use crate::gateway::{Phase, View};
 
 /// Shown as the expected length of an outage until one was seen.
@@ -62,7 +63,7 @@ pub fn gateway_down(view: &View, lost: Instant, now: Instant) -> String {
     json!({"type": "event", "event": "gateway.down", "payload": {
         "state": state.as_str(),
         "reason": view.reason.map(|reason| reason.as_str()),
-        "since": unix_ms().saturating_sub(millis(down)),
+        "since": unix_ms_of(since, now),
         "downMs": millis(down),
         "attempt": view.attempt,
         "retryAfterMs": millis(view.retry_after(now)),
@@ -216,13 +217,6 @@ pub fn with_id(text: &[u8], id: &str) -> Option<String> {
     let mut frame: Value = serde_json::from_slice(text).ok()?;
     frame.as_object_mut()?.insert("id".into(), id.into());
     Some(frame.to_string())
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map(millis)
-        .unwrap_or_default()
 }
 
 /// 128 random bits, written as the gateway writes them (RFC 9562, version 4).

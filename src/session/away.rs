@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::event::{Action, Counted, Verdict};
+use super::event::{Action, Counted, Span, Verdict};
 use super::journal::Place;
-use super::machine::{CLIENT_PATIENCE, Loss, Machine, Said, State};
+use super::machine::{Loss, Machine, Said, State};
 use super::policy::Way;
 use crate::config::Resume;
 use crate::gateway::Phase;
@@ -38,8 +38,8 @@ pub(super) struct Away {
     pub(super) way: Way,
     pub(super) step: Step,
     /// When this ends, whatever happens.
-    until: Instant,
-    notice_at: Instant,
+    pub(super) until: Instant,
+    pub(super) notice_at: Instant,
     /// When a Control UI is next told that the restart goes on.
     shutdown_at: Option<Instant>,
     /// When a client that has to reconnect is told so.
@@ -174,8 +174,9 @@ impl Machine {
         self.flush = None;
         let shown = self.shutdown.take().is_some();
         self.count_losses(now);
-        // Half a message cannot be spliced to the next connection.
-        let broken = way == Way::Splice && loss.cut;
+        // Half a message cannot be spliced to the next connection, and who sends no more has no use
+        // for one.
+        let broken = way == Way::Splice && loss.cut || self.client_ended;
         if self.policy.resume == Resume::Off || broken || self.lost_again > MAX_LOST_AGAIN {
             return self.send_back(now, out);
         }
@@ -250,7 +251,7 @@ impl Machine {
 
     pub(super) fn away_generic_message(
         &mut self,
-        kept: Option<u64>,
+        kept: Option<Span>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Verdict {
@@ -368,6 +369,10 @@ impl Machine {
             (Phase::Ready, _) if away.retry_at.is_some_and(|at| at > now) => {}
             (Phase::Ready, way) => {
                 away.step = Step::Queued;
+                if std::mem::take(&mut self.has_turn) {
+                    return self.away_turn(now, out);
+                }
+                let Some(away) = self.away() else { return };
                 let since = away.since;
                 let farewell = match way {
                     Way::Reconnect => true,
@@ -421,6 +426,7 @@ impl Machine {
         }
         if away.notice_at <= now {
             away.notice_at = now + notice_every;
+            out.push(Action::Count(Counted::StillHeld));
             if openclaw {
                 self.notice(since, now, out);
             }
@@ -433,33 +439,6 @@ impl Machine {
             .and_then(|away| away.retry_at.take_if(|at| *at <= now));
         if retry.is_some() {
             self.away_look(now, out);
-        }
-    }
-
-    /// Requests whose senders are about to give up are answered before that, and are not sent
-    /// later: nobody would know of it.
-    pub(super) fn give_up_waiting(&mut self, now: Instant, out: &mut Vec<Action>) {
-        // What a gateway has that is there, it may still answer.
-        let away = matches!(self.state, State::Away(_));
-        let ahead = self.policy.notice_every;
-        let mut kept = 0;
-        self.settle_in_place(now, out, |pending| {
-            if now.saturating_duration_since(pending.asked) + ahead < CLIENT_PATIENCE {
-                return None;
-            }
-            if let Place::Kept(end) = pending.place {
-                // They were kept in the order in which they were asked.
-                kept = kept.max(end);
-                return Some(Execution::NotStarted);
-            }
-            (away || pending.place == Place::Again).then_some(Execution::MayHaveExecuted)
-        });
-        self.journal.forget(|pending| {
-            pending.answered && (away || matches!(pending.place, Place::Kept(_) | Place::Again))
-        });
-        if kept > 0 {
-            self.journal.unkeep(kept);
-            out.push(Action::DropKeptUntil(kept));
         }
     }
 

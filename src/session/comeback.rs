@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::away::{GAP_WAIT, RECHALLENGE_WAIT, STEP_LIMIT, Step};
-use super::event::{Action, Counted, Secret, Verdict};
-use super::machine::{Machine, State};
+use super::event::{Action, Counted, Secret, Torn, Verdict};
+use super::machine::{Loss, Machine, State};
 use super::policy::Way;
 use crate::gateway::{Evidence, Phase, Reason};
-use crate::protocol::openclaw::{self, GatewaySays, Hello};
+use crate::protocol::openclaw::{self, GatewaySays, Hello, Restart};
 use crate::protocol::rescue::Cause;
 use crate::protocol::speech::{self, Resumed, Suspension};
 
@@ -250,5 +250,34 @@ impl Machine {
         }
         self.journal.repeat();
         self.begin_flush(now, out);
+    }
+
+    /// The gateway answers one of the requests that were said again for the session's standing.
+    pub(super) fn restored(&mut self, ok: bool, text: &[u8], now: Instant, out: &mut Vec<Action>) {
+        if ok {
+            return self.flush_on(out);
+        }
+        if self.client_closes.is_some() || self.client_ended {
+            return;
+        }
+        let evidence = match openclaw::refused_for_restart(text, self.shutdown.is_some()) {
+            Some(Restart::Leaving) => Evidence::Shutdown,
+            Some(Restart::Starting) => Evidence::Starting,
+            // What the client relies on could not be restored: it has to do it itself.
+            None => return self.send_back(now, out),
+        };
+        // It goes away again: what was to be restored still is. Whatever the time since its return,
+        // the session was not back; how often that may happen is counted there.
+        out.push(Action::Report(evidence));
+        out.push(Action::CloseGateway);
+        self.hung = None;
+        self.back = Some(now);
+        let loss = Loss {
+            reason: Reason::Closed,
+            written: u64::MAX,
+            torn: Torn::No,
+            cut: false,
+        };
+        self.hold(loss, now, out);
     }
 }

@@ -6,9 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::policy::Policy;
 use crate::gateway::{Evidence, Reason, View};
 use crate::protocol::rescue::{Close, Execution};
 use crate::protocol::speech::Resumed;
+
+/// A frame's place among the bytes that are kept for the next connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Of its first byte.
+    pub(super) start: u64,
+    /// Behind its last byte, which may still be on its way.
+    pub(super) end: u64,
+}
 
 /// What happens to a session.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +31,8 @@ pub(super) enum Event<'a> {
         whole: bool,
         /// Where its last byte would be in the stream to the gateway; `None`: not known yet.
         end: Option<u64>,
-        /// Where its last byte would be among the kept bytes; `None`: they have no room for it.
-        kept: Option<u64>,
+        /// Where it would be among the kept bytes; `None`: they have no room for it.
+        kept: Option<Span>,
     },
     /// The message whose end was not known ends here.
     ClientMessageEnds(u64),
@@ -57,6 +67,16 @@ pub(super) enum Event<'a> {
     },
     /// The gateway's state changed, or is told anew.
     View(View),
+    /// Other terms are in force.
+    Terms(Policy),
+    /// Another gateway takes the place of the one so far, which is let go, having been sent
+    /// `written` bytes.
+    Moved {
+        /// The new one's state.
+        view: View,
+        /// Bytes of the stream that the old one was sent.
+        written: u64,
+    },
     /// It is this session's turn.
     Turn,
     /// So many kept requests may go to the gateway now.
@@ -115,8 +135,8 @@ pub(super) enum Action {
     GiveRoom,
     /// Nothing of what was kept is wanted any more.
     DropKept,
-    /// The first so many of the kept bytes are not wanted any more.
-    DropKeptUntil(u64),
+    /// These of the kept frames are not wanted any more, in the order in which they are kept.
+    DropKeptFrames(Vec<Span>),
     /// Close the client's WebSocket.
     CloseClient(Close),
     /// Let go of the gateway's connection.
@@ -159,6 +179,8 @@ pub(super) enum Counted {
     ReplayRefused,
     /// A request was answered in the gateway's place.
     Answered(Execution),
+    /// It is held for long enough to be worth a word, or still is.
+    StillHeld,
     /// `gateway.down` was said.
     Notice,
     /// A frame was cut off by the gateway's death.

@@ -50,8 +50,18 @@ impl Machine {
         self.flush_on(out);
     }
 
+    /// Whether the session does not stand yet as it stood: what the gateway refuses now because it
+    /// goes away again is not lost. A gateway that says nothing to it is waited for until the tick.
+    fn is_restoring(&self) -> bool {
+        let first = self.flush.as_ref().is_some_and(|flush| flush.window == 0);
+        first && !self.ours.is_empty()
+    }
+
     /// Asks for as much room as the window has, or ends the flush.
     pub(super) fn flush_on(&mut self, out: &mut Vec<Action>) {
+        if self.is_restoring() {
+            return;
+        }
         // Whoever is silent or has announced its end gets no more.
         let paused = self.hung.is_some() || self.shutdown.is_some();
         let Some(flush) = &mut self.flush else { return };
@@ -82,7 +92,7 @@ impl Machine {
         let mut unsent = self.journal.unsent();
         for pending in unsent.by_ref().take(requests) {
             match pending.place {
-                Place::Kept(end) => until = end,
+                Place::Kept(frame) => until = frame.end,
                 _ => {
                     say_again(pending, flush.window, out);
                     flush.out += 1;
@@ -106,8 +116,8 @@ impl Machine {
         let (mut sent, mut left) = (0, false);
         for pending in self.journal.unsent() {
             match pending.place {
-                Place::Kept(end) if end <= until => {
-                    pending.flush(Place::Sent(base + end), window);
+                Place::Kept(frame) if frame.end <= until => {
+                    pending.flush(Place::Sent(base + frame.end), window);
                     sent += 1;
                 }
                 _ => left = true,
@@ -160,10 +170,16 @@ impl Machine {
         out.push(Action::SendKept);
     }
 
-    /// The client says no more and still listens.
-    pub(super) fn client_ends(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if matches!(self.state, State::Closing) {
-            return;
+    /// The client says no more and still listens. `cut`: it was in the middle of a message to the
+    /// gateway.
+    pub(super) fn client_ends(&mut self, cut: bool, now: Instant, out: &mut Vec<Action>) {
+        self.client_ended = true;
+        match self.state {
+            State::Closing => return,
+            // It could not use a connection that comes back.
+            State::Away(_) => return self.send_back(now, out),
+            State::Live | State::Opening { .. } if cut => return,
+            State::Live | State::Opening { .. } => {}
         }
         if self.flush.is_none() {
             // Kept behind a `shutdown`: there will be no connection for it.

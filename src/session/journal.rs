@@ -4,9 +4,12 @@
 //! Bounded in number and bytes. The texts hold credentials and users' words: they live in memory
 //! only, are wiped when dropped, and nothing here has `Debug`.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::event::Span;
 use crate::protocol::methods::{Nature, Standing};
 use crate::protocol::openclaw::Request;
 use crate::protocol::speech;
@@ -26,8 +29,8 @@ pub(super) type Secret = Zeroizing<Box<[u8]>>;
 pub(super) enum Place {
     /// In the stream to the gateway, ending before this offset.
     Sent(u64),
-    /// Among the bytes kept for the next connection, ending before this offset of them.
-    Kept(u64),
+    /// Among the bytes kept for the next connection.
+    Kept(Span),
     /// Sent to a gateway that is lost, and to be said again to this one.
     Again,
     /// Its message has not ended yet.
@@ -171,8 +174,25 @@ impl Journal {
     /// The first `bytes` of what was kept are gone.
     pub(super) fn unkeep(&mut self, bytes: u64) {
         for pending in &mut self.pending {
-            if let Place::Kept(end) = &mut pending.place {
-                *end = end.saturating_sub(bytes);
+            if let Place::Kept(frame) = &mut pending.place {
+                frame.start = frame.start.saturating_sub(bytes);
+                frame.end = frame.end.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// These frames of what was kept are gone; they are given in their order.
+    pub(super) fn unkeep_frames(&mut self, gone: &[Span]) {
+        let mut gone = gone.iter().peekable();
+        let mut before = 0;
+        // Requests were kept in the order in which they were asked.
+        for pending in &mut self.pending {
+            if let Place::Kept(frame) = &mut pending.place {
+                while let Some(gone) = gone.next_if(|gone| gone.end <= frame.start) {
+                    before += gone.end - gone.start;
+                }
+                frame.start -= before;
+                frame.end -= before;
             }
         }
     }
@@ -249,6 +269,23 @@ impl Journal {
     /// Requests still to be answered, in the order of asking.
     pub(super) fn unanswered(&mut self) -> impl Iterator<Item = &mut Pending> {
         self.pending.iter_mut().filter(|pending| !pending.answered)
+    }
+
+    /// Whether every request has been answered.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.iter().all(|pending| pending.answered)
+    }
+
+    /// When the first of them has waited for as long as `patience` says that it may.
+    pub(super) fn first_to_give_up(
+        &self,
+        patience: impl Fn(&Pending) -> Duration,
+    ) -> Option<Instant> {
+        self.pending
+            .iter()
+            .filter(|pending| !pending.answered)
+            .map(|pending| pending.asked + patience(pending))
+            .min()
     }
 
     /// Those of them that wait for their turn in a flush.

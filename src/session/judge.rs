@@ -116,7 +116,7 @@ impl Pump {
             .then(|| self.queued_to_gateway() + ahead + header.total());
         // A fragmented message's length is not known: it is only kept where order is all.
         let kept = match (self.machine.is_splicing(), self.machine.keeps()) {
-            (true, _) => Some(self.kept.len() as u64),
+            (true, _) => Some(self.kept.behind()),
             (false, true) if header.fin => self.kept.reserve(header.total()),
             (false, _) => None,
         };

@@ -113,9 +113,9 @@ impl Machine {
         // A flush has its connection already.
         let connection = self.flush.is_some() || self.journal.connect().is_some();
         let room = connection && self.journal.has_room(&request);
-        if let (Some(end), true) = (said.kept, room) {
+        if let (Some(frame), true) = (said.kept, room) {
             self.journal
-                .ask(request, said.repeatable(), Place::Kept(end), now);
+                .ask(request, said.repeatable(), Place::Kept(frame), now);
             return Verdict::Keep;
         }
         self.answer(&request, Execution::NotStarted, true, now, out);
@@ -224,10 +224,7 @@ impl Machine {
         }
         if let Some(at) = self.ours.iter().position(|ours| &**ours == id) {
             self.ours.swap_remove(at);
-            if !ok {
-                // What the client relies on could not be restored: it has to do it itself.
-                self.send_back(now, out);
-            }
+            self.restored(ok, text, now, out);
             return Verdict::Drop;
         }
         let Answer { settled, flushed } = self.journal.settle(id, ok);
@@ -275,6 +272,11 @@ impl Machine {
     ) -> Verdict {
         let answered = matches!(self.state, State::Opening { answered: true });
         let own = matches!(self.state, State::Closing) || self.client_closes.is_some();
+        if self.client_ended && !own {
+            // Both sides are done.
+            self.ends_behind_its_client(loss, now, out);
+            return Verdict::Forward;
+        }
         if !is_going_away(code) || answered || own {
             if let State::Away(_) = self.state {
                 self.away_refused(now, out);
@@ -292,6 +294,23 @@ impl Machine {
         Verdict::Drop
     }
 
+    /// The gateway's side ends after the client's own: no outage, and nothing to come back to. What
+    /// has no answer by now will have none.
+    fn ends_behind_its_client(&mut self, loss: Loss, now: Instant, out: &mut Vec<Action>) {
+        if loss.torn == Torn::No {
+            self.settle_in_place(now, out, |pending| {
+                let sent = matches!(pending.place, Place::Again);
+                Some(if sent || pending.may_have_arrived(loss.written) {
+                    Execution::MayHaveExecuted
+                } else {
+                    Execution::NotStarted
+                })
+            });
+        }
+        self.state = State::Closing;
+        self.flush = None;
+    }
+
     pub(super) fn gateway_lost(&mut self, loss: Loss, now: Instant, out: &mut Vec<Action>) {
         if matches!(self.state, State::Closing) {
             return;
@@ -303,6 +322,9 @@ impl Machine {
             // A connection that was never in use says little about the gateway; the next dial
             // will say more.
             return self.away_lost(now);
+        }
+        if self.client_ended {
+            return self.ends_behind_its_client(loss, now, out);
         }
         out.push(Action::Report(Evidence::Lost(loss.reason)));
         self.hung = None;

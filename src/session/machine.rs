@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::away::Away;
-use super::event::{Action, Counted, Event, Torn, Verdict};
+use super::event::{Action, Counted, Event, Span, Torn, Verdict};
 use super::flush::Flush;
 use super::journal::{Journal, Pending, Place};
+use super::patience::AHEAD;
 use super::policy::Policy;
 use crate::gateway::{Phase, Reason, View};
 use crate::protocol::methods::Nature;
@@ -61,7 +62,7 @@ pub(super) struct Said<'a> {
     pub(super) text: &'a [u8],
     pub(super) whole: bool,
     pub(super) end: Option<u64>,
-    pub(super) kept: Option<u64>,
+    pub(super) kept: Option<Span>,
 }
 
 impl Said<'_> {
@@ -93,6 +94,8 @@ pub(super) struct Machine {
     pub(super) ours: Vec<Box<str>>,
     /// The client has begun the close handshake.
     pub(super) client_closes: Option<Option<u16>>,
+    /// The client sends no more, and still listens.
+    pub(super) client_ended: bool,
     /// Since when a client that answers the new challenge itself had been held.
     pub(super) rechallenged: Option<Instant>,
     /// When the session last came back, and how many times in a row it was lost soon after.
@@ -103,7 +106,9 @@ pub(super) struct Machine {
     pub(super) hung: Option<Hung>,
     /// What was kept is on its way to the gateway.
     pub(super) flush: Option<Flush>,
-    stop_at: Option<Instant>,
+    /// It has had its turn at the gateway that it moves to.
+    pub(super) has_turn: bool,
+    pub(super) stop_at: Option<Instant>,
 }
 
 impl Machine {
@@ -124,12 +129,14 @@ impl Machine {
             last_seq: None,
             ours: Vec::new(),
             client_closes: None,
+            client_ended: false,
             rechallenged: None,
             back: None,
             lost_again: 0,
             shutdown: None,
             hung: None,
             flush: None,
+            has_turn: false,
             stop_at: None,
         }
     }
@@ -226,6 +233,8 @@ impl Machine {
                 self.view = view;
                 self.look(now, out);
             }
+            Event::Terms(policy) => self.take_terms(policy, now),
+            Event::Moved { view, written } => self.moved(view, written, now, out),
             Event::Turn => self.away_turn(now, out),
             Event::Dialled(result) => self.away_dialled(result, now, out),
             Event::Tick => self.tick(now, out),
@@ -238,7 +247,10 @@ impl Machine {
     /// When [`Event::Tick`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let own = match &self.state {
-            State::Away(away) => Some(away.deadline()),
+            State::Away(away) => [Some(away.deadline()), self.give_up_at()]
+                .into_iter()
+                .flatten()
+                .min(),
             State::Live | State::Opening { .. } => self.live_deadline(),
             State::Closing => return None,
         };
@@ -314,7 +326,9 @@ impl Machine {
 
     /// Requests that a hung gateway has had for so long that their clients are about to give up.
     fn answer_impatient(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let ahead = self.policy.notice_every;
+        let patience = self.patience();
+        // It is looked at again only with the next notice.
+        let unlooked = self.policy.notice_every.saturating_sub(AHEAD);
         let since = self.hung.map_or(now, |hung| hung.since);
         self.settle_in_place(now, out, |pending| {
             if matches!(pending.place, Place::Kept(_) | Place::Again) {
@@ -323,7 +337,8 @@ impl Machine {
             }
             // Whoever had waited for longer than that before the hang can wait for longer still.
             let patient = since.saturating_duration_since(pending.asked) > CLIENT_PATIENCE;
-            let impatient = now.saturating_duration_since(pending.asked) + ahead >= CLIENT_PATIENCE;
+            let waited = now.saturating_duration_since(pending.asked);
+            let impatient = waited + unlooked >= patience(pending);
             (impatient && !patient).then_some(Execution::MayHaveExecuted)
         });
     }

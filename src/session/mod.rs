@@ -1,20 +1,25 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
-//! `open` waits before the 101. After it `machine`, `live`, `away`, `comeback` and `flush` decide
-//! (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`, `perform` and `room`
-//! are the only I/O. JSON is read and written in [`crate::protocol`], never here.
+//! `open` waits before the 101. After it `machine`, `live`, `away`, `patience`, `comeback` and
+//! `flush` decide (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`,
+//! `perform` and `room` are the only I/O; `report` and `outage` say what there was. JSON is read and
+//! written in [`crate::protocol`], never here.
 
 mod away;
 mod client_io;
 mod comeback;
 mod event;
 mod flush;
+mod follow;
 mod journal;
 mod judge;
 mod leg;
+mod line;
 mod live;
 mod machine;
 mod open;
+mod outage;
+mod patience;
 mod perform;
 mod policy;
 mod pump;
@@ -30,39 +35,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::auth::Grant;
-use crate::config::{Hold, Limits, ProtocolKind};
-use crate::gateway::Gateway;
-use crate::observe::Metrics;
 
+pub(crate) use line::{House, Line, Lines};
 pub(crate) use open::{Opened, open};
 pub use registry::{Admitted, Sessions};
 pub(crate) use ticket::Ticket;
-
-/// What all sessions of a route share.
-#[derive(Debug)]
-pub(crate) struct Line {
-    /// The route's name, for logs.
-    pub(crate) route: String,
-    pub(crate) gateway: Arc<Gateway>,
-    pub(crate) hold: Hold,
-    pub(crate) limits: Limits,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Cancelled when holdline stops.
-    pub(crate) stopping: CancellationToken,
-    /// Every session's task.
-    pub(crate) tasks: TaskTracker,
-}
-
-impl Line {
-    /// Whether the protocol begins with a message of the gateway.
-    pub(crate) fn speaks_first(&self) -> bool {
-        self.gateway.upstream().protocol == ProtocolKind::Openclaw
-    }
-}
 
 /// A session whose 101 is being sent.
 #[derive(Debug)]
@@ -81,7 +60,7 @@ pub(crate) struct Opening {
 pub(crate) fn start(line: Arc<Line>, opening: Opening, client: OnUpgrade) {
     /// For the 101 to be written to a client that takes its time.
     const UPGRADE_LIMIT: Duration = Duration::from_secs(30);
-    let tasks = line.tasks.clone();
+    let tasks = line.house.tasks.clone();
     tasks.spawn(async move {
         match tokio::time::timeout(UPGRADE_LIMIT, client).await {
             Ok(Ok(upgraded)) => Box::pin(pump::run(line, opening, upgraded)).await,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::Line;
 use super::ticket::Ticket;
 use crate::gateway::{
-    Evidence, HandshakePermit, Phase, Reason, UpgradeError, UpstreamSocket, upgrade,
+    Evidence, Gateway, HandshakePermit, Phase, Reason, UpgradeError, UpstreamSocket, upgrade,
 };
 use crate::protocol::rescue::Cause;
 use crate::ws::handshake::ClientKey;
@@ -52,9 +52,21 @@ pub(crate) enum Opened {
     Expired(Cause),
 }
 
-/// Waits for the gateway, for at most `hold.upgrade`, and connects.
-pub(crate) async fn open(line: &Line, ticket: &Ticket, ip: IpAddr) -> Opened {
+/// Waits for the gateway, for at most `hold.upgrade`, and connects. A reload may put another line
+/// in the place of `line` meanwhile: it is the one to go on with.
+pub(crate) async fn open(line: &mut Arc<Line>, ticket: &Ticket, ip: IpAddr) -> Opened {
     let arrived = Instant::now();
+    loop {
+        let here = Arc::clone(line);
+        tokio::select! {
+            biased;
+            opened = open_at(&here, ticket, ip, arrived) => return opened,
+            moved = here.moved() => *line = moved,
+        }
+    }
+}
+
+async fn open_at(line: &Line, ticket: &Ticket, ip: IpAddr, arrived: Instant) -> Opened {
     let deadline = arrived + line.hold.upgrade;
     let mut opening = Opening {
         line,
@@ -114,7 +126,7 @@ impl Opening<'_> {
 
     /// One connection. `Err`: try again, and what was seen.
     async fn attempt(&mut self, permit: HandshakePermit) -> Result<Opened, Option<Evidence>> {
-        match connect(self.line, self.ticket).await {
+        match connect(&self.line.gateway, self.ticket).await {
             Ok(mut socket) => {
                 if self.line.speaks_first() {
                     first_words(&mut socket)
@@ -147,8 +159,8 @@ impl Opening<'_> {
     }
 }
 
-async fn connect(line: &Line, ticket: &Ticket) -> Result<UpstreamSocket, UpgradeError> {
-    let stream = line.gateway.dial().await?;
+async fn connect(gateway: &Gateway, ticket: &Ticket) -> Result<UpstreamSocket, UpgradeError> {
+    let stream = gateway.dial().await?;
     let key = ClientKey::random();
     upgrade(stream, ticket.request(&key), &key.accept()).await
 }
@@ -193,13 +205,13 @@ impl Agreed {
 
 /// Connects an open session again.
 pub(super) async fn redial(
-    line: Arc<Line>,
+    gateway: Arc<Gateway>,
     ticket: Ticket,
     ip: IpAddr,
     agreed: Option<Agreed>,
 ) -> Result<Upstream, Reason> {
-    let permit = line.gateway.handshakes.acquire(ip).await;
-    let socket = match timeout(REDIAL_LIMIT, connect(&line, &ticket)).await {
+    let permit = gateway.handshakes.acquire(ip).await;
+    let socket = match timeout(REDIAL_LIMIT, connect(&gateway, &ticket)).await {
         Ok(connected) => connected.map_err(|error| error.reason())?,
         Err(_) => return Err(Reason::Timeout),
     };

@@ -31,15 +31,14 @@ impl Pump {
             Action::SayToGateway(text) => self.say_to_gateway(Opcode::Text, &text.0),
             Action::SendKept => self.send_kept(u64::MAX),
             Action::SendKeptUntil(end) => self.send_kept(end),
-            Action::AskRoom(requests) => self.room.ask(&self.line.gateway.flushes, requests),
+            Action::AskRoom(requests) => self.room.ask(&self.gateway_of.flushes, requests),
             Action::GiveRoom => self.room.give_one(),
             Action::DropKept => self.drop_kept(),
-            Action::DropKeptUntil(end) => {
-                if end > self.kept.len() as u64 && self.client_message == Verdict::Keep {
-                    // The rest of it is still on its way.
+            Action::DropKeptFrames(frames) => {
+                if self.kept.cut(&frames) && self.client_message == Verdict::Keep {
+                    // The rest of the last one is still on its way.
                     self.client_message = Verdict::Drop;
                 }
-                self.kept.forget(end);
             }
             Action::CloseClient(close) => {
                 let payload = Close::payload(close.code, &close.reason);
@@ -52,7 +51,7 @@ impl Pump {
                 self.detach();
             }
             Action::TakeTurn { farewell, since } => {
-                let gateway = &self.line.gateway;
+                let gateway = &self.gateway_of;
                 let queue = if farewell {
                     &gateway.farewells
                 } else {
@@ -61,14 +60,14 @@ impl Pump {
                 self.turn = Some(queue.turn(since));
             }
             Action::Dial => {
-                let line = Arc::clone(&self.line);
+                let gateway = Arc::clone(&self.gateway_of);
                 let (ticket, ip) = (self.ticket.clone(), self.admitted.ip());
-                self.dial = Some(Box::pin(redial(line, ticket, ip, self.agreed.clone())));
+                self.dial = Some(Box::pin(redial(gateway, ticket, ip, self.agreed.clone())));
             }
             Action::Report(evidence) => {
-                self.line.gateway.report(evidence);
+                self.gateway_of.report(evidence);
                 // The state has moved: decide on what it is now, not on what it was.
-                let view = self.line.gateway.view();
+                let view = self.gateway_of.view();
                 self.machine
                     .on(Event::View(view), self.now, &mut self.actions);
             }

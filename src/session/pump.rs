@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client_io::ClientIo;
 use super::event::{Action, Event, Torn, Verdict};
+use super::follow::Move;
 use super::leg::{Leg, Read, SCRATCH};
 use super::machine::{Machine, State};
 use super::open::{Agreed, Upstream};
@@ -27,7 +28,7 @@ use super::report::Report;
 use super::room::Room;
 use super::ticket::Ticket;
 use super::{Line, Opening};
-use crate::gateway::{HandshakePermit, Phase, Reason, Turn, View, reason_of};
+use crate::gateway::{Gateway, HandshakePermit, Phase, Reason, Turn, View, reason_of};
 use crate::ws::cutter::{Cutter, Sender, WHOLE};
 use crate::ws::frame::Opcode;
 
@@ -62,7 +63,12 @@ pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Upstream, Reason>> + S
 
 /// One session's I/O.
 pub(super) struct Pump {
+    /// The terms in force.
     pub(super) line: Arc<Line>,
+    /// Where the session is, or waits to be; the line's, unless it stays behind or has yet to move.
+    pub(super) gateway_of: Arc<Gateway>,
+    /// On its way to the line's gateway.
+    pub(super) moving: Option<Move>,
     pub(super) machine: Machine,
     pub(super) client: Leg<ClientIo>,
     pub(super) gateway: Option<Leg<TcpStream>>,
@@ -99,7 +105,7 @@ pub(super) struct Pump {
     full_pipe: Option<u64>,
     /// Pings since it was last heard.
     unanswered: u32,
-    ping_at: Option<Instant>,
+    pub(super) ping_at: Option<Instant>,
     /// The client sends no more.
     half_closed: bool,
     /// When the connection ends, answered or not.
@@ -116,14 +122,22 @@ pub(super) struct Pump {
 /// Runs a session to its end.
 pub(super) async fn run(line: Arc<Line>, opening: Opening, upgraded: Upgraded) {
     let mut state = line.gateway.subscribe();
-    let stopping = line.stopping.clone();
+    let stopping = line.house.stopping.clone();
     let (mut stopped, mut revoked) = (false, false);
     let grant = Arc::clone(&opening.grant);
     let mut end_of_grant = Box::pin(async move { grant.ended().await });
     let mut pump = Pump::new(line, opening, upgraded);
+    let mut watched = Arc::clone(&pump.gateway_of);
     let view = *state.borrow_and_update();
     pump.look(view);
     while !pump.done {
+        pump.follow();
+        if !Arc::ptr_eq(&watched, &pump.gateway_of) {
+            watched = Arc::clone(&pump.gateway_of);
+            state = watched.subscribe();
+            let view = *state.borrow_and_update();
+            pump.look(view);
+        }
         pump.armed = pump.deadline();
         let due = pump
             .armed
@@ -157,7 +171,7 @@ impl Pump {
     fn new(line: Arc<Line>, opening: Opening, upgraded: Upgraded) -> Self {
         let now = Instant::now();
         let identified = opening.grant.identity().is_some();
-        let policy = Policy::new(line.gateway.upstream(), &line.hold, identified);
+        let policy = Policy::new(&line.upstream, &line.hold, identified);
         let view = line.gateway.view();
         let mut actions = Vec::new();
         let (machine, upstream) = match opening.upstream {
@@ -175,6 +189,8 @@ impl Pump {
             report: Report::new(&line, ip, now),
             ping_at: line.limits.ping_every.map(|every| now + every),
             kept: opening.admitted.kept(&line.hold),
+            gateway_of: Arc::clone(&line.gateway),
+            moving: None,
             line,
             machine,
             client: Leg::new(client, cutter, &read),
@@ -220,7 +236,7 @@ impl Pump {
         self.gateway = Some(Leg::new(socket.stream, cutter, &socket.leftover));
         self.gateway_message = Verdict::Drop;
         self.gateway_ping = None;
-        self.generation = self.line.gateway.view().generation;
+        self.generation = self.gateway_of.view().generation;
         self.permit = Some(upstream.permit);
     }
 
@@ -256,7 +272,7 @@ impl Pump {
             self.deferred.clear();
         }
         self.detach();
-        if self.half_closed || matches!(self.machine.state, State::Closing) {
+        if matches!(self.machine.state, State::Closing) {
             // The connection ends as the gateway ended it.
             return self.finish();
         }
@@ -266,6 +282,9 @@ impl Pump {
             torn,
             cut,
         });
+        if self.half_closed {
+            self.finish();
+        }
     }
 
     /// A close is on its way to the client, which has a while to answer it.
@@ -297,7 +316,8 @@ impl Pump {
         let proof = self.gateway_ping.map(|(_, until)| until);
         let own = self.machine.deadline();
         let room = self.room.deadline();
-        [own, room, self.ping_at, self.linger, silent, proof]
+        let moving = self.moving.as_ref().and_then(Move::deadline);
+        [own, room, self.ping_at, self.linger, silent, proof, moving]
             .into_iter()
             .flatten()
             .min()
@@ -375,7 +395,7 @@ impl Pump {
             let moved = self.poll_waits(cx) | self.poll_client(cx) | self.poll_gateway(cx);
             // The gateway took its backlog only now: the client waits to be read, unregistered.
             let moved = moved | (deaf && self.listens_to_client());
-            if self.done || self.deadline() != self.armed {
+            if self.poll_move(cx) || self.done || self.deadline() != self.armed {
                 return Poll::Ready(());
             }
             if !moved {
@@ -509,16 +529,18 @@ impl Pump {
     /// The client has ended its side of the stream.
     fn client_ended(&mut self) {
         self.half_closed = true;
-        if !self.is_client_cut() {
-            self.machine.client_ends(self.now, &mut self.actions);
-            self.act();
+        if !self.is_passing() {
+            self.report.client_left();
         }
+        let cut = self.is_client_cut();
+        self.machine.client_ends(cut, self.now, &mut self.actions);
+        self.act();
         match &mut self.gateway {
-            Some(gateway) if !matches!(self.machine.state, State::Away(_)) => {
+            Some(gateway) => {
                 gateway.end();
                 self.linger.get_or_insert(self.now + HALF_CLOSED);
             }
-            _ => self.client_gone(),
+            None => self.finish(),
         }
     }
 

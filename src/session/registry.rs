@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::event::Span;
 use crate::config::{Hold, Limits};
 use crate::network::network_of;
 use crate::protocol::rescue::Cause;
@@ -126,11 +127,26 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Reserves room for a whole frame; gives where it would end.
-    pub(super) fn reserve(&mut self, frame: u64) -> Option<u64> {
+    /// Other limits from now on; what is over them stays.
+    pub(super) fn set_limits(&mut self, hold: &Hold) {
+        (self.limit, self.limit_of_all) = (hold.buffer, hold.buffer_total);
+    }
+
+    /// Reserves room for a whole frame; gives where it would be.
+    pub(super) fn reserve(&mut self, frame: u64) -> Option<Span> {
         let frame = usize::try_from(frame).ok()?;
         let end = self.bytes.len().checked_add(frame)?;
-        (end <= self.limit && self.grow(end)).then_some(end as u64)
+        let fits = end <= self.limit && self.grow(end);
+        fits.then_some(Span {
+            end: end as u64,
+            ..self.behind()
+        })
+    }
+
+    /// The place behind everything, for what has no length yet.
+    pub(super) fn behind(&self) -> Span {
+        let end = self.bytes.len() as u64;
+        Span { start: end, end }
     }
 
     /// Gives back what is reserved and was not used.
@@ -164,6 +180,26 @@ impl Kept {
             self.bytes = Vec::new();
             self.release();
         }
+    }
+
+    /// Forgets these frames, given in their order, and the room that was reserved for them. Whether
+    /// the rest of the last one is still to come.
+    pub(super) fn cut(&mut self, frames: &[Span]) -> bool {
+        let (mut left, mut from, mut room) = (Vec::new(), 0, 0);
+        for frame in frames {
+            let start = self.at_most(frame.start);
+            left.extend_from_slice(self.bytes.get(from..start).unwrap_or_default());
+            from = self.at_most(frame.end);
+            room += frame.end - frame.start;
+        }
+        left.extend_from_slice(self.bytes.get(from..).unwrap_or_default());
+        let all = self.bytes.len() as u64;
+        self.bytes = left;
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let room = room.min(self.reserved - self.bytes.len());
+        self.reserved -= room;
+        self.sessions.kept.fetch_sub(room, Ordering::Relaxed);
+        frames.last().is_some_and(|last| last.end > all)
     }
 
     fn at_most(&self, bytes: u64) -> usize {
@@ -232,20 +268,30 @@ mod tests {
         let admitted = sessions.admit(ip, &config.limits).unwrap();
         let (mut one, mut two) = (admitted.kept(&config.hold), admitted.kept(&config.hold));
         assert_eq!(one.reserve(11), None, "over its own limit");
-        assert_eq!(one.reserve(8), Some(8));
+        assert_eq!(one.reserve(8), Some(Span { start: 0, end: 8 }));
         assert!(one.push(b"12345678") && sessions.kept() == 8);
         assert_eq!(two.reserve(5), None, "over the limit for all");
-        assert_eq!(two.reserve(4), Some(4));
+        assert_eq!(two.reserve(4), Some(Span { start: 0, end: 4 }));
         two.release();
         assert_eq!(sessions.kept(), 8);
         // A frame of two bytes is coming, and half of it is here, when the first ones go.
-        assert_eq!(one.reserve(2), Some(10));
+        assert_eq!(one.reserve(2), Some(Span { start: 8, end: 10 }));
         assert!(one.push(b"9"));
         assert_eq!(one.first(6), b"123456");
         one.forget(6);
         assert_eq!((one.first(9), sessions.kept()), (&b"789"[..], 4));
         one.forget(u64::MAX);
         assert_eq!(sessions.kept(), 0);
+        // One frame is here, half of another, and neither is wanted; what is between them stays.
+        let mut frame = |bytes: &[u8], length| {
+            let place = one.reserve(length).unwrap();
+            assert!(one.push(bytes));
+            place
+        };
+        let (first, _, last) = (frame(b"123", 3), frame(b"45", 2), frame(b"67", 4));
+        assert!(one.cut(&[first, last]), "the rest of the last is to come");
+        assert_eq!((one.first(9), sessions.kept()), (&b"45"[..], 2));
+        one.forget(2);
         assert!(one.push(b"12345678"));
         assert_eq!(one.take(), b"12345678");
         assert!(two.push(b"abc"));

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Line;
 use super::event::Counted;
 use super::machine::State;
+use super::outage::{Fate, Outage};
 use crate::observe::Metrics;
 use crate::observe::labels::{ResumeWay, SessionEnd, SessionState, Settled};
 use crate::protocol::rescue::{Execution, millis};
@@ -27,6 +28,9 @@ pub(super) struct Report {
     since: Instant,
     shown: Option<SessionState>,
     held_since: Option<Instant>,
+    outage: Arc<Outage>,
+    /// Among those that the outage has counted as held.
+    in_outage: bool,
     end: Option<SessionEnd>,
     code: Option<u16>,
 }
@@ -36,13 +40,15 @@ impl Report {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(session = id, route = line.route, client = %ip, "session open");
         Self {
-            metrics: Arc::clone(&line.metrics),
+            metrics: Arc::clone(&line.house.metrics),
             route: line.route.clone(),
             id,
             ip,
             since: now,
             shown: None,
             held_since: None,
+            outage: Arc::clone(&line.outage),
+            in_outage: false,
             end: None,
             code: None,
         }
@@ -74,7 +80,11 @@ impl Report {
         let metrics = &self.metrics;
         match counted {
             Counted::Held => {
-                self.held_since = Some(Instant::now());
+                let now = Instant::now();
+                self.held_since = Some(now);
+                if !std::mem::replace(&mut self.in_outage, true) {
+                    self.outage.held(now);
+                }
                 tracing::debug!(session = self.id, route = self.route, "session held");
             }
             Counted::Resumed(resumed, down) => {
@@ -83,6 +93,9 @@ impl Report {
                 }
                 if matches!(resumed, Resumed::Reconnect | Resumed::Gap) {
                     self.end.get_or_insert(SessionEnd::Reconnect);
+                    self.held_no_more(Fate::SentRound);
+                } else {
+                    self.held_no_more(Fate::Back);
                 }
                 let down_ms = millis(down);
                 let way = resumed.as_str();
@@ -103,6 +116,8 @@ impl Report {
                 metrics.settled.inc(Settled::MayHaveExecuted);
             }
             Counted::Resent => metrics.settled.inc(Settled::Resent),
+            Counted::StillHeld if self.in_outage => self.outage.noticed(&self.route),
+            Counted::StillHeld => {}
             Counted::Notice => metrics.notices.inc(),
             Counted::Torn => {
                 metrics.frames_torn.inc();
@@ -123,8 +138,20 @@ impl Report {
     /// A close of ours is being sent.
     pub(super) fn closing(&mut self, code: u16) {
         self.code = Some(code);
+        self.held_no_more(match (self.end, code) {
+            (Some(SessionEnd::Client | SessionEnd::Dead), _) => Fate::Left,
+            (None, 1012) => Fate::SentRound,
+            _ => Fate::GivenUp,
+        });
         if matches!(code, 1002 | 1009) {
             self.end.get_or_insert(SessionEnd::Limit);
+        }
+    }
+
+    /// What became of it, if it was held.
+    fn held_no_more(&mut self, fate: Fate) {
+        if std::mem::take(&mut self.in_outage) {
+            self.outage.over(fate, &self.route, Instant::now());
         }
     }
 
@@ -159,6 +186,7 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
+        self.held_no_more(Fate::Left);
         self.metrics.sessions.shift(self.shown, None);
     }
 }

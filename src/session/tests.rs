@@ -4,16 +4,33 @@
 //! pump could hand it, and keeps a ledger of what every request has become.
 
 mod flush;
+mod patience;
+mod restoring;
 mod world;
 
 use proptest::prelude::*;
 
 use world::{Step, World};
 
+const GOING: &str = r#""code":"UNAVAILABLE","details":{"reason":"gateway-restarting"}"#;
+const STARTING: &str = r#""code":"UNAVAILABLE","details":{"reason":"startup-sidecars"}"#;
+const FORBIDDEN: &str = r#""code":"FORBIDDEN""#;
+
+/// The gateway is back, and takes the session as it was.
+const RETURN: [Step; 6] = [
+    Step::Phase(4),
+    Step::Turn,
+    Step::Dialled(true),
+    Step::Challenge,
+    Step::Write,
+    Step::Hello(0),
+];
+
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0u8..6, 0u8..4).prop_map(|(id, kind)| Step::Ask { id, kind }),
+        6 => (0u8..6, 0u8..5).prop_map(|(id, kind)| Step::Ask { id, kind }),
         4 => any::<prop::sample::Index>().prop_map(Step::Answer),
+        2 => any_refusal(),
         3 => Just(Step::Write),
         3 => Just(Step::NumberedEvent),
         2 => Just(Step::Lose),
@@ -21,6 +38,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => prop::sample::select(vec![1000u16, 1001, 1008, 1012, 1013, 4008])
             .prop_map(Step::GatewayClose),
         1 => Just(Step::ClientClose),
+        1 => Just(Step::ClientEnds),
         4 => prop::sample::select(vec![0u8, 1, 2, 3, 4]).prop_map(Step::Phase),
         4 => Just(Step::Turn),
         4 => any::<bool>().prop_map(Step::Dialled),
@@ -32,9 +50,18 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Revoked),
         4 => (1u8..40).prop_map(Step::Room),
         1 => Just(Step::AskInParts),
+        1 => any_long(),
         1 => Just(Step::Ends),
         1 => any_other(),
     ]
+}
+
+fn any_refusal() -> impl Strategy<Value = Step> {
+    prop::sample::select(vec![GOING, GOING, STARTING, FORBIDDEN]).prop_map(Step::RefuseOurs)
+}
+
+fn any_long() -> impl Strategy<Value = Step> {
+    prop::sample::select(vec![0, 1, 4]).prop_map(|kind| Step::AskLong { kind })
 }
 
 fn any_other() -> impl Strategy<Value = Step> {
@@ -58,7 +85,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..120),
     ) {
         let mut world = World::new(client, resume, greeted);
-        world.room = room;
+        world.keep_at_most(room);
         for step in steps {
             world.step(step);
             world.check();

@@ -97,13 +97,12 @@ impl Certificate {
         Self::load(cert, key, &provider(), SystemTime::now()).map(drop)
     }
 
-    /// What a pair that could be served now says about itself.
+    /// Checks a pair without a use for it; what it says about itself.
     ///
     /// # Errors
     /// As [`Certificate::load`].
-    pub fn facts_of(cert: &Path, key: &Path) -> Result<Facts, TlsError> {
-        let loaded = Self::load(cert, key, &provider(), SystemTime::now())?;
-        Ok(loaded.facts().clone())
+    pub fn read(cert: &Path, key: &Path, now: SystemTime) -> Result<Facts, TlsError> {
+        Self::load(cert, key, &provider(), now).map(|loaded| loaded.facts().clone())
     }
 
     /// What it says about itself.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -13,7 +14,7 @@ use x509_parser::time::ASN1Time;
 use super::TlsError;
 
 /// A leaf that ends sooner than this is worth a warning.
-pub(super) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// What a certificate says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Facts {
     pub not_before: SystemTime,
     /// Valid until.
     pub not_after: SystemTime,
+    /// SHA-256 over the certificate, as `AB:CD:...`: what clients pin who know no CA for it.
+    pub sha256: String,
     /// Oddities that do not keep it from being served.
     pub warnings: Vec<Warning>,
 }
@@ -65,7 +68,11 @@ impl fmt::Display for Warning {
 // === impl Facts ===
 
 impl Facts {
-    pub(super) fn of(leaf: &CertificateDer<'_>, path: &Path) -> Result<Self, TlsError> {
+    /// Reads a certificate; `path` is what errors call it. Its dates are not looked at.
+    ///
+    /// # Errors
+    /// When it cannot be parsed.
+    pub fn of(leaf: &CertificateDer<'_>, path: &Path) -> Result<Self, TlsError> {
         let damaged = |reason: String| TlsError::Leaf {
             path: path.to_owned(),
             reason,
@@ -94,6 +101,7 @@ impl Facts {
             issuer: x509.issuer().to_string(),
             not_before: moment(x509.validity().not_before),
             not_after: moment(x509.validity().not_after),
+            sha256: fingerprint(leaf),
             warnings,
         })
     }
@@ -132,6 +140,13 @@ impl Facts {
     pub fn until(&self) -> String {
         date(self.not_after)
     }
+}
+
+/// As `openssl x509 -fingerprint -sha256` prints it, and as clients read it.
+fn fingerprint(leaf: &CertificateDer<'_>) -> String {
+    let digest = digest(&SHA256, leaf);
+    let bytes = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
+    bytes.collect::<Vec<_>>().join(":")
 }
 
 fn name(general: &GeneralName<'_>) -> Option<String> {

@@ -6,6 +6,7 @@
 
 pub mod acme;
 mod chain;
+mod client;
 mod dev;
 mod error;
 mod facts;
@@ -14,7 +15,9 @@ mod server;
 mod store;
 
 pub use chain::Certificate;
+pub use client::{Ordinary, Shown, greet};
 pub use error::TlsError;
-pub use facts::{Facts, Warning};
-pub use server::{Terms, Tls, check_client_ca};
+pub use facts::{EXPIRES_SOON, Facts, Warning};
+pub(crate) use server::provider;
+pub use server::{Prepared, Terms, Tls, check_client_ca};
 pub use store::CertStore;

@@ -35,6 +35,14 @@ pub struct Tls {
     challenge_terms: Arc<ServerConfig>,
 }
 
+/// Certificates and terms of another config, checked and not in force yet.
+#[derive(Debug)]
+pub struct Prepared {
+    /// `None`: they come from a CA, and are published by themselves.
+    certificates: Option<Vec<Certificate>>,
+    terms: ServerConfig,
+}
+
 // === impl Tls ===
 
 impl Tls {
@@ -47,7 +55,7 @@ impl Tls {
     pub fn new(config: &config::Tls) -> Result<Self, TlsError> {
         let certificates = load(config, SystemTime::now())?;
         let store = Arc::new(CertStore::new());
-        let terms = terms(config, Arc::clone(&store))?;
+        let terms = terms(config, Arc::clone(&store), None)?;
         publish(&store, certificates);
         let challenges = Arc::default();
         let challenge_terms = Arc::new(challenge_terms(Arc::clone(&challenges))?);
@@ -59,16 +67,26 @@ impl Tls {
         })
     }
 
-    /// Takes a new config whole or not at all. Open connections keep what they have.
+    /// Reads what a new config names, whole or not at all. Nothing changes yet.
+    ///
+    /// Reads files: not for the middle of an async task.
     ///
     /// # Errors
-    /// As [`Tls::new`]; then everything stays as it was.
-    pub fn reload(&self, config: &config::Tls) -> Result<(), TlsError> {
+    /// As [`Tls::new`].
+    pub fn prepare(&self, config: &config::Tls) -> Result<Prepared, TlsError> {
         let certificates = load(config, SystemTime::now())?;
-        let terms = terms(config, Arc::clone(&self.store))?;
-        publish(&self.store, certificates);
-        self.terms.store(Arc::new(terms));
-        Ok(())
+        let terms = terms(config, Arc::clone(&self.store), Some(&self.terms.load()))?;
+        Ok(Prepared {
+            certificates,
+            terms,
+        })
+    }
+
+    /// From the next handshake on. Open connections keep what they have, and the tickets that they
+    /// were given stay good.
+    pub fn apply(&self, prepared: Prepared) {
+        publish(&self.store, prepared.certificates);
+        self.terms.store(Arc::new(prepared.terms));
     }
 
     /// The terms for a client that has said hello; `None` if nobody is to be answered so.
@@ -111,9 +129,13 @@ fn publish(store: &CertStore, certificates: Option<Vec<Certificate>>) {
     let Some(certificates) = certificates else {
         return;
     };
+    let known = store.facts();
     for certificate in &certificates {
         let facts = certificate.facts();
-        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), "serving certificate");
+        if known.contains(facts) {
+            continue;
+        }
+        tracing::info!(source = %facts.source, names = ?facts.names, until = %facts.until(), sha256 = %facts.sha256, "serving certificate");
         for warning in &facts.warnings {
             tracing::warn!(source = %facts.source, "the certificate {warning}");
         }
@@ -137,11 +159,16 @@ fn load(config: &config::Tls, now: SystemTime) -> Result<Option<Vec<Certificate>
 }
 
 /// aws-lc-rs, with the hybrid post-quantum key exchange preferred (`prefer-post-quantum`).
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, TlsError> {
+/// `before`: the terms in force, whose tickets stay good.
+fn terms(
+    config: &config::Tls,
+    store: Arc<CertStore>,
+    before: Option<&ServerConfig>,
+) -> Result<ServerConfig, TlsError> {
     let setup = |source| TlsError::Setup { source };
     let provider = provider();
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -160,7 +187,7 @@ fn terms(config: &config::Tls, store: Arc<CertStore>) -> Result<ServerConfig, Tl
     }
     .with_cert_resolver(store);
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    resumption(&mut terms, config.client_ca.is_some()).map_err(setup)?;
+    resumption(&mut terms, config.client_ca.is_some(), before).map_err(setup)?;
     Ok(terms)
 }
 
@@ -188,12 +215,19 @@ impl ResolvesServerCert for ChallengeCertificates {
 
 /// Tickets only: the state of a resumable session is kept by its client, not by us. None at all
 /// with client certificates, whose validity has to be looked at on every connection.
-fn resumption(terms: &mut ServerConfig, client_certificates: bool) -> Result<(), rustls::Error> {
+fn resumption(
+    terms: &mut ServerConfig,
+    client_certificates: bool,
+    before: Option<&ServerConfig>,
+) -> Result<(), rustls::Error> {
     terms.session_storage = Arc::new(NoServerSessionStorage {});
     if client_certificates {
         terms.send_tls13_tickets = 0;
     } else {
-        terms.ticketer = aws_lc_rs::Ticketer::new()?;
+        terms.ticketer = match before.map(|before| &before.ticketer) {
+            Some(ticketer) if ticketer.enabled() => Arc::clone(ticketer),
+            _ => aws_lc_rs::Ticketer::new()?,
+        };
         terms.send_tls13_tickets = 1;
     }
     Ok(())
@@ -262,10 +296,10 @@ mod tests {
         let tls = Tls::new(&config).unwrap();
         let before = tls.certificates();
         config.client_ca = Some(dir.path().join("key.pem"));
-        let error = tls.reload(&config).unwrap_err();
+        let error = tls.prepare(&config).unwrap_err();
         assert!(matches!(error, TlsError::ClientCa { .. }), "{error}");
         config.certificate = CertificateSource::Files(Vec::new());
-        assert!(matches!(tls.reload(&config), Err(TlsError::Nothing)));
+        assert!(matches!(tls.prepare(&config), Err(TlsError::Nothing)));
         assert_eq!(tls.certificates(), before);
     }
 }

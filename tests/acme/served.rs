@@ -123,17 +123,14 @@ pub(crate) async fn until_trusted(proxy: &Proxy, name: &str, root: &CertificateD
         }
     });
     if waited.await.is_err() {
-        panic!(
-            "{name} is not served: {:#}",
-            proxy.status().await["certificates"]
-        );
+        panic!("{name} is not served: {:#}", proxy.status().await["acme"]);
     }
 }
 
 /// What is told of the certificate with this name.
 pub(crate) async fn told(proxy: &Proxy, name: &str) -> Value {
     let status = proxy.status().await;
-    let all = status["certificates"].as_array().unwrap();
+    let all = status["acme"].as_array().unwrap();
     let has = |one: &&Value| one["names"].as_array().unwrap().iter().any(|it| it == name);
     all.iter()
         .find(has)

@@ -64,7 +64,7 @@ async fn renewing_needs_a_running_holdline_and_says_so() {
     assert!(
         renew
             .err
-            .contains("nobody answers on 127.0.0.1:1; is holdline running"),
+            .contains("nothing answers on 127.0.0.1:1: holdline is not running"),
         "{}",
         renew.err
     );

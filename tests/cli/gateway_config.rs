@@ -39,7 +39,17 @@ async fn asked(config: &str, args: &[&str]) -> Ended {
 async fn printed(config: &str, args: &[&str]) -> Value {
     let ended = asked(config, &[&["--print", "--json"], args].concat()).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
-    serde_json::from_str(&ended.out).unwrap()
+    one(&ended.out)
+}
+
+/// What is said of the only gateway.
+fn one(out: &str) -> Value {
+    let report: Value = serde_json::from_str(out).unwrap();
+    let [gateway] = &report["gateways"].as_array().unwrap()[..] else {
+        panic!("{report:#}")
+    };
+    assert_eq!(report["ok"], gateway["ok"]);
+    gateway.clone()
 }
 
 // === what is to be set ===
@@ -184,8 +194,9 @@ async fn wrong_words_are_a_usage_error_and_a_bad_config_a_bad_config() {
 
 /// A gateway's settings; answers as version 2026.9.6 does, in its order.
 #[derive(Clone)]
-struct Scripted {
+pub(super) struct Scripted {
     trusts: bool,
+    /// "*": any.
     origins: Vec<&'static str>,
     mode: &'static str,
     user_header: &'static str,
@@ -193,6 +204,8 @@ struct Scripted {
     loopback: bool,
     allowed: Option<&'static str>,
     scopes: Vec<&'static str>,
+    /// `deviceAutoApprove`.
+    approve: Value,
     started: bool,
 }
 
@@ -207,11 +220,12 @@ impl Scripted {
             loopback: true,
             allowed: None,
             scopes: SIX.to_vec(),
+            approve: json!({"enabled": true}),
             started: true,
         }
     }
 
-    fn token() -> Self {
+    pub(super) fn token() -> Self {
         Self {
             mode: "token",
             ..Self::good()
@@ -249,7 +263,11 @@ impl Scripted {
             return Err(json!({"code": "UNAVAILABLE", "retryable": true}));
         }
         let origin = head.get("origin").unwrap_or_default();
-        if !self.origins.contains(&origin) {
+        if !self
+            .origins
+            .iter()
+            .any(|allowed| ["*", origin].contains(allowed))
+        {
             return refuse("CONTROL_UI_ORIGIN_NOT_ALLOWED", None);
         }
         let device = params["device"].is_object();
@@ -265,7 +283,14 @@ impl Scripted {
         }
     }
 
-    async fn start(self) -> Running {
+    pub(super) fn of_any_origin(self) -> Self {
+        Self {
+            origins: vec!["*"],
+            ..self
+        }
+    }
+
+    pub(super) async fn start(self) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connects = Arc::<Mutex<Vec<Value>>>::default();
@@ -284,8 +309,8 @@ impl Scripted {
     }
 }
 
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
     /// What every `connect` said.
     connects: Arc<Mutex<Vec<Value>>>,
     _accepting: AbortOnDropHandle<()>,
@@ -297,7 +322,7 @@ impl Running {
         let url = format!("http://{}", self.address);
         let args = [&["--json", "--gateway", &url][..], args].concat();
         let ended = asked(config, &args).await;
-        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        let report = one(&ended.out);
         assert_eq!(report["ok"], json!(ended.code == Some(0)));
         let lines = report["checks"].as_array().unwrap().iter().map(|finding| {
             let text = |key: &str| finding[key].as_str().unwrap().to_owned();
@@ -376,11 +401,24 @@ async fn talk(gateway: Scripted, mut stream: TcpStream, head: &Head, seen: Arc<M
     };
     let request: Value = serde_json::from_str(&text).unwrap();
     seen.lock().unwrap().push(request["params"].clone());
-    let answer = match gateway.connect(head, &request["params"]) {
-        Ok(hello) => json!({"type": "res", "id": request["id"], "ok": true, "payload": hello}),
+    let connected = gateway.connect(head, &request["params"]);
+    let welcome = connected.is_ok();
+    let answer = |request: &Value, answer: Result<Value, Value>| match answer {
+        Ok(what) => json!({"type": "res", "id": request["id"], "ok": true, "payload": what}),
         Err(error) => json!({"type": "res", "id": request["id"], "ok": false, "error": error}),
     };
-    let _ = socket.send(say(answer)).await;
+    let _ = socket.send(say(answer(&request, connected))).await;
+    if welcome && let Some(Ok(Message::Text(text))) = socket.next().await {
+        let request: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(request["method"], "config.get", "a method that only reads");
+        let config = match gateway.scopes.contains(&"operator.read") {
+            true => Ok(json!({"valid": true, "config": {"gateway": {"auth": {
+                "token": "__REDACTED__",
+                "trustedProxy": {"deviceAutoApprove": gateway.approve}}}}})),
+            false => Err(json!({"code": "FORBIDDEN", "details": {"code": "MISSING_SCOPE"}})),
+        };
+        let _ = socket.send(say(answer(&request, config))).await;
+    }
     let _ = socket.close(None).await;
 }
 
@@ -403,10 +441,8 @@ async fn a_gateway_that_is_set_up_is_found_so_and_nothing_is_left_there() {
             &format!("ok identityScopes: {NICK} has {}", SIX.join(", ")),
             "ok requiredHeaders: x-forwarded-proto is required",
             "ok requiredHeaders: x-forwarded-host is required",
-            "cannot_tell deviceAutoApprove: to see it, a device would have to be paired -> see \
-             that enabled is true, and scopes are operator.read, operator.write, \
-             operator.approvals, operator.questions: openclaw config get \
-             gateway.auth.trustedProxy.deviceAutoApprove",
+            "ok deviceAutoApprove: devices get operator.read, operator.write, \
+             operator.approvals, operator.questions",
         ]
     );
     assert_eq!(code, Some(0));
@@ -499,6 +535,22 @@ async fn each_wrong_setting_is_named_with_what_to_do() {
              operator.read, operator.write, operator.approvals, operator.questions, \
              operator.pairing for nick@example.com",
         ),
+        (
+            Scripted {
+                approve: json!({"enabled": false}),
+                ..good()
+            },
+            "wrong deviceAutoApprove: a new browser has to be approved by hand -> set enabled to true",
+        ),
+        (
+            Scripted {
+                approve: json!({"enabled": true, "scopes": ["operator.read", "operator.admin"]}),
+                ..good()
+            },
+            "wrong deviceAutoApprove: whoever signs in gets operator.read, operator.admin for a \
+             device -> set scopes to operator.read, operator.write, operator.approvals, \
+             operator.questions",
+        ),
     ];
     for (gateway, expected) in cases {
         let gateway = gateway.start().await;
@@ -510,6 +562,53 @@ async fn each_wrong_setting_is_named_with_what_to_do() {
         assert_eq!(wrong, [expected]);
         assert_eq!(code, Some(1));
     }
+}
+
+#[tokio::test]
+async fn what_nobody_may_read_cannot_be_told() {
+    let gateway = Scripted {
+        scopes: Vec::new(),
+        ..Scripted::good()
+    };
+    let (findings, _) = gateway.start().await.check(SIGNED_IN, &AS_NICK).await;
+    assert_eq!(
+        *findings.last().unwrap(),
+        "cannot_tell deviceAutoApprove: nick@example.com may not read the gateway's config \
+         (MISSING_SCOPE) -> see that enabled is true, and scopes are operator.read, \
+         operator.write, operator.approvals, operator.questions: openclaw config get \
+         gateway.auth.trustedProxy.deviceAutoApprove"
+    );
+}
+
+#[tokio::test]
+async fn every_gateway_of_a_route_is_looked_at() {
+    let (one, two) = (
+        Scripted::good().start().await,
+        Scripted::token().start().await,
+    );
+    let config = format!(
+        "[listen]\nhttps = [\"127.0.0.1:8443\"]\n[gateway]\nurl = \"http://{0}\"\n\
+         [[route]]\nhost = \"two.example.net\"\nurl = \"http://{1}\"\n\
+         [[route]]\npath = \"/same\"\nurl = \"http://{0}\"\n\
+         [[route]]\nhost = \"*.app.example.net\"\nurl = \"http://127.0.0.1:9\"\nprotocol = \"generic\"\n",
+        one.address, two.address
+    );
+    let ended = asked(&config, &["--json"]).await;
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    let [first, second] = &report["gateways"].as_array().unwrap()[..] else {
+        panic!("{report:#}")
+    };
+    assert_eq!(first["gateway"], json!(one.address.to_string()));
+    assert_eq!(first["routes"], json!(["default", "/same"]));
+    assert_eq!(second["gateway"], json!(two.address.to_string()));
+    let origins = &second["settings"]["gateway"]["controlUi"]["allowedOrigins"];
+    assert_eq!(*origins, json!(["https://two.example.net:8443"]));
+    assert!(
+        second["checks"]
+            .to_string()
+            .contains("pages of https://two.example.net:8443 are refused")
+    );
+    assert_eq!((ended.code, &report["ok"]), (Some(1), &json!(false)));
 }
 
 #[tokio::test]

@@ -47,7 +47,8 @@ fn admin() -> Kit {
         commands: sender,
     };
     let stop = CancellationToken::new();
-    admin.serve(listener, &stop, &edge.edge.tasks);
+    let closed = CancellationToken::new();
+    admin.serve(listener, closed, &stop, &edge.edge.tasks);
     Kit {
         edge,
         source,
@@ -135,7 +136,7 @@ async fn passes_commands_on() {
     assert!(matches!(kit.commands.recv().await, Some(Command::Drain)));
     for (result, status, text) in [
         (Ok(json!(["hold.max"])), "200", "hold.max"),
-        (Err("line 3: no such key".to_owned()), "422", "line 3"),
+        (Err(json!({"error": "line 3"})), "422", "line 3"),
     ] {
         let asking = tokio::spawn(ask(kit.address, "POST", "/reload", HOST));
         let Some(Command::Reload(answer)) = patient(kit.commands.recv()).await else {

@@ -30,9 +30,9 @@ use tokio_util::task::TaskTracker;
 use holdline::config::{
     self, CertificateFiles, CertificateSource, ClientCertificates, Config, TlsVersion,
 };
-use holdline::listen::{ClientStream, Edge, Listeners, Peer};
+use holdline::listen::{ClientStream, Doors, Edge, Peer};
 use holdline::observe::Metrics;
-use holdline::tls::Tls;
+use holdline::tls::{Tls, TlsError};
 
 /// Long enough for any step of a test, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,11 +40,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Running {
     pub(crate) https: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
+    _doors: Doors,
     pub(crate) edge: Edge,
     pub(crate) dir: TempDir,
     /// `/wait` answers when this is notified; `waiting` tells that one has arrived.
     pub(crate) go: Arc<Notify>,
     pub(crate) waiting: Arc<Notify>,
+}
+
+impl Running {
+    pub(crate) fn reload_tls(&self, config: &config::Tls) -> Result<(), TlsError> {
+        self.edge.tls.apply(self.edge.tls.prepare(config)?);
+        Ok(())
+    }
 }
 
 /// A certificate made for a test.
@@ -128,9 +136,7 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path().join("dev"));
     change(&mut config, &dir);
-    let listeners = Listeners::bind(&config.listen).unwrap();
-    let https = listeners.https[0].address();
-    let http = listeners.http.first().map(|listener| listener.address());
+    let listen = config.listen.clone();
     let edge = Edge {
         tls: Arc::new(Tls::new(&config.tls).unwrap()),
         config: Arc::new(ArcSwap::from_pointee(config)),
@@ -140,7 +146,7 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
     };
     let (go, waiting) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let notifies = (Arc::clone(&go), Arc::clone(&waiting));
-    listeners.serve(&edge, move |peer| {
+    let doors = Doors::serving(&edge, move |peer| {
         let (go, waiting) = notifies.clone();
         tower::service_fn(move |request| {
             answer(
@@ -151,9 +157,11 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
             )
         })
     });
+    doors.apply(doors.prepare(&listen).unwrap());
     Running {
-        https,
-        http,
+        https: doors.https()[0],
+        http: doors.http().first().copied(),
+        _doors: doors,
         edge,
         dir,
         go,

@@ -51,12 +51,12 @@ async fn a_certificate_is_swapped_under_a_live_connection() {
     let mut before = http1(stream).await;
     patient(before.send_request(get("/"))).await.unwrap();
     let second = make_certificate(&edge.dir, "a", &["a.example"]);
-    edge.edge.tls.reload(&edge.edge.config.load().tls).unwrap();
+    edge.reload_tls(&edge.edge.config.load().tls).unwrap();
     let after = edge.connect(modern(&[]), "a.example").await;
     assert_eq!(leaf(&after), second.der);
     patient(before.send_request(get("/"))).await.unwrap();
     fs::write(&second.files.key, "damaged").unwrap();
-    assert!(edge.edge.tls.reload(&edge.edge.config.load().tls).is_err());
+    assert!(edge.reload_tls(&edge.edge.config.load().tls).is_err());
     assert_eq!(
         leaf(&edge.connect(modern(&[]), "a.example").await),
         second.der
@@ -225,7 +225,7 @@ async fn only_a_session_of_the_same_terms_is_resumed() {
     .await;
     let mut stricter = Arc::unwrap_or_clone(edge.edge.config.load_full());
     stricter.tls.client_ca = Some(edge.dir.path().join("dev/cert.pem"));
-    edge.edge.tls.reload(&stricter.tls).unwrap();
+    edge.reload_tls(&stricter.tls).unwrap();
     let stream = edge.connect(config, "localhost").await;
     assert!(http1(stream).await.send_request(get("/")).await.is_err());
     assert_eq!(edge.metrics().tls_handshakes.get(Handshake::Resumed), 0);

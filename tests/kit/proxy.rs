@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use holdline::Holdline;
 use holdline::config::{self, Config};
+use holdline::{Holdline, Source};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
@@ -72,11 +72,14 @@ impl Proxy {
         let settings = Arc::clone(settings);
         let read = move || {
             let text = text(&url, &dir, &settings.lock().unwrap());
-            let loaded = config::parse(&text, "test").map_err(|errors| errors.render(false))?;
-            Ok(loaded.config)
+            config::parse(&text, "test")
         };
         let first = read().expect("a good config");
-        let start = Holdline::start_from(first, Box::new(read));
+        let source = Source {
+            load: Box::new(read),
+            log: None,
+        };
+        let start = Holdline::start_from(first, source);
         let holdline = within("the proxy's start", start).await;
         Self {
             holdline: holdline.expect("it starts"),
@@ -121,8 +124,17 @@ impl Proxy {
 
     /// Waits until so many upgrades wait for the gateway.
     pub async fn waiting(&self, count: usize) {
-        let line = format!("{{state=\"waiting\"}} {count}");
-        within("clients that wait", async {
+        self.sessions_are("waiting", count).await;
+    }
+
+    /// Waits until so many open sessions are held.
+    pub async fn holds(&self, count: usize) {
+        self.sessions_are("held", count).await;
+    }
+
+    async fn sessions_are(&self, state: &str, count: usize) {
+        let line = format!("{{state=\"{state}\"}} {count}");
+        within(&format!("{count} sessions {state}"), async {
             loop {
                 let metrics = http::get(&self.admin(), "/metrics", &[]).await.text();
                 if metrics.lines().any(|seen| seen.ends_with(&line)) {

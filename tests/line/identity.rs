@@ -1,6 +1,7 @@
 //! Where it is decided here who comes in: what a signed-in client notices of an outage, what the
 //! gateway is told, and who is kept out.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::kit::gateway::{AuthMode, Options, SCOPES, ScriptedGateway, Stop, USER};
+use crate::kit::wait::within;
 use crate::kit::{Client, Proxy, Raw, Role, h2, http, ms};
 
 const TOKEN: &str = "hl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -171,7 +173,14 @@ async fn nobody_else_gets_to_the_gateway() {
         let answer = http::get(&proxy.target(), "/api/sessions", headers).await;
         assert_eq!(answer.status, 401, "{headers:?}");
         assert!(answer.header("www-authenticate").is_some());
-        assert!(answer.json()["error"]["type"].is_string());
+        let error = &answer.json()["error"];
+        assert!(error["type"].is_string());
+        // No advice for ways that are closed.
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("token") && !message.contains("browser"),
+            "{message}"
+        );
         let mut role = Role::official();
         for (name, value) in headers {
             role = role.header(name, value);
@@ -284,7 +293,12 @@ async fn whoever_is_let_in_no_longer_is_out_within_a_second_held_or_not() {
     *settings.lock().unwrap() = auth(&[("phone", OTHER)]);
     let asked = Instant::now();
     let done = proxy.holdline.reload().await.expect("it is taken");
-    assert_eq!((done.changed, done.ended), (true, 1));
+    assert_eq!(done.ended, 1);
+    assert!(
+        done.changes
+            .iter()
+            .all(|change| change.key.starts_with("auth."))
+    );
     live.wait_for("its end", |record| !record.disconnects.is_empty())
         .await;
     assert!(asked.elapsed() < Duration::from_secs(1));
@@ -312,13 +326,13 @@ async fn whoever_is_let_in_no_longer_is_out_within_a_second_held_or_not() {
 }
 
 #[tokio::test]
-async fn a_config_that_cannot_be_taken_live_is_refused_whole() {
+async fn a_config_with_an_error_is_refused_whole() {
     let gateway = believing_gateway().await;
     let settings = Arc::new(Mutex::new(auth(&[("laptop", TOKEN)])));
     let proxy = Proxy::reloadable(&gateway, &settings).await;
     let client = Client::connected(signed_in(Role::official()), proxy.target()).await;
     for (broken, told) in [
-        ("[hold]\nmax = \"1m\"\n", "[hold]"),
+        ("[hold]\nmax = \"1 fortnight\"\n", "hold.max"),
         ("[auth]\nmodes = [\"passwrd\"]\n", "not a way to sign in"),
     ] {
         *settings.lock().unwrap() = broken.to_owned();
@@ -516,6 +530,109 @@ async fn when_people_are_asked_from_now_on_those_who_were_not_are_out() {
         .wait_for("its end", |record| !record.disconnects.is_empty())
         .await;
     Client::connected(Role::backend(), proxy.target()).await;
+}
+
+/// A sign-in service that says yes to everybody, until it is told to say no.
+struct Sso {
+    url: String,
+    says_no: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Sso {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/auth", listener.local_addr().unwrap());
+        let (says_no, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (no, count) = (Arc::clone(&says_no), Arc::clone(&asked));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let status = match no.load(SeqCst) {
+                    true => "401 Unauthorized",
+                    false => "200 OK",
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nx-auth-request-email: {USER}\r\ncontent-length: 0\r\n\r\n"
+                );
+                count.fetch_add(1, SeqCst);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Self {
+            url,
+            says_no,
+            asked,
+        }
+    }
+
+    fn settings(&self) -> String {
+        let url = &self.url;
+        format!(
+            "[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"{url}\"\nrecheck = \"5s\"\n"
+        )
+    }
+
+    /// Time passes, and it is asked again.
+    async fn is_asked_again(&self) {
+        let before = self.asked.load(SeqCst);
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        tokio::time::resume();
+        within("another question", async {
+            while self.asked.load(SeqCst) == before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_longer_let_in_by_the_service_does_not_stay() {
+    let sso = Sso::start().await;
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &sso.settings()).await;
+    let live = Client::connected(Role::backend(), proxy.target()).await;
+    sso.is_asked_again().await;
+    live.request("health", json!({})).await.ok();
+    live.record().assert_untouched();
+    sso.says_no.store(true, SeqCst);
+    sso.is_asked_again().await;
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert_eq!(live.record().disconnects[0].code, 1008);
+    let metrics = http::get(&proxy.admin(), "/metrics", &[]).await.text();
+    for line in [
+        "holdline_grants_ended_total{way=\"forward\",reason=\"withdrawn\"} 1",
+        "holdline_grants{way=\"forward\"} 0",
+        "holdline_sign_ins_total{way=\"forward\",outcome=\"ok\"} 1",
+    ] {
+        assert!(metrics.lines().any(|seen| seen == line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_longer_let_in_by_the_service_is_neither_held_nor_put_back() {
+    let sso = Sso::start().await;
+    let gateway = believing_gateway().await;
+    let proxy = Proxy::with(&gateway, &sso.settings()).await;
+    let held = Client::connected(Role::backend(), proxy.target()).await;
+    gateway.stop(Stop::Kill).await;
+    held.event("gateway.down", 1).await;
+    sso.says_no.store(true, SeqCst);
+    sso.is_asked_again().await;
+    held.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert_eq!(held.record().disconnects[0].code, 1008);
+    gateway.begin_starting().await;
+    gateway.ready();
+    proxy.gateway_is("ready").await;
+    proxy.is_empty().await;
+    assert_eq!(gateway.journal().connects().len(), 1);
 }
 
 /// A sign-in service that says yes to everybody, after a word of the test.

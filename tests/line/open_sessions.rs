@@ -294,6 +294,7 @@ async fn what_is_said_of_an_outage_is_true_and_repeated() {
         "{first}"
     );
     assert!(first["downMs"].as_u64().unwrap() < third["downMs"].as_u64().unwrap());
+    assert_eq!(first["since"], third["since"], "one outage, one beginning");
     assert_eq!(first["crashLoop"], false);
     for number in ["since", "retryAfterMs", "attempt"] {
         assert!(first[number].is_u64(), "{number}: {first}");

@@ -24,10 +24,17 @@ async fn status_tells_the_gateways_state_and_the_sessions() {
     let proxy = Proxy::start(&gateway).await;
     let client = Client::connected(Role::backend(), proxy.target()).await;
     proxy.gateway_is("ready").await;
-    assert_eq!(proxy.status().await["sessions"]["open"], 1);
+    let sessions = |status: &serde_json::Value| {
+        let count = |state: &str| status["sessions"][state].as_u64().unwrap();
+        (count("open"), count("live"), count("held"))
+    };
+    assert_eq!(sessions(&proxy.status().await), (1, 1, 0));
     gateway.kill().await;
     client.event("gateway.down", 1).await;
     proxy.gateway_is("down").await;
+    let status = proxy.status().await;
+    assert_eq!(sessions(&status), (1, 0, 1));
+    assert_eq!(status["drain"], json!(null));
     let seen = proxy.status().await["gateways"][0].take();
     assert_eq!(
         (&seen["route"], &seen["gateway"]),

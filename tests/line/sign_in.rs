@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, USER};
 use crate::kit::http::Response;
-use crate::kit::{Client, Proxy, Role, Target, h2, http};
+use crate::kit::{Client, Proxy, Raw, Role, Target, h2, http};
 
 const PASSWORD: &str = "correct & horse + battery";
 static HASH: LazyLock<String> = LazyLock::new(|| hash(PASSWORD));
@@ -258,6 +258,18 @@ async fn what_is_wrong_is_said_and_not_which_part_of_it() {
 }
 
 #[tokio::test]
+async fn a_program_is_told_the_ways_that_are_open() {
+    let scene = scene().await;
+    let stranger = http::get(&scene.proxy.target(), "/api", &[]).await;
+    assert_eq!(stranger.status, 401);
+    let message = stranger.json()["error"]["message"].to_string();
+    assert!(
+        message.contains("/.holdline/sign-in") && !message.contains("token"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn who_tries_too_often_has_to_wait_and_is_told_how_long() {
     let scene = scene().await;
     let mut browser = Browser::new(&scene.proxy);
@@ -274,6 +286,26 @@ async fn who_tries_too_often_has_to_wait_and_is_told_how_long() {
     assert!(page.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
     assert!(page.text().contains("Please wait"));
     // Even the right password has to wait from there.
+    assert_eq!(browser.sign_in("/", USER, PASSWORD).await.status, 429);
+}
+
+#[tokio::test]
+async fn a_reload_gives_nobody_new_tries() {
+    let scene = scene().await;
+    let mut browser = Browser::new(&scene.proxy);
+    while browser.sign_in("/", USER, "wrong").await.status != 429 {}
+    let elsewhere = tempfile::tempdir().unwrap();
+    let reload = async |settings: String| {
+        *scene.settings.lock().unwrap() = settings;
+        scene.proxy.holdline.reload().await.unwrap();
+    };
+    // Another directory, with keys of its own.
+    reload(auth(&elsewhere, &HASH)).await;
+    assert_eq!(browser.sign_in("/", USER, PASSWORD).await.status, 429);
+    // Passwords off and on again.
+    reload(String::new()).await;
+    assert_eq!(browser.open("/.holdline/sign-in").await.status, 404);
+    reload(auth(&scene.state, &HASH)).await;
     assert_eq!(browser.sign_in("/", USER, PASSWORD).await.status, 429);
 }
 
@@ -447,13 +479,37 @@ async fn a_new_password_ends_what_hung_on_the_old_one() {
     let live = Client::connected(browser.ui(&browser.origin()), scene.proxy.target()).await;
     *scene.settings.lock().unwrap() = auth(&scene.state, &hash("another one"));
     let done = scene.proxy.holdline.reload().await.unwrap();
-    assert_eq!((done.changed, done.ended), (true, 1));
+    assert_eq!(done.ended, 1);
+    assert!(
+        done.changes
+            .iter()
+            .all(|change| change.key.starts_with("auth."))
+    );
     live.wait_for("its end", |record| !record.disconnects.is_empty())
         .await;
     assert_eq!(live.record().disconnects[0].code, 1008);
     assert_eq!(browser.open("/").await.status, 303);
     assert_eq!(browser.sign_in("/", USER, PASSWORD).await.status, 401);
     assert_eq!(browser.sign_in("/", USER, "another one").await.status, 303);
+}
+
+#[tokio::test]
+async fn a_shorter_sign_in_is_shorter_for_those_who_are_in() {
+    let scene = scene().await;
+    let mut browser = Browser::signed_in(&scene.proxy).await;
+    // It answers whatever it is asked, but has no patience of its own.
+    let role = browser.ui(&browser.origin());
+    let (mut live, _) = Raw::connected(&scene.proxy.target(), &role).await;
+    let short = "session_idle = \"60s\"\nsession_max = \"60s\"\n";
+    *scene.settings.lock().unwrap() = auth(&scene.state, &HASH) + short;
+    assert_eq!(scene.proxy.holdline.reload().await.unwrap().ended, 0);
+    assert_eq!(browser.open("/").await.status, 200);
+    live.request("1", "health", json!({})).await;
+    assert_eq!(live.answer("1").await["ok"], true);
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert_eq!(live.closed().await.0, 1008);
 }
 
 #[tokio::test]

@@ -7,15 +7,16 @@ use std::error::Error as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Failure;
 use super::question::Asked;
+use super::{Failure, Trust};
 use crate::config;
 
 /// The largest page that is passed on to a client.
@@ -27,6 +28,7 @@ const HEAD: usize = 64 * 1024;
 pub(super) async fn run(
     config: &config::ForwardAuth,
     asked: &Asked,
+    trust: Option<&Trust>,
 ) -> Result<Response<Bytes>, Failure> {
     let request = asked
         .to_request()
@@ -36,6 +38,19 @@ pub(super) async fn run(
         .map_err(|error| Failure::Unreachable(error.to_string().into()))?;
     // Without it the last small packet would wait for an acknowledgement; it works all the same.
     let _ = stream.set_nodelay(true);
+    if !config.tls {
+        return exchange(stream, request).await;
+    }
+    let trust = trust.ok_or_else(|| Failure::Tls("no CA is believed".into()))?;
+    let stream = trust.connect(&config.host, stream).await;
+    let stream = stream.map_err(|error| Failure::Tls(error.to_string().into()))?;
+    exchange(stream, request).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Bytes>, Failure> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD)
         .handshake(TokioIo::new(stream))

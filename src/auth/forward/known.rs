@@ -74,14 +74,28 @@ impl Known {
         {
             return Looked::Admitted(kept.admitted.clone());
         }
+        Looked::Ask(self.seat(&mut inner, key))
+    }
+
+    /// A place at the question, whatever was answered before.
+    pub(super) fn ask(self: &Arc<Self>, key: Key) -> Seat {
+        self.seat(&mut self.lock(), key)
+    }
+
+    /// An answer that no longer holds.
+    pub(super) fn forget(&self, key: Key) {
+        self.lock().admitted.remove(&key);
+    }
+
+    fn seat(self: &Arc<Self>, inner: &mut Inner, key: Key) -> Seat {
         let flight = inner.in_flight.entry(key).or_default();
         flight.seats += 1;
         let answer = Arc::clone(&flight.answer);
-        Looked::Ask(Seat {
+        Seat {
             known: Arc::clone(self),
             key,
             answer,
-        })
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -10,6 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 
+mod again;
+mod over_tls;
+
 const LONG: Duration = Duration::from_secs(20);
 const YES: &str = "HTTP/1.1 200 OK\r\nx-auth-request-email: nick@example.com\r\n\
      x-auth-request-groups: staff\r\nset-cookie: _proxy=renewed\r\ncontent-length: 0\r\n\r\n";
@@ -20,6 +23,7 @@ struct Service {
     heads: Arc<Mutex<Vec<String>>>,
     asked: Arc<Notify>,
     go: Arc<Semaphore>,
+    answer: Arc<Mutex<Vec<u8>>>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -32,7 +36,8 @@ impl Service {
 
     /// Answers one question per permit of `go`; `NUMBER` in the answer is the question's own.
     async fn held(answer: impl Into<Vec<u8>>) -> Self {
-        let answer: Arc<[u8]> = answer.into().into();
+        let answer = Arc::new(Mutex::new(answer.into()));
+        let said = Arc::clone(&answer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (heads, asked) = (
@@ -45,7 +50,7 @@ impl Service {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let (heads, asked, go) = shared.clone();
-                let answer = Arc::clone(&answer);
+                let said = Arc::clone(&said);
                 tokio::spawn(async move {
                     let head = read_head(&mut stream).await;
                     let number = {
@@ -55,7 +60,7 @@ impl Service {
                     };
                     asked.notify_one();
                     go.acquire().await.unwrap().forget();
-                    let mut answer = answer.to_vec();
+                    let mut answer = said.lock().unwrap().clone();
                     if let Some(at) = memchr::memmem::find(&answer, b"NUMBER") {
                         answer[at..at + 6].copy_from_slice(number.as_bytes());
                     }
@@ -68,12 +73,20 @@ impl Service {
             heads,
             asked,
             go,
+            answer,
             _accepting: AbortOnDropHandle::new(accepting),
         }
     }
 
+    /// Something else from now on.
+    fn now_says(&self, answer: &str) {
+        *self.answer.lock().unwrap() = answer.as_bytes().to_vec();
+    }
+
     fn config(&self) -> config::ForwardAuth {
         config::ForwardAuth {
+            tls: false,
+            ca_root: None,
             host: self.address.ip().to_string(),
             port: self.address.port(),
             path: "/oauth2/auth?strict".to_owned(),
@@ -81,6 +94,8 @@ impl Service {
             copy: vec![HeaderName::from_static("x-auth-request-groups")],
             timeout: LONG,
             cache: Duration::from_secs(10),
+            recheck: Some(Duration::from_secs(60)),
+            without_answer: Duration::from_secs(600),
         }
     }
 
@@ -147,15 +162,18 @@ impl Client {
         }
     }
 
-    async fn ask(&self, service: &ForwardAuth, config: &config::ForwardAuth) -> Answer {
-        let question = Question {
+    fn question(&self) -> Question<'_> {
+        Question {
             method: &self.method,
             host: &self.host,
             target: self.target,
             address: self.address.parse().unwrap(),
             headers: &self.headers,
-        };
-        tokio::time::timeout(LONG * 3, service.ask(config, question))
+        }
+    }
+
+    async fn ask(&self, service: &ForwardAuth, config: &config::ForwardAuth) -> Answer {
+        tokio::time::timeout(LONG * 3, service.ask(config, self.question()))
             .await
             .expect("answers")
     }
@@ -609,11 +627,8 @@ fn nothing_secret_is_printed() {
     };
     let client = Client::new();
     let question = Question {
-        method: &client.method,
-        host: &client.host,
         target: "/?token=secret",
-        address: client.address.parse().unwrap(),
-        headers: &client.headers,
+        ..client.question()
     };
     let shown = format!("{admitted:?} {question:?} {:?}", ForwardAuth::new());
     assert!(!shown.contains("secret"), "{shown}");

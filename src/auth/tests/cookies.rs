@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use super::kit::*;
 use crate::auth::cookie::{FORM, SESSION};
-use crate::auth::{Desk, Session};
+use crate::auth::{CookieRefused, Desk, Session};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn by(world: &World, cookie: &str, now: SystemTime) -> Option<Session> {
     let headers = with_cookies(&format!("{SESSION}={cookie}"));
-    world.desk.by_cookie(&world.auth, &headers, now)
+    world.desk.by_cookie(&world.auth, &headers, now).ok()
 }
 
 #[tokio::test]
@@ -24,11 +24,16 @@ async fn an_unused_session_ends_and_a_used_one_goes_on_until_its_end() {
     let value = unused.cookie(SESSION);
     assert!(by(&world, value, start + idle - HOUR).is_some());
     assert!(by(&world, value, start + idle + HOUR).is_none());
+    let headers = unused.headers();
+    let late = world
+        .desk
+        .by_cookie(&world.auth, &headers, start + 2 * idle);
+    assert_eq!(late.err(), Some(CookieRefused::Expired));
 
     let mut used = unused.clone();
     let mut now = start;
     let mut renewed = 0;
-    while let Some(session) = world.desk.by_cookie(&world.auth, &used.headers(), now) {
+    while let Ok(session) = world.desk.by_cookie(&world.auth, &used.headers(), now) {
         renewed += u32::from(session.renew.is_some());
         used.take(&session.renew);
         now += DAY;
@@ -36,6 +41,25 @@ async fn an_unused_session_ends_and_a_used_one_goes_on_until_its_end() {
     let lasted = now.duration_since(start).unwrap();
     assert!(lasted >= max && lasted <= max + 2 * DAY, "{lasted:?}");
     assert!(renewed > 20, "{renewed}");
+}
+
+#[tokio::test]
+async fn another_length_counts_for_cookies_that_are_there() {
+    let mut world = world();
+    let browser = world.nick().await;
+    let (headers, start) = (browser.headers(), SystemTime::now());
+    let at = |world: &World, hours| {
+        let session = world
+            .desk
+            .by_cookie(&world.auth, &headers, start + HOUR * hours);
+        session.map(|_| ()).map_err(|refused| (hours, refused))
+    };
+    assert_eq!(at(&world, 3), Ok(()));
+    world.auth.session_idle = 2 * HOUR;
+    assert_eq!(at(&world, 1), Ok(()));
+    assert_eq!(at(&world, 3), Err((3, CookieRefused::Expired)));
+    world.auth.session_max = HOUR / 2;
+    assert_eq!(at(&world, 1), Err((1, CookieRefused::Expired)));
 }
 
 #[tokio::test]
@@ -115,7 +139,7 @@ async fn one_bad_cookie_beside_a_good_one_does_no_harm() {
     let session = world
         .desk
         .by_cookie(&world.auth, &headers, SystemTime::now());
-    assert!(session.is_some());
+    assert!(session.is_ok());
 }
 
 #[tokio::test]
@@ -189,7 +213,7 @@ proptest! {
         if let Ok(value) = http::HeaderValue::from_bytes(&raw) {
             let mut headers = http::HeaderMap::new();
             headers.insert("cookie", value);
-            prop_assert!(world.desk.by_cookie(&world.auth, &headers, now).is_none());
+            prop_assert!(world.desk.by_cookie(&world.auth, &headers, now).is_err());
             prop_assert!(!world.desk.check_form_token(&headers, "", now));
             Desk::remove_ours(&world.auth, &mut headers);
         }

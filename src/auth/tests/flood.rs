@@ -110,7 +110,7 @@ async fn a_thousand_addresses_against_everybody() {
     honest_people_get_in(&world, &mut known).await;
     let tally = tally(attempts).await;
     assert!(tally.looked_at <= 6_000, "{tally:?}");
-    assert!(world.desk.gate.len() <= 20_001);
+    assert!(world.desk.guesses.gate.len() <= 20_001);
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +219,7 @@ const NEW: Rank = Rank {
 
 /// The one hash that strangers have computed at a time.
 fn only_slot(world: &World) -> Slot {
-    let enter = || world.desk.strangers.enter(NEW).now_or_never();
+    let enter = || world.desk.guesses.strangers.enter(NEW).now_or_never();
     let slot = enter().unwrap().unwrap();
     assert!(enter().is_none());
     slot
@@ -229,7 +229,7 @@ fn only_slot(world: &World) -> Slot {
 async fn taken(world: &World) -> (Vec<Slot>, Vec<tokio::task::JoinHandle<Result<Slot, Full>>>) {
     let slots = vec![only_slot(world)];
     let wait = |_| {
-        let lane = world.desk.strangers.clone();
+        let lane = world.desk.guesses.strangers.clone();
         tokio::spawn(async move { lane.enter(NEW).await })
     };
     let queue = (0..64).map(wait).collect();
@@ -269,7 +269,7 @@ async fn one_network_of_many_addresses_pushes_nobody_else_aside() {
         let refused = attempts.join_next().await.unwrap().unwrap();
         assert!(matches!(refused, SignInRefused::Busy { .. }), "{refused:?}");
     }
-    assert!(world.desk.gate.len() <= 3 * 64);
+    assert!(world.desk.guesses.gate.len() <= 3 * 64);
     let (mut mistyped, mut new) = (Browser::at("2001:db8:2::1"), Browser::at("203.0.113.9"));
     let both = async {
         tokio::join!(
@@ -296,7 +296,7 @@ async fn where_no_more_can_wait_it_is_said_and_not_held_against_anybody() {
             assert_eq!(busy.err(), Some(SignInRefused::Busy { retry_after }));
         }
     }
-    assert_eq!(world.desk.gate.len(), 0);
+    assert_eq!(world.desk.guesses.gate.len(), 0);
     drop((slots, queue));
     tokio::task::yield_now().await;
     assert!(

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::kit::*;
-use crate::auth::{Credential, Desk, SignInRefused, rotate_key};
+use crate::auth::{CookieRefused, Credential, Desk, SignInRefused, rotate_key};
 
 #[tokio::test]
 async fn the_right_password_makes_a_session_that_lasts() {
@@ -53,7 +53,7 @@ async fn without_the_mode_nobody_gets_in() {
         world
             .desk
             .by_cookie(&world.auth, &headers, SystemTime::now())
-            .is_none()
+            .is_err()
     );
 }
 
@@ -73,20 +73,18 @@ async fn signing_out_ends_that_sign_in_everywhere_and_no_other() {
             .desk
             .sign_out("nick", [127, 0, 0, 1].into(), sign_in, now),
     );
-    assert!(by(&browser).is_none() && by(&stolen).is_none() && by(&other).is_some());
+    assert_eq!(by(&browser).err(), Some(CookieRefused::Absent));
+    assert_eq!(by(&stolen).err(), Some(CookieRefused::Ended));
+    assert!(by(&other).is_ok());
     assert!(!world.desk.stands(&world.auth, &identity));
     // Also after a restart.
     let again = Desk::open(&world.auth).unwrap();
     assert!(
         again
             .by_cookie(&world.auth, &stolen.headers(), now)
-            .is_none()
+            .is_err()
     );
-    assert!(
-        again
-            .by_cookie(&world.auth, &other.headers(), now)
-            .is_some()
-    );
+    assert!(again.by_cookie(&world.auth, &other.headers(), now).is_ok());
     // The device stays known.
     assert_eq!(browser.cookies.len(), 1);
 }
@@ -106,7 +104,8 @@ async fn a_changed_password_or_a_removed_user_ends_the_sessions() {
     let mut removed = world.auth.clone();
     removed.users.retain(|user| user.name != NICK);
     for auth in [same_again, removed] {
-        assert!(world.desk.by_cookie(&auth, &headers, now).is_none());
+        let refused = world.desk.by_cookie(&auth, &headers, now).err();
+        assert_eq!(refused, Some(CookieRefused::Ended));
         assert!(!world.desk.stands(&auth, &identity));
     }
 }
@@ -130,7 +129,7 @@ async fn sessions_survive_a_restart_and_a_rotation_of_the_key() {
     );
     // The old key is dropped when nothing that it signed can be valid.
     let later = now + world.auth.session_max + DAY;
-    assert!(again.by_cookie(&world.auth, &headers, later).is_none());
+    assert!(again.by_cookie(&world.auth, &headers, later).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,5 +141,5 @@ async fn a_running_process_sees_a_rotated_key() {
     tokio::time::advance(std::time::Duration::from_secs(61)).await;
     let browser = world.nick().await;
     let session = other.by_cookie(&world.auth, &browser.headers(), SystemTime::now());
-    assert!(session.is_some_and(|session| session.renew.is_none()));
+    assert!(session.is_ok_and(|session| session.renew.is_none()));
 }

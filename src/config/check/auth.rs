@@ -7,10 +7,13 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, Uri};
 
+use super::tls::LARGEST_PEM;
+use crate::auth::forward::check_ca_root;
 use crate::auth::{PasswordHash, TokenHash};
 use crate::config::addresses::{GatewayUrl, absolute_path, path_prefix};
 use crate::config::checker::Item;
 use crate::config::model::{AccessToken, Auth, CertificateName, ForwardAuth, User};
+use crate::config::outside::read_file;
 use crate::config::section::{Bounds, Section};
 use crate::config::units::{Wrong, show_duration};
 use crate::http::headers::speaks_for_client;
@@ -27,6 +30,16 @@ const FORWARD_CACHE: Bounds<Duration> = Bounds::new(
     Duration::ZERO,
     Duration::from_secs(300),
     "who is locked out there would still come in here",
+);
+const RECHECK: Bounds<Duration> = Bounds::new(
+    Duration::from_secs(5),
+    Duration::from_secs(86_400),
+    "who is locked out there would stay in here; \"off\" is the word for never",
+);
+const WITHOUT_ANSWER: Bounds<Duration> = Bounds::new(
+    Duration::ZERO,
+    Duration::from_secs(86_400),
+    "who is locked out there could stay in here",
 );
 /// A name is said to the gateway in a header and in the log.
 const LONGEST_NAME: usize = 200;
@@ -96,6 +109,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Auth {
         state_dir,
     };
     check_twice(section, users.iter().flatten(), |user| &user.name);
+    check_alike(section, users.iter().flatten());
     check_twice(section, tokens.iter().flatten(), |token| &token.name);
     auth
 }
@@ -196,7 +210,7 @@ fn read_user(section: &mut Section<'_, '_>) -> Option<Item<User>> {
         PasswordHash::parse(text).map_err(|refused| {
             Wrong::new(
                 refused.to_string(),
-                "paste the line that `holdline user add NAME` prints",
+                "paste the whole line that `holdline user add NAME` prints, in the quotes it has",
             )
         })
     });
@@ -247,13 +261,20 @@ fn required<T>(
 }
 
 fn read_forward(section: &mut Section<'_, '_>, wanted: bool) -> Option<ForwardAuth> {
-    let url = section.text("url", None, |text| forward_url(text).map(Some));
+    let url = section.text("url", None, |text| match text {
+        "" => Ok(None),
+        text => forward_url(text).map(Some),
+    });
     let user = HeaderName::from_static("x-auth-request-email");
     let user = section.text("user", user, answer_header);
     let copy = section.list("copy", Vec::new(), copied_header);
     let timeout = section.duration("timeout", Duration::from_secs(5), FORWARD_TIMEOUT);
     let cache = section.duration("cache", Duration::from_secs(10), FORWARD_CACHE);
-    if wanted && url.is_sound() && !url.is_set() {
+    let minute = Duration::from_secs(60);
+    let recheck = section.duration_or_off("recheck", Some(minute), RECHECK);
+    let without_answer = section.duration("without_answer", 10 * minute, WITHOUT_ANSWER);
+    let ca_root = section.text("ca_root", String::new(), |text| Ok(text.to_owned()));
+    if wanted && url.is_sound() && url.value.is_none() {
         let wrong = Wrong::new(
             "modes says \"forward\", but no service is named",
             "add url = \"http://HOST:PORT/PATH\" under [auth.forward]",
@@ -261,35 +282,84 @@ fn read_forward(section: &mut Section<'_, '_>, wanted: bool) -> Option<ForwardAu
         let header = section.header();
         section.checker().error(&header, wrong);
     }
-    let (GatewayUrl { host, port }, path) = url.value?;
+    let ca_root = ca_root_of(section, &url, ca_root);
+    let service = url.value?;
     Some(ForwardAuth {
-        host,
-        port,
-        path,
+        tls: service.tls,
+        ca_root,
+        host: service.host,
+        port: service.port,
+        path: service.path,
         user: user.value,
         copy: copy.value.into_iter().map(|name| name.value).collect(),
         timeout: timeout.value,
         cache: cache.value,
+        recheck: recheck.value,
+        without_answer: without_answer.value,
     })
 }
 
-fn forward_url(text: &str) -> Result<(GatewayUrl, String), Wrong> {
+/// Where a forward-auth service is.
+#[derive(Debug, Clone)]
+struct ServiceUrl {
+    tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+/// The CA of a service over TLS, if one is named.
+fn ca_root_of(
+    section: &mut Section<'_, '_>,
+    url: &Item<Option<ServiceUrl>>,
+    ca_root: Item<String>,
+) -> Option<PathBuf> {
+    if ca_root.value.is_empty() {
+        return None;
+    }
+    let path = section.checker().path(&ca_root.value);
+    let content = read_file(&path, LARGEST_PEM).ok();
+    section
+        .checker()
+        .looked_into(&ca_root, &path, content.as_deref());
+    if url.value.as_ref().is_some_and(|service| !service.tls) {
+        let wrong = Wrong::new(
+            "the service is asked over plain HTTP, where no certificate is looked at",
+            "write https:// in url, or remove ca_root",
+        );
+        section.checker().error(&ca_root, wrong);
+    } else if let Err(error) = check_ca_root(&path) {
+        let text = error.to_string();
+        let (what, remedy) = text.rsplit_once("; ").unwrap_or((&text, "name another"));
+        section.checker().error(&ca_root, Wrong::new(what, remedy));
+    }
+    Some(path)
+}
+
+fn forward_url(text: &str) -> Result<ServiceUrl, Wrong> {
     let example = "write for example \"http://127.0.0.1:4180/oauth2/auth\"";
     let uri: Uri = text.parse().map_err(|_| Wrong::new("not a URL", example))?;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let scheme = uri.scheme_str().unwrap_or_default();
-    let base: GatewayUrl = match scheme {
-        "http" => format!("http://{authority}").parse()?,
-        "https" => {
-            return Err(Wrong::new(
-                "asked over plain HTTP only, on this machine or a network of yours",
-                example,
-            ));
-        }
+    let tls = match scheme {
+        "http" => false,
+        "https" => true,
         _ => return Err(Wrong::new("not a URL", example)),
     };
+    let port = if tls && uri.port().is_none() {
+        ":443"
+    } else {
+        ""
+    };
+    let base: Result<GatewayUrl, Wrong> = format!("http://{authority}{port}").parse();
+    let GatewayUrl { host, port } = base.map_err(|wrong| Wrong::new(wrong.what, example))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Ok((base, absolute_path(path)?))
+    Ok(ServiceUrl {
+        tls,
+        host,
+        port,
+        path: absolute_path(path)?,
+    })
 }
 
 fn answer_header(text: &str) -> Result<HeaderName, Wrong> {
@@ -364,6 +434,23 @@ fn check_empty(
             section.checker().error(&place, wrong);
         }
         _ => {}
+    }
+}
+
+/// Mail addresses are compared without case in many places, a gateway's list of scopes among them.
+fn check_alike<'i>(section: &mut Section<'_, '_>, users: impl Iterator<Item = &'i Item<User>>) {
+    let mut seen: Vec<&String> = Vec::new();
+    for item in users {
+        let name = &item.value.name;
+        let alike = |other: &&&String| **other != name && other.eq_ignore_ascii_case(name);
+        if let Some(other) = seen.iter().find(alike) {
+            let wrong = Wrong::new(
+                format!("only upper and lower case tell it from \"{other}\""),
+                "write names of which nobody takes one for the other",
+            );
+            section.checker().error(item, wrong);
+        }
+        seen.push(name);
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, overrides: &Overrides) -> Unfi
             at: At::Flag("--gateway", flag.to_string()),
             ..url
         };
+        section.overridden("url", "--gateway", format!("\"{flag}\""));
     }
     let seconds = Duration::from_secs;
     let half = Duration::from_millis(500);

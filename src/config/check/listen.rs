@@ -28,6 +28,11 @@ pub(super) fn read(section: &mut Section<'_, '_>, flags: &[SocketAddr]) -> Draft
     });
     if let Some(first) = given.next() {
         https = first.with([first.clone()].into_iter().chain(given).collect());
+        let all: Vec<_> = flags
+            .iter()
+            .map(|address| format!("\"{address}\""))
+            .collect();
+        section.overridden("https", "--listen", format!("[{}]", all.join(", ")));
     }
     if https.is_sound() && https.value.is_empty() {
         let remedy =

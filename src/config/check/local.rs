@@ -24,6 +24,7 @@ pub(super) fn read_admin(section: &mut Section<'_, '_>, flag: Option<AdminAddres
     });
     if let Some(AdminAddress(value)) = flag {
         let shown = value.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        section.overridden("listen", "--admin", format!("\"{shown}\""));
         let at = At::Flag("--admin", shown);
         listen = Item {
             value,

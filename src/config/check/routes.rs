@@ -45,6 +45,9 @@ pub(super) fn read(section: &mut Section<'_, '_>, default: &gateway::Draft) -> D
     if matches!(resume.at, At::Default) {
         resume = default.resume.clone();
     }
+    section.inherited("protocol", "gateway.protocol");
+    section.inherited("probe", "gateway.probe");
+    section.inherited("resume", "hold.resume");
     let upstream = Upstream {
         resume: resume.value,
         ..upstream

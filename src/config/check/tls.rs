@@ -2,14 +2,14 @@
 //!
 //! Whether chain, key and dates fit together is asked of the `tls` room.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::checker::Item;
 use crate::config::model::{
     CertificateFiles, CertificateSource, ClientCertificates, Tls, TlsVersion,
 };
+use crate::config::outside::read_file;
 use crate::config::section::Section;
 use crate::config::units::Wrong;
 use crate::tls::{Certificate, TlsError, check_client_ca};
@@ -18,7 +18,7 @@ use crate::tls::{Certificate, TlsError, check_client_ca};
 const DEV_DIR: &str = "certs-dev";
 
 /// No PEM file that makes sense is larger.
-const LARGEST_PEM: u64 = 1 << 20;
+pub(super) const LARGEST_PEM: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -158,27 +158,18 @@ fn read_path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Item<Pa
 /// Reports a file that cannot be used; returns its path from where we run.
 fn check_pem(section: &mut Section<'_, '_>, item: &Item<PathBuf>, kind: Pem) -> Checked {
     let path = section.checker().path(&item.value);
-    let wrong = match read_some(&path) {
-        Ok(text) => wrong_content(&text, kind),
-        Err(error) => Some(unreadable(&path, &error)),
+    let content = read_file(&path, LARGEST_PEM);
+    let known = content.as_ref().ok().map(Vec::as_slice);
+    section.checker().looked_into(item, &path, known);
+    let wrong = match &content {
+        Ok(content) => wrong_content(&String::from_utf8_lossy(content), kind),
+        Err(error) => Some(unreadable(&path, error)),
     };
     let readable = wrong.is_none();
     if let Some(wrong) = wrong {
         section.checker().error(item, wrong);
     }
     Checked { path, readable }
-}
-
-fn read_some(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    // A pipe or device in its place must not block the start.
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    File::open(path)?
-        .take(LARGEST_PEM)
-        .read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Wrong {

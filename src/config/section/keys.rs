@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::seen::{Bounds, read_duration, within};
+use super::seen::{Bounds, read_duration, within, written_duration, written_rate, written_size};
 use super::{Section, join};
 use crate::config::checker::{At, Item, nearest};
+use crate::config::embedded;
+use crate::config::env::Expanded;
+use crate::config::settings::{Kind, SetBy, Setting, Value, quoted};
 use crate::config::units::{self, Wrong};
 
 impl Section<'_, '_> {
     pub(in crate::config) fn flag(&mut self, key: &'static str, default: bool) -> Item<bool> {
-        self.read(key, default, |seen| match seen.value {
+        let show = |value: &bool| Some(value.to_string());
+        self.read(key, default, Kind::Switch, show, |seen| match seen.value {
             DeValue::Boolean(value) => Ok(*value),
-            _ => match seen.text.as_deref() {
-                Some("true") if seen.from_env => Ok(true),
-                Some("false") if seen.from_env => Ok(false),
+            _ => match seen.outside() {
+                Some("true") => Ok(true),
+                Some("false") => Ok(false),
                 _ => Err(Wrong::new(
                     "neither yes nor no",
                     "write true or false, without quotes",
@@ -35,7 +39,9 @@ impl Section<'_, '_> {
     where
         T: Copy + PartialOrd + fmt::Display + TryFrom<i128>,
     {
-        self.read(key, default, |seen| {
+        let kind = Kind::Count(bounds.range(|number| number.to_string()));
+        let show = |value: &T| Some(value.to_string());
+        self.read(key, default, kind, show, |seen| {
             let number = seen.whole_number().ok_or_else(|| {
                 Wrong::new("not a whole number", format!("write for example {default}"))
             })?;
@@ -56,7 +62,10 @@ impl Section<'_, '_> {
         default: Duration,
         bounds: Bounds<Duration>,
     ) -> Item<Duration> {
-        self.read(key, default, |seen| read_duration(seen, bounds))
+        let range = bounds.range(written_duration);
+        let kind = Kind::Duration { range, off: false };
+        let show = |value: &Duration| Some(written_duration(*value));
+        self.read(key, default, kind, show, |seen| read_duration(seen, bounds))
     }
 
     /// A duration, or `"off"`.
@@ -66,7 +75,11 @@ impl Section<'_, '_> {
         default: Option<Duration>,
         bounds: Bounds<Duration>,
     ) -> Item<Option<Duration>> {
-        self.read(key, default, |seen| match seen.text.as_deref() {
+        let range = bounds.range(written_duration);
+        let kind = Kind::Duration { range, off: true };
+        let show =
+            |value: &Option<Duration>| Some(value.map_or_else(|| quoted("off"), written_duration));
+        self.read(key, default, kind, show, |seen| match seen.text() {
             Some("off") => Ok(None),
             _ => read_duration(seen, bounds).map(Some),
         })
@@ -79,11 +92,11 @@ impl Section<'_, '_> {
         default: u64,
         bounds: Bounds<u64>,
     ) -> Item<u64> {
-        self.read(key, default, |seen| {
+        let kind = Kind::Size(bounds.range(written_size));
+        let show = |value: &u64| Some(written_size(*value));
+        self.read(key, default, kind, show, |seen| {
             let value = units::size(&seen.measured("\"256KiB\"")?)?;
-            within(value, true, bounds, |n| {
-                format!("\"{}\"", units::show_size(n))
-            })
+            within(value, true, bounds, written_size)
         })
     }
 
@@ -94,25 +107,30 @@ impl Section<'_, '_> {
         default: u32,
         bounds: Bounds<u32>,
     ) -> Item<u32> {
-        self.read(key, default, |seen| {
+        let kind = Kind::Rate(bounds.range(written_rate));
+        let show = |value: &u32| Some(written_rate(*value));
+        self.read(key, default, kind, show, |seen| {
             let value = units::rate(&seen.measured("\"20/s\"")?)?;
-            within(value, true, bounds, |n| {
-                format!("\"{}\"", units::show_rate(n))
-            })
+            within(value, true, bounds, written_rate)
         })
     }
 
     /// One of a few words; the first is the default.
-    pub(in crate::config) fn choice<T: Copy, const N: usize>(
+    pub(in crate::config) fn choice<T: Copy + PartialEq, const N: usize>(
         &mut self,
         key: &'static str,
         default: T,
         words: [(&'static str, T); N],
     ) -> Item<T> {
-        self.read(key, default, |seen| {
-            let known = words.map(|(word, _)| word);
+        let known = words.map(|(word, _)| word);
+        let kind = Kind::Choice(known.to_vec());
+        let show = |value: &T| {
+            let word = words.iter().find(|(_, meant)| meant == value);
+            word.map(|(word, _)| quoted(word))
+        };
+        self.read(key, default, kind, show, |seen| {
             let list = known.map(|word| format!("\"{word}\"")).join(", ");
-            let text = seen.text.as_deref().unwrap_or_default();
+            let text = seen.text().unwrap_or_default();
             let chosen = words
                 .iter()
                 .find(|(word, _)| *word == text)
@@ -133,7 +151,10 @@ impl Section<'_, '_> {
         default: T,
         parse: impl FnOnce(&str) -> Result<T, Wrong>,
     ) -> Item<T> {
-        self.read(key, default, |seen| parse(seen.quoted()?))
+        let as_written = |_: &T| None;
+        self.read(key, default, Kind::Text, as_written, |seen| {
+            parse(seen.quoted()?)
+        })
     }
 
     /// A list of texts that `parse` understands.
@@ -144,52 +165,75 @@ impl Section<'_, '_> {
         parse: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Item<Vec<Item<T>>> {
         let found = self.find(key);
-        let path = join(&self.path, key);
-        let Some(found) = found else {
-            let nobody = Item {
-                value: (),
-                key: path,
-                at: At::Default,
-            };
-            return nobody.with(
-                default
-                    .into_iter()
-                    .map(|value| nobody.with(value))
-                    .collect(),
-            );
+        let (key, name) = (join(&self.path, key), join(&self.name, key));
+        let written = embedded::default(&name).unwrap_or("[]");
+        let mut setting = Setting {
+            value: Some(Value::new(&key, written.to_owned(), false)),
+            default: Some(written.to_owned()),
+            from: SetBy::Default,
+            kind: Kind::List,
+            content: None,
+            key: key.clone(),
+            name,
         };
-        let whole = Item {
-            value: (),
-            key: path,
-            at: At::File(found.span()),
+        let whole = |at| Item { value: (), key, at };
+        let item = match found {
+            None => {
+                let nobody = whole(At::Default);
+                let values = default.into_iter().map(|value| nobody.with(value));
+                nobody.with(values.collect())
+            }
+            Some(found) => {
+                let place = whole(At::File(found.span()));
+                let (items, sound, taken) = self.items(&place, found, parse);
+                setting.from = self.set_by(Some(found), Some(&taken));
+                setting.value = self.shown(&place.key, Some(taken.text.to_string()), Some(&taken));
+                Item {
+                    at: if sound { place.at.clone() } else { At::Broken },
+                    ..place.with(items)
+                }
+            }
         };
+        self.checker.set(setting);
+        item
+    }
+
+    /// The readable items, whether that is all of them, and the list as TOML with what was taken
+    /// into it.
+    fn items<'f, T>(
+        &mut self,
+        whole: &Item<()>,
+        found: &'f super::Value<'f>,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> (Vec<Item<T>>, bool, Expanded<'f>) {
+        let (mut items, mut texts) = (Vec::new(), Vec::new());
+        let mut all = Expanded::default();
         let DeValue::Array(values) = found.get_ref() else {
             let written = self.checker.source().slice(&found.span());
-            self.checker.error(
-                &whole,
-                Wrong::new("not a list", format!("write [{written}]")),
-            );
-            return Item {
-                at: At::Broken,
-                ..whole.with(Vec::new())
-            };
+            let wrong = Wrong::new("not a list", format!("write [{written}]"));
+            self.checker.error(whole, wrong);
+            return (items, false, all);
         };
-        let mut items = Vec::new();
         let mut sound = true;
         for (index, value) in values.iter().enumerate() {
             let key = format!("{}[{index}]", whole.key);
-            match self.parse_at(&key, value, |seen| parse(seen.quoted()?)) {
-                Some(parsed) => items.push(Item {
-                    value: parsed,
-                    key,
-                    at: At::File(value.span()),
-                }),
-                None => sound = false,
+            let Some((parsed, taken)) = self.parse_at(&key, value, |seen| parse(seen.quoted()?))
+            else {
+                sound = false;
+                continue;
+            };
+            if let Some(taken) = taken {
+                texts.push(quoted(&taken.text));
+                all.variables.extend(taken.variables);
+                all.files.extend(taken.files);
             }
+            items.push(Item {
+                value: parsed,
+                key,
+                at: At::File(value.span()),
+            });
         }
-        Item {
-            at: if sound { whole.at.clone() } else { At::Broken },
-            ..whole.with(items)
-        }
+        all.text = format!("[{}]", texts.join(", ")).into();
+        (items, sound, all)
     }
 }

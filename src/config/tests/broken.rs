@@ -62,6 +62,12 @@ broken! {
     auth_without_a_mode: "[auth]\ntokens = [{ name = \"a\", user = \"b\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]" => "1:1", "auth", ["tokens are named", "add \"token\""];
     auth_mode: "[auth]\nmodes = [\"basic\"]" => "2:10", "auth.modes[0]", ["not a way to sign in", "\"password\""];
     acme_without_names: "[tls]\ncertificate = \"acme\"" => "holdline.toml", "acme.domains", ["needs the names that clients use", "domains = ["];
+    forward_without_a_url: "[auth]\nmodes = [\"forward\"]" => "holdline.toml", "auth.forward", ["no service is named", "url ="];
+    forward_url: "[auth.forward]\nurl = \"ftp://sso/auth\"" => "2:7", "auth.forward.url", ["not a URL", "http://127.0.0.1:4180"];
+    forward_with_a_password: "[auth.forward]\nurl = \"https://me:secret@sso/auth\"" => "2:7", "auth.forward.url", ["no user or password"];
+    ca_for_plain_http: "[auth.forward]\nurl = \"http://sso/auth\"\nca_root = \"ca.pem\"" => "3:11", "auth.forward.ca_root", ["plain HTTP", "https://"];
+    ca_that_is_not_there: "[auth.forward]\nurl = \"https://sso/auth\"\nca_root = \"none.pem\"" => "3:11", "auth.forward.ca_root", ["No such file", "PEM file"];
+    recheck_too_often: "[auth.forward]\nrecheck = \"1s\"" => "2:11", "auth.forward.recheck", ["too small", "at least \"5s\""];
 }
 
 // Values.
@@ -87,8 +93,50 @@ broken! {
     variable_with_a_bad_value: "[hold]\nupgrade = \"${WAIT}\"" => "2:11", "hold.upgrade", ["with the environment: \"20s\"", "at most \"14s\""];
 }
 
+// Still more values.
+broken! {
+    words_for_a_count: "[limits]\nsessions = \"many\"" => "2:12", "limits.sessions", ["not a whole number", "for example 8000"];
+    fraction_for_a_count: "[hold]\nresume_rate = 1.5" => "2:15", "hold.resume_rate", ["not a whole number"];
+    count_beyond_any_machine: "[limits]\nsessions = 99999999999999999999" => "2:12", "limits.sessions", ["too large", "at most 10000000"];
+    negative_duration: "[http]\nhold = \"-1s\"" => "2:8", "http.hold", ["not a duration", "\"30s\""];
+    two_units: "[hold]\nmax = \"1m30s\"" => "2:7", "hold.max", ["not a duration", "a whole number and a unit"];
+    unit_of_a_size_for_a_duration: "[hold]\nmax = \"10KiB\"" => "2:7", "hold.max", ["not a duration", "ms, s, m, h or d"];
+    unit_of_a_duration_for_a_size: "[hold]\nbuffer = \"10s\"" => "2:10", "hold.buffer", ["not a size", "KiB"];
+    rate_per_minute: "[limits]\nhandshakes_per_ip = \"20/m\"" => "2:21", "limits.handshakes_per_ip", ["per second", "\"20/s\""];
+    rate_of_none: "[limits]\nhandshakes_per_ip = \"0/s\"" => "2:21", "limits.handshakes_per_ip", ["too small", "at least \"1/s\""];
+    size_beyond_its_bound: "[hold]\nbuffer = \"2GiB\"" => "2:10", "hold.buffer", ["kept in memory for every session", "at most \"1GiB\""];
+    stop_that_seems_to_hang: "[limits]\ndrain = \"2h\"" => "2:9", "limits.drain", ["seem to hang", "at most \"1h\""];
+    list_of_numbers: "[limits]\norigins = [1]" => "2:12", "limits.origins[0]", ["text in quotes", "integer"];
+    table_for_a_text: "[gateway]\nurl = { host = \"a\" }" => "2:7", "gateway.url", ["text in quotes"];
+    two_brackets_for_a_section: "[[hold]]\nmax = \"1m\"" => "1:1", "hold", ["this is a section", "write [hold]"];
+    variable_with_a_dash: "[gateway]\nurl = \"${GATEWAY-HOST}\"" => "2:8", "gateway.url", ["neither the name of a variable nor a file", "$${"];
+    variable_without_end: "[gateway]\nurl = \"http://${GATEWAY_HOST\"" => "2:15", "gateway.url", ["without its }", "${NAME}"];
+    secret_file_that_is_not_there: "[gateway]\nurl = \"${file:/nowhere/url}\"" => "2:8", "gateway.url", ["there is no file /nowhere/url", "a file that exists"];
+    secret_file_without_a_name: "[gateway]\nurl = \"${file:}\"" => "2:8", "gateway.url", ["no file is named", "${file:/run/secrets/NAME}"];
+    log_filter: "[log]\nlevel = \"holdline=loud\"" => "2:9", "log.level", ["not a log filter", "info,holdline::session=debug"];
+    word_of_another_key: "[gateway]\nprotocol = \"tcp\"" => "2:12", "gateway.protocol", ["one of \"openclaw\", \"generic\""];
+}
+
+// Who may come in.
+broken! {
+    everything_public: "[auth]\npublic = [\"/\"]" => "2:11", "auth.public[0]", ["everything would be public", "modes = []"];
+    header_that_clients_may_send: "[auth]\nuser_header = \"accept\"" => "2:15", "auth.user_header", ["removed from clients", "x-forwarded-user"];
+    somebodys_address: "[auth]\nloopback_as = \"8.8.8.8\"" => "2:15", "auth.loopback_as", ["may be somebody's", "192.0.2.0/24"];
+    no_directory: "[auth]\nstate_dir = \"\"" => "2:13", "auth.state_dir", ["no directory", "/var/lib/holdline"];
+    idle_beyond_the_end: "[auth]\nsession_idle = \"40d\"" => "2:16", "auth.session_idle", ["30d", "auth.session_max"];
+    nobody_to_ask: "[auth]\nmodes = [\"forward\"]\n[auth.forward]\ncopy = []" => "3:1", "auth.forward", ["no service is named", "url = \"http://HOST:PORT/PATH\""];
+    service_of_another_scheme: "[auth.forward]\nurl = \"ftp://sso\"" => "2:7", "auth.forward.url", ["not a URL", "http://127.0.0.1:4180"];
+    header_that_clients_could_copy: "[auth.forward]\ncopy = [\"cookie\"]" => "2:9", "auth.forward.copy[0]", ["clients could send", "x-auth-request-groups"];
+    user_without_a_hash: "[auth]\nmodes = [\"password\"]\nusers = [{ name = \"a\" }]" => "3:10", "auth.users[0]", ["hash is missing", "holdline user add NAME"];
+    name_with_a_space: "[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"a b\", user = \"c\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]" => "3:20", "auth.tokens[0].name", ["no header can say", "visible ASCII"];
+}
+
 // Addresses.
 broken! {
+    network_too_narrow: "[listen]\ntrusted_proxies = [\"10.0.0.0/33\"]" => "2:20", "listen.trusted_proxies[0]", ["not a network", "10.0.0.0/8"];
+    plain_listener_on_a_public_one: "[listen]\nhttps = [\"0.0.0.0:443\"]\nhttp = [\"0.0.0.0:443\"]" => "3:9", "listen.http[0]", ["taken by listen.https[0] (0.0.0.0:443)", "another address or port"];
+    gateway_on_the_admin_listener: "[gateway]\nurl = \"http://127.0.0.1:9180\"" => "2:7", "gateway.url", ["holdline itself (admin.listen", "gateway's own address"];
+    route_to_ourselves: "[[route]]\npath = \"/a\"\nurl = \"http://[::1]:8443\"\n[listen]\nhttps = [\"[::]:8443\"]" => "3:7", "route[0].url", ["holdline itself"];
     address_without_list: "[listen]\nhttps = \"0.0.0.0:443\"" => "2:9", "listen.https", ["write [\"0.0.0.0:443\"]"];
     address_without_ip: "[listen]\nhttps = [\":443\"]" => "2:10", "listen.https[0]", ["write \"0.0.0.0:443\""];
     address_without_port: "[listen]\nhttps = [\"::\"]" => "2:10", "listen.https[0]", ["write \"[::]:443\""];
@@ -301,6 +349,25 @@ error: auth.tokens[0].hash: not a token's hash
   = help: paste the line that `holdline token add NAME` prints: the token itself is not for the config
 ";
     assert!(errors.to_string().starts_with(expected), "{errors}");
+}
+
+#[test]
+fn names_that_a_gateway_may_take_for_one() {
+    let hash =
+        "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let user = |name: &str| format!("{{ name = \"{name}\", hash = \"{hash}\" }}");
+    let text = format!(
+        "[auth]\nmodes = [\"password\"]\nusers = [\n{},\n{},\n]\n",
+        user("nick@example.com"),
+        user("Nick@Example.com"),
+    );
+    let words = ["only upper and lower case", "\"nick@example.com\""];
+    broken(&text, "5:10", "auth.users[1].name", &words);
+    // Beyond ASCII there is nothing to confuse: no header can say it.
+    for name in ["nick\u{e9}", "n\u{456}ck", "nick ", "ni\u{200b}ck"] {
+        let text = format!("[auth]\nmodes = [\"password\"]\nusers = [{}]\n", user(name));
+        broken(&text, "3:19", "auth.users[0].name", &["no header can say"]);
+    }
 }
 
 #[test]

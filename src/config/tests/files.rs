@@ -6,7 +6,7 @@ use super::*;
 
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
 
-fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
+pub(super) fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     write_pair(dir.path(), &rcgen::CertificateParams::default());
     let file = dir.path().join("holdline.toml");
@@ -14,7 +14,7 @@ fn folder(config: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, file)
 }
 
-fn write_pair(dir: &Path, params: &rcgen::CertificateParams) {
+pub(super) fn write_pair(dir: &Path, params: &rcgen::CertificateParams) {
     let key = rcgen::KeyPair::generate().unwrap();
     let cert = params.self_signed(&key).unwrap();
     fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
@@ -45,6 +45,125 @@ fn a_pair_that_could_not_be_served_is_refused_with_its_place() {
         text.contains("does not belong to the first certificate"),
         "{text}"
     );
+}
+
+/// Files that cannot be served: where it is said, and that it says what to do.
+#[test]
+fn every_way_in_which_a_pair_can_be_wrong_has_its_place_and_its_remedy() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let text = format!("{FILES}[{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n");
+    type Break = fn(&Path);
+    let ways: [(&str, Break, &str, [&str; 2]); 9] = [
+        (
+            "no certificate",
+            |dir| fs::remove_file(dir.join("cert.pem")).unwrap(),
+            "3:19",
+            ["cert.pem", "a file that exists"],
+        ),
+        (
+            "no key",
+            |dir| fs::remove_file(dir.join("key.pem")).unwrap(),
+            "3:37",
+            ["key.pem", "a file that exists"],
+        ),
+        (
+            "an empty certificate",
+            |dir| fs::write(dir.join("cert.pem"), "").unwrap(),
+            "3:19",
+            ["no PEM certificate", "-----BEGIN"],
+        ),
+        (
+            "an empty key",
+            |dir| fs::write(dir.join("key.pem"), "").unwrap(),
+            "3:37",
+            ["no PEM private key", "-----BEGIN"],
+        ),
+        (
+            "a folder for a key",
+            |dir| {
+                fs::remove_file(dir.join("key.pem")).unwrap();
+                fs::create_dir(dir.join("key.pem")).unwrap();
+            },
+            "3:37",
+            ["not a file", "readable PEM file"],
+        ),
+        (
+            "an encrypted key",
+            |dir| {
+                fs::write(
+                    dir.join("key.pem"),
+                    KEY.replace("PRIVATE", "ENCRYPTED PRIVATE"),
+                )
+                .unwrap()
+            },
+            "3:37",
+            ["encrypted with a password", "openssl pkey"],
+        ),
+        (
+            "another's key",
+            |dir| {
+                let other = rcgen::KeyPair::generate().unwrap();
+                fs::write(dir.join("key.pem"), other.serialize_pem()).unwrap();
+            },
+            "3:19",
+            ["does not belong to the first certificate", "key"],
+        ),
+        (
+            "a certificate of yesterday",
+            |dir| {
+                let mut old = rcgen::CertificateParams::default();
+                old.not_before = rcgen::date_time_ymd(2001, 1, 1);
+                old.not_after = rcgen::date_time_ymd(2002, 1, 1);
+                write_pair(dir, &old);
+            },
+            "3:19",
+            ["expired on 2002-01-01", "renew it"],
+        ),
+        (
+            "half a key",
+            |dir| {
+                let whole = fs::read_to_string(dir.join("key.pem")).unwrap();
+                let (half, _) = whole.split_at(whole.len() / 2);
+                fs::write(dir.join("key.pem"), half).unwrap();
+            },
+            "3:19",
+            ["key.pem", "key"],
+        ),
+    ];
+    for (name, break_it, place, words) in ways {
+        let (dir, file) = folder(&text);
+        break_it(dir.path());
+        let errors = load(Some(&file), &Overrides::default()).unwrap_err();
+        let [error] = errors.errors.as_slice() else {
+            panic!("{name}: one error expected: {errors}")
+        };
+        let said = error.to_string();
+        assert!(
+            said.contains(&format!("holdline.toml:{place}: ")),
+            "{name}: {said}"
+        );
+        for word in words {
+            assert!(said.contains(word), "{name}: no {word:?} in: {said}");
+        }
+    }
+    let (dir, file) = folder(&text);
+    let key = dir.path().join("key.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
+    // Whoever runs as root may read everything.
+    if fs::read(&key).is_err() {
+        let error = load(Some(&file), &Overrides::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("may not be read by the user that holdline runs as"),
+            "{error}"
+        );
+        assert!(
+            error.contains("give that user the right to read the file"),
+            "{error}"
+        );
+    }
 }
 
 fn load_text(config: &str) -> Result<Loaded, ConfigErrors> {

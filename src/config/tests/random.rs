@@ -30,6 +30,26 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_is_in_force_can_be_said_again(lines in prop::collection::vec(line(), 0..6)) {
+        let text = lines.join("\n");
+        let checked = check(&text, &Overrides::default());
+        if let Ok(config) = checked.verdict {
+            let told = explain(&Loaded {
+                config: config.clone(),
+                warnings: checked.warnings,
+                source: Origin::Text("t".to_owned()),
+                settings: checked.settings.clone(),
+                files: checked.files,
+            });
+            let again = check(&told, &Overrides::default());
+            prop_assert_eq!(again.verdict.ok(), Some(config), "{}", told);
+            prop_assert_eq!(changes(&checked.settings, &again.settings), []);
+        }
+    }
+}
+
 fn line() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         "https",

@@ -5,7 +5,7 @@
 //! body and all, where it did not. `try_send_request` says so; the pool client keeps it to itself.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ const BUFFER: usize = 128 * 1024;
 /// The connections to one gateway.
 pub(super) struct Pool {
     gateway: Arc<Gateway>,
+    /// Of the gateway that has taken this one's place.
+    next: OnceLock<Arc<Self>>,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -68,8 +70,23 @@ impl Pool {
     pub(super) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
         Arc::new(Self {
             gateway,
+            next: OnceLock::new(),
             idle: Mutex::default(),
         })
+    }
+
+    /// Another gateway takes this one's place. Once.
+    pub(super) fn make_way(&self, next: Arc<Self>) {
+        let _ = self.next.set(next);
+    }
+
+    /// The one that has taken its place in the end.
+    pub(super) fn next(&self) -> Option<&Arc<Self>> {
+        let mut newest = self.next.get()?;
+        while let Some(next) = newest.next.get() {
+            newest = next;
+        }
+        Some(newest)
     }
 
     pub(super) fn gateway(&self) -> &Arc<Gateway> {

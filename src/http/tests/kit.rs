@@ -77,11 +77,10 @@ impl Setup {
         let metrics = Arc::new(Metrics::default());
         let gateway = Gateway::start(self.upstream.clone(), &config.hold, &metrics);
         let forwarder = Forwarder::new(Arc::clone(&gateway));
-        let table = Table::new(config, vec![forwarder.clone()]);
+        let table = Table::new(config, vec![forwarder.clone()], Box::new(NoUpgrades));
         let stop = CancellationToken::new();
         let mut app = App::new(
             Arc::new(ArcSwap::from_pointee(table)),
-            Box::new(NoUpgrades),
             Arc::new(Gate::new(Desk::open(&auth).unwrap())),
             metrics,
             stop.clone(),

@@ -2,9 +2,11 @@
 //!
 //! A value that is missing here is one variant and one name away.
 
+mod auth;
 mod edge;
 mod line;
 
+pub use auth::{GrantEnd, SignInOutcome, Way};
 pub use edge::{Handshake, HttpError, HttpOutcome, Refusal, TlsFailure};
 pub use line::{
     GatewayPhase, ProbeResult, ResumeWay, SessionEnd, SessionState, Settled, UpgradeOutcome,

@@ -90,6 +90,12 @@ pub struct Answer {
     pub close: Close,
 }
 
+/// A wait as `Retry-After` says it: rounded up, at least 1, at most an hour.
+#[must_use]
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64
+}
+
 // === impl Answer ===
 
 impl Answer {
@@ -139,8 +145,7 @@ impl Answer {
     /// `Retry-After` in whole seconds, rounded up, at least 1.
     #[must_use]
     pub fn retry_after_secs(&self) -> Option<u64> {
-        let after = self.retry_after?;
-        Some(after.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
+        self.retry_after.map(whole_seconds)
     }
 
     /// The JSON body: `{"error":{"type","message",…}}`. The official client reads `type` and

@@ -4,19 +4,10 @@ use proptest::prelude::*;
 
 use super::super::flush::WINDOW;
 use super::world::{Step, World};
-use super::{any_other, any_room};
+use super::{RETURN, any_long, any_other, any_room};
 
 const MUTATING: u8 = 0;
 const READ: u8 = 1;
-
-const RETURN: [Step; 6] = [
-    Step::Phase(4),
-    Step::Turn,
-    Step::Dialled(true),
-    Step::Challenge,
-    Step::Write,
-    Step::Hello(0),
-];
 
 /// A session that is replayed, in front of a gateway that is lost.
 fn held() -> World {
@@ -193,11 +184,13 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Shutdown),
         2 => prop::sample::select(vec![0u8, 1, 2, 3, 4]).prop_map(Step::Phase),
         1 => any_other(),
+        1 => any_long(),
         1 => Just(Step::AskInParts),
         1 => Just(Step::Ends),
         1 => prop_oneof![
             4 => Just(Step::NumberedEvent),
             1 => Just(Step::ClientClose),
+            1 => Just(Step::ClientEnds),
             1 => Just(Step::Stop),
             1 => Just(Step::Revoked),
         ],
@@ -214,7 +207,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..80),
     ) {
         let mut world = held();
-        world.room = room;
+        world.keep_at_most(room);
         for kind in kept {
             world.step(Step::Ask { id: 0, kind });
         }

@@ -80,6 +80,15 @@ impl AcmeKeeper {
         }
     }
 
+    /// The same for a thread that may wait; not for the middle of an async task.
+    pub fn configure(&self, acme: Option<Acme>) {
+        let (done, taken) = oneshot::channel();
+        let ask = Ask::Configure(Box::new(acme), done);
+        if self.asks.blocking_send(ask).is_ok() {
+            let _ = taken.blocking_recv();
+        }
+    }
+
     /// Renews the certificate with this name, or every one, as soon as the limits of the CAs allow.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod life;
 mod record;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -110,6 +111,13 @@ impl Client {
         self.record
             .wait_for(&what, |record| record.outcome(id))
             .await
+    }
+
+    /// The same for what may take longer than anything else.
+    pub async fn outcome_within(&self, limit: Duration, id: &str) -> Outcome {
+        let outcome = self.record.until(|record| record.outcome(id));
+        let outcome = tokio::time::timeout(limit, outcome).await;
+        outcome.unwrap_or_else(|_| panic!("no answer to {id} within {limit:?}"))
     }
 
     /// Sends any message.

@@ -54,6 +54,8 @@ struct Inner {
     upgrade_answer: Mutex<UpgradeAnswer>,
     token: Mutex<String>,
     identity_scopes: Mutex<Vec<String>>,
+    /// A method, and how often it is still refused as by a gateway that goes away.
+    refusing: Mutex<(String, usize)>,
     released: watch::Sender<HashSet<String>>,
     events: broadcast::Sender<String>,
     process: Mutex<Option<Arc<Process>>>,
@@ -122,6 +124,7 @@ impl ScriptedGateway {
             upgrade_answer: Mutex::default(),
             token: Mutex::new(TOKEN.to_owned()),
             identity_scopes: Mutex::new(SCOPES.map(str::to_owned).to_vec()),
+            refusing: Mutex::default(),
             released: watch::Sender::default(),
             events: broadcast::channel(64).0,
             process: Mutex::default(),
@@ -268,6 +271,12 @@ impl ScriptedGateway {
     pub fn set_identity_scopes(&self, scopes: &[&str]) {
         *self.0.identity_scopes.lock().unwrap() =
             scopes.iter().map(|&scope| scope.to_owned()).collect();
+    }
+
+    /// Refuses the next so many requests of this method as a gateway does that goes away, and calls
+    /// itself ready all the same.
+    pub fn refuse(&self, method: &str, times: usize) {
+        *self.0.refusing.lock().unwrap() = (method.to_owned(), times);
     }
 
     /// Lets every request that waits for `key` be answered, now and later.

@@ -185,11 +185,17 @@ impl Talk<'_> {
     }
 
     fn refusal(&self, method: &str) -> Option<Value> {
+        let restarting = json!({"code":"UNAVAILABLE",
+            "message":format!("{method} unavailable during gateway restart"),
+            "retryable":true,"retryAfterMs":1000,
+            "details":{"method":method,"reason":"gateway-restarting","phase":"accepting"}});
+        let mut refusing = self.inner.refusing.lock().unwrap();
+        if refusing.0 == method && refusing.1 > 0 {
+            refusing.1 -= 1;
+            return Some(restarting);
+        }
         match *self.inner.phase.borrow() {
-            Phase::Draining => Some(json!({"code":"UNAVAILABLE",
-                "message":format!("{method} unavailable during gateway restart"),
-                "retryable":true,"retryAfterMs":1000,
-                "details":{"method":method,"reason":"gateway-restarting","phase":"accepting"}})),
+            Phase::Draining => Some(restarting),
             Phase::Closing => Some(json!({"code":"UNAVAILABLE",
                 "message":"Error: Gateway request entry is closed"})),
             _ if self.is_busy() => Some(json!({"code":"UNAVAILABLE","retryable":true,

@@ -29,7 +29,8 @@ const auth = {
       userHeader,
       allowLoopback: true,
       requiredHeaders: ["x-forwarded-proto", "x-forwarded-host"],
-      deviceAutoApprove: { enabled: true },
+      // As `holdline gateway-config` prints it: no administration for a browser by itself.
+      deviceAutoApprove: { enabled: true, scopes: EVERY_SCOPE.filter((scope) => !/admin|pairing/.test(scope)) },
     },
   },
 };

@@ -1,0 +1,163 @@
+//! `holdline reload`: lets a running holdline read its config anew, and says what came of it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use holdline::observe::AdminError;
+use serde_json::{Value, json};
+
+use super::admin::{block_on, print};
+use super::words::{count, printable};
+use super::{BAD_CONFIG, Settings, fail, say};
+
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(settings: &Settings, asked: &ReloadArgs) -> ExitCode {
+    let client = match settings.running() {
+        Ok(client) => client,
+        Err(refused) => return refused,
+    };
+    block_on(async {
+        if let Err(error) = client.status().await {
+            return fail("nothing to reload", &error);
+        }
+        match client.reload().await {
+            Ok(answer) => {
+                let text = match asked.json {
+                    true => format!("{answer:#}\n"),
+                    false => in_words(&answer),
+                };
+                print(&text).map_or_else(|gone| gone, |()| ExitCode::SUCCESS)
+            }
+            Err(AdminError::Denied(reason)) => {
+                if asked.json {
+                    let _ = print(&format!("{:#}\n", json!({ "error": reason })));
+                }
+                refused(&reason)
+            }
+            Err(error) => fail("it is not known whether anything was taken", &error),
+        }
+    })
+}
+
+fn refused(reason: &str) -> ExitCode {
+    // A config's problems are shown as blocks of lines.
+    let lines = reason.lines().map(printable).collect::<Vec<_>>();
+    say(&format!("error: not reloaded: {}\n", lines.join("\n")));
+    match is_about_the_config(reason) {
+        true => ExitCode::from(BAD_CONFIG),
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Whether the file is at fault. The running holdline says so in these words (see its reload).
+fn is_about_the_config(reason: &str) -> bool {
+    reason.contains("config is refused")
+}
+
+/// What has changed, key by key where it is told so.
+fn in_words(answer: &Value) -> String {
+    let Some(answer) = answer.as_object() else {
+        return format!("reloaded: {}\n", scalar(answer));
+    };
+    let mut text = String::new();
+    for (key, value) in answer {
+        match (key.as_str(), value) {
+            ("changed", Value::Array(changes)) if changes.is_empty() => {
+                text.push_str("nothing has changed\n");
+            }
+            ("changed", Value::Array(changes)) => {
+                text.extend(changes.iter().map(change));
+            }
+            ("sessionsEnded", value) => text.push_str(&counted(value, "session", "ended")),
+            ("moving", value) => text.push_str(&counted(value, "session", "moving")),
+            (key, value) => text.push_str(&format!("{}: {}\n", printable(key), scalar(value))),
+        }
+    }
+    match text.is_empty() {
+        true => "reloaded\n".to_owned(),
+        false => text,
+    }
+}
+
+fn change(change: &Value) -> String {
+    let Some(key) = change.get("key").and_then(Value::as_str) else {
+        return format!("{}\n", scalar(change));
+    };
+    let mut text = printable(key);
+    let values = (change.get("before"), change.get("after"));
+    if let (Some(before), Some(after)) = values {
+        text.push_str(&format!(": {} -> {}", scalar(before), scalar(after)));
+    }
+    if let Some(scope) = change.get("scope") {
+        text.push_str(&format!(" (for {})", scalar(scope)));
+    }
+    text.push('\n');
+    text
+}
+
+/// Nothing to say about none.
+fn counted(value: &Value, word: &str, what: &str) -> String {
+    match value.as_u64() {
+        Some(0) => String::new(),
+        Some(number) => format!("{} {what}\n", count(number, word)),
+        None => format!("{word}s {what}: {}\n", scalar(value)),
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text),
+        Value::Null => "none".to_owned(),
+        other => printable(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_of_an_answer_is_told() {
+        for (answer, words) in [
+            (
+                json!({"auth": "applied to everything", "sessionsEnded": 1}),
+                "auth: applied to everything\n1 session ended\n",
+            ),
+            (
+                json!({"changed": [], "sessionsEnded": 0}),
+                "nothing has changed\n",
+            ),
+            (
+                json!({"changed": [
+                    {"key": "hold.max", "scope": "everything", "before": "10m", "after": "5m"},
+                    {"key": "auth.users", "scope": "new connections"},
+                    {"key": "limits.sessions", "scope": "everything", "before": null, "after": 5},
+                    "odd",
+                ], "sessionsEnded": 0, "moving": 3}),
+                "hold.max: 10m -> 5m (for everything)\nauth.users (for new connections)\n\
+                 limits.sessions: none -> 5 (for everything)\nodd\n3 sessions moving\n",
+            ),
+            (json!({}), "reloaded\n"),
+            (json!("done\x1b[2J"), "reloaded: done\u{fffd}[2J\n"),
+            (json!({"sessionsEnded": "some"}), "sessions ended: some\n"),
+        ] {
+            assert_eq!(in_words(&answer), words);
+        }
+    }
+
+    #[test]
+    fn a_bad_file_is_told_from_a_change_that_is_not_taken() {
+        assert!(is_about_the_config(
+            "the new config is refused, the old one is in force: x"
+        ));
+        assert!(!is_about_the_config(
+            "only [auth] is taken without a restart"
+        ));
+    }
+}

@@ -1,0 +1,87 @@
+//! The admin listener's place: it may be moved or closed while the proxy runs.
+//!
+//! A connection outlives the listener that it came through: whoever asked for the change gets an
+//! answer.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Admin;
+use crate::listen::{BindError, Listener};
+
+/// The admin listener, if there is one.
+#[derive(Debug)]
+pub struct AdminDoor {
+    admin: Admin,
+    open: Mutex<Option<Open>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Open {
+    wanted: SocketAddr,
+    address: SocketAddr,
+    closed: CancellationToken,
+}
+
+impl AdminDoor {
+    /// Closed at first. What it serves, it serves until `stop`, in `tasks`.
+    #[must_use]
+    pub fn new(admin: Admin, stop: CancellationToken, tasks: TaskTracker) -> Self {
+        Self {
+            admin,
+            open: Mutex::default(),
+            stop,
+            tasks,
+        }
+    }
+
+    /// Where it is, with the port that was given out.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.lock().as_ref().map(|open| open.address)
+    }
+
+    /// Takes the address, if it is not there already.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Option<Listener>, BindError> {
+        let there = self.lock().as_ref().map(|open| open.wanted);
+        wanted
+            .filter(|_| wanted != there)
+            .map(Listener::bind)
+            .transpose()
+    }
+
+    /// Moves to what was prepared for `wanted`, or stays.
+    pub fn apply(&self, wanted: Option<SocketAddr>, prepared: Option<Listener>) {
+        let mut open = self.lock();
+        if open.as_ref().map(|open| open.wanted) == wanted {
+            return;
+        }
+        if let Some(left) = open.take() {
+            left.closed.cancel();
+        }
+        if let (Some(wanted), Some(listener)) = (wanted, prepared) {
+            let (closed, address) = (CancellationToken::new(), listener.address());
+            let admin = self.admin.clone();
+            admin.serve(listener, closed.clone(), &self.stop, &self.tasks);
+            *open = Some(Open {
+                wanted,
+                address,
+                closed,
+            });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,198 @@
+//! Everything that a config comes to in a running proxy, replaced whole while it runs.
+//!
+//! First all that can fail is made ready aside; then it is taken in steps that cannot. Whoever is
+//! connected stays so: sessions find their next line by themselves, connections outlive their door.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::ReloadError;
+use crate::auth::Desk;
+use crate::config::Config;
+use crate::http::forward::Forwarder;
+use crate::http::upgrade::Switchboard;
+use crate::http::{Gate, Table};
+use crate::listen::{BindError, Changes, Doors, Edge, Listener};
+use crate::observe::AdminDoor;
+use crate::session::{House, Lines, Sessions};
+use crate::tls;
+use crate::tls::acme::AcmeKeeper;
+
+/// What is in force.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    swapped: Swapped,
+    doors: Doors,
+    admin: AdminDoor,
+}
+
+/// What is looked up anew for every connection, request or decision.
+#[derive(Debug)]
+pub(crate) struct Swapped {
+    pub(crate) table: Arc<ArcSwap<Table>>,
+    pub(crate) lines: Arc<ArcSwap<Lines>>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) keeper: Arc<AcmeKeeper>,
+    pub(crate) edge: Edge,
+}
+
+/// Another config, made ready.
+pub(super) struct Prepared {
+    config: Arc<Config>,
+    tls: tls::Prepared,
+    desk: Option<Desk>,
+    doors: Changes,
+    admin: Option<Listener>,
+}
+
+/// The table of the first config, and the lines that it leads to.
+pub(crate) fn first_table(
+    config: &Arc<Config>,
+    house: House,
+    sessions: &Arc<Sessions>,
+) -> (Arc<ArcSwap<Table>>, Arc<ArcSwap<Lines>>) {
+    let lines = Arc::new(Lines::new(config, house));
+    let forwarders = lines
+        .current()
+        .iter()
+        .map(|line| Forwarder::new(Arc::clone(&line.gateway)));
+    let upgrades = Switchboard::new(Arc::clone(&lines), Arc::clone(sessions));
+    let table = Table::new(Arc::clone(config), forwarders.collect(), Box::new(upgrades));
+    (
+        Arc::new(ArcSwap::from_pointee(table)),
+        Arc::new(ArcSwap::new(lines)),
+    )
+}
+
+impl InForce {
+    /// Binds every address of the config and opens the doors.
+    ///
+    /// # Errors
+    /// The first address that cannot be had; nothing is bound then.
+    pub(crate) fn open(
+        swapped: Swapped,
+        doors: Doors,
+        admin: AdminDoor,
+    ) -> Result<Self, BindError> {
+        let config = Arc::clone(swapped.table.load().config());
+        let changes = doors.prepare(&config.listen)?;
+        let listener = admin.prepare(config.admin.listen)?;
+        doors.apply(changes);
+        admin.apply(config.admin.listen, listener);
+        Ok(Self {
+            swapped,
+            doors,
+            admin,
+        })
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(self.swapped.table.load().config())
+    }
+
+    pub(crate) fn doors(&self) -> &Doors {
+        &self.doors
+    }
+
+    /// Where the admin listener is.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// Reads and binds what `config` names; nothing changes yet.
+    pub(super) fn prepare(&self, config: Config) -> Result<Prepared, ReloadError> {
+        let old = self.config();
+        let tls = self.swapped.edge.tls.prepare(&config.tls)?;
+        let desk = self.swapped.gate.prepare(&old.auth, &config.auth)?;
+        // Last, for whoever connects from here on is not to be let down.
+        let admin = self.admin.prepare(config.admin.listen)?;
+        let doors = self.doors.prepare(&config.listen)?;
+        Ok(Prepared {
+            config: Arc::new(config),
+            tls,
+            desk,
+            doors,
+            admin,
+        })
+    }
+
+    /// Takes it. How many sessions ended because whoever they are may not be here any more.
+    pub(super) fn take(&self, prepared: Prepared) -> usize {
+        let Prepared {
+            config,
+            tls,
+            desk,
+            doors,
+            admin,
+        } = prepared;
+        let Swapped {
+            table: current_table,
+            lines: current_lines,
+            sessions,
+            gate,
+            keeper,
+            edge,
+        } = &self.swapped;
+        let (old_table, old_lines) = (current_table.load_full(), current_lines.load_full());
+        let mut lines = old_lines.succeeded_by(&config);
+        let forwarders = lines.current().iter().map(|line| {
+            let same = old_lines.current().iter().zip(old_table.forwarders());
+            let mut same = same.filter(|(old, _)| Arc::ptr_eq(&old.gateway, &line.gateway));
+            same.next().map_or_else(
+                || Forwarder::new(Arc::clone(&line.gateway)),
+                |(_, forwarder)| forwarder.clone(),
+            )
+        });
+        let forwarders: Vec<Forwarder> = forwarders.collect();
+        let heirs: Vec<_> = old_lines
+            .current()
+            .iter()
+            .zip(old_table.forwarders())
+            .filter_map(|(old, forwarder)| {
+                let heir = lines
+                    .current()
+                    .iter()
+                    .position(|line| line.route == old.route)?;
+                let heir = forwarders.get(heir)?.clone();
+                let other = !Arc::ptr_eq(heir.gateway(), forwarder.gateway());
+                other.then(|| (forwarder.clone(), heir))
+            })
+            .collect();
+        old_lines.hand_over(&mut lines, &config);
+        let lines = Arc::new(lines);
+        let upgrades = Switchboard::new(Arc::clone(&lines), Arc::clone(sessions));
+        let table = Table::new(Arc::clone(&config), forwarders, Box::new(upgrades));
+        current_table.store(Arc::new(table));
+        current_lines.store(lines);
+        edge.config.store(Arc::clone(&config));
+        // It must not publish what is not wanted any more after the others have been.
+        if config.acme.is_none() {
+            keeper.configure(None);
+        }
+        edge.tls.apply(tls);
+        if let Some(acme) = &config.acme {
+            keeper.configure(Some(acme.clone()));
+        }
+        let before = &old_table.config().auth;
+        let ended = gate.turn(desk, before, &config.auth);
+        self.doors.apply(doors);
+        self.admin.apply(config.admin.listen, admin);
+        // Whoever waits for a gateway that is not the one any more, and every open session.
+        for (forwarder, heir) in heirs {
+            forwarder.make_way(&heir);
+        }
+        old_lines.nudge();
+        ended
+    }
+
+    /// Ends the sessions of whom another process signed out.
+    pub(super) fn sweep(&self) {
+        let config = self.config();
+        if config.auth.is_on() {
+            self.swapped.gate.sweep(&config.auth);
+        }
+    }
+}

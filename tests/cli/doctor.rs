@@ -1,0 +1,263 @@
+//! `holdline doctor` as its user meets it: gateways and ports of every kind.
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::{Duration, Instant};
+
+use super::gateway_config::Scripted;
+use super::{Running, ended, folder, nobody, run};
+
+/// What was found, as `verdict look subject: seen`, and the exit code.
+async fn examined(args: &[&str]) -> (Vec<String>, Option<i32>) {
+    let ended = run(&[&["doctor", "--json"], args].concat()).await;
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(report["ok"], json!(ended.code == Some(0)));
+    let lines = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| {
+            let text = |key: &str| finding[key].as_str().unwrap();
+            let (verdict, look) = (text("verdict"), text("look"));
+            format!("{verdict} {look} {}: {}", text("subject"), text("seen"))
+        });
+    (lines.collect(), ended.code)
+}
+
+fn has(lines: &[String], words: &str) {
+    assert!(
+        lines.iter().any(|line| line.contains(words)),
+        "no {words} in {lines:#?}"
+    );
+}
+
+/// A gateway whose allowed origins are no matter here.
+fn gateway() -> Scripted {
+    Scripted::token().of_any_origin()
+}
+
+#[tokio::test]
+async fn where_all_is_well_nothing_is_wrong() {
+    let gateway = gateway().start().await;
+    let url = format!("http://{}", gateway.address);
+    let running = Running::start(&format!("[gateway]\nurl = \"{url}\"\n")).await;
+    let (https, admin) = (running.address("https"), running.address("admin"));
+    // Ready for holdline as well as for us.
+    let ready = async {
+        loop {
+            let status = run(&["status", "--json", "--admin", &admin]).await;
+            let status: Value = serde_json::from_str(&status.out).unwrap();
+            if status["gateways"][0]["state"] == "ready" {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(super::SOON, ready)
+        .await
+        .expect("a gateway that is ready");
+    let args = [
+        "--listen",
+        &https,
+        "--admin",
+        &admin,
+        "--gateway",
+        &url,
+        "--config",
+        "holdline.toml",
+    ];
+    let ended = ended(&running.folder, &[&["doctor"], &args[..]].concat()).await;
+    assert_eq!(
+        (ended.code, ended.err.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.out
+    );
+    let pid = running.child.id().unwrap();
+    for line in [
+        "ok: config holdline.toml: valid\n".to_owned(),
+        format!("ok: ports {https}: held by holdline: holdline (pid {pid})\n"),
+        "cert.pem: it is the one that is served\n".to_owned(),
+        format!(
+            "ok: gateway answers {}: /startupz says started\n",
+            gateway.address
+        ),
+        format!(
+            "ok: gateway WebSocket {}: a WebSocket gets its challenge\n",
+            gateway.address
+        ),
+        format!(
+            "ok: gateway settings {} gateway.auth.mode: token\n",
+            gateway.address
+        ),
+        format!("warning: through holdline {https}: it speaks TLS; an ordinary client refuses"),
+        "ok: through holdline route default: a WebSocket gets its challenge\n".to_owned(),
+        "ok: open files: holdline may open ".to_owned(),
+    ] {
+        assert!(ended.out.contains(&line), "no {line} in {}", ended.out);
+    }
+    assert!(
+        ended.out.ends_with("\n0 failures, 1 warning\n"),
+        "{}",
+        ended.out
+    );
+    // In the order in which a person would look.
+    let at = |words: &str| ended.out.find(words).expect(words);
+    assert!(at(": config ") < at(": ports ") && at(": ports ") < at(": gateway "));
+    assert!(
+        at(": gateway settings ") < at(": through holdline ") && at(": memory") < at(": clock")
+    );
+}
+
+#[tokio::test]
+async fn without_a_gateway_and_without_holdline_it_says_what_to_start() {
+    let ((_one, gateway), (_two, admin)) = (nobody(), nobody());
+    let url = format!("http://{gateway}");
+    let (lines, code) = examined(&[
+        "--gateway",
+        &url,
+        "--admin",
+        &admin,
+        "--listen",
+        "127.0.0.1:0",
+    ])
+    .await;
+    assert_eq!(code, Some(1));
+    has(
+        &lines,
+        &format!("warning running : holdline is not running: nothing answers on {admin}"),
+    );
+    has(&lines, "ok ports 127.0.0.1:0: a free port is chosen");
+    has(&lines, "cert.pem: it is made at the first start");
+    has(
+        &lines,
+        &format!("failure gateway {gateway}: nothing listens there"),
+    );
+    has(
+        &lines,
+        &format!("cannot_tell gateway WebSocket {gateway}: it cannot be reached"),
+    );
+    let failures = lines.iter().filter(|line| line.starts_with("failure"));
+    assert_eq!(failures.count(), 1, "{lines:#?}");
+}
+
+#[tokio::test]
+async fn ports_of_somebody_else_are_told_with_who_it_is() {
+    let (taken, other) = (
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let (https, admin) = (
+        taken.local_addr().unwrap().to_string(),
+        other.local_addr().unwrap().to_string(),
+    );
+    let (_reserved, gateway) = nobody();
+    let url = format!("http://{gateway}");
+    let (lines, code) = examined(&["--listen", &https, "--admin", &admin, "--gateway", &url]).await;
+    assert_eq!(code, Some(1));
+    let us = format!("(pid {})", std::process::id());
+    let held: Vec<_> = lines
+        .iter()
+        .filter(|line| line.starts_with("failure") && line.contains(&us))
+        .collect();
+    let [running, port] = held[..] else {
+        panic!("{lines:#?}")
+    };
+    assert!(
+        running.contains(&format!("{admin} accepts connections but has not answered")),
+        "{running}"
+    );
+    assert!(
+        port.starts_with(&format!("failure ports {https}: held by ")),
+        "{port}"
+    );
+    has(
+        &lines,
+        &format!("cannot_tell through holdline {https}: somebody else is on it"),
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_does_not_hold_up_the_rest() {
+    // It accepts, since the kernel does, and nobody reads.
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hung.local_addr().unwrap());
+    let begun = Instant::now();
+    let (lines, code) = examined(&[
+        "--gateway",
+        &url,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "off",
+    ])
+    .await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(code, Some(1));
+    has(
+        &lines,
+        "it accepts connections, but /health gets no answer within 3 s: it hangs",
+    );
+    has(&lines, "cannot_tell running : [admin] listen is off");
+    has(&lines, "ok memory kernel: ");
+}
+
+#[tokio::test]
+async fn a_bad_config_is_printed_as_check_does_and_the_rest_is_looked_at() {
+    let folder = folder("[hold]\nmaxx = \"1m\"\n");
+    let config = ["--config", "holdline.toml"];
+    let check = ended(&folder, &[&["check"], &config[..]].concat()).await;
+    let (_reserved, admin) = nobody();
+    let args = [&["doctor", "--admin", &admin], &config[..]].concat();
+    let ended = ended(&folder, &args).await;
+    assert_eq!((ended.code, &ended.err), (Some(78), &check.err));
+    for line in [
+        "failure: config holdline.toml:2:1: hold.maxx: no such key\n  -> did you mean \"max\"?\n",
+        "cannot tell: ports: there is no good config",
+        ": memory kernel: ",
+        ": clock: ",
+    ] {
+        assert!(ended.out.contains(line), "no {line} in {}", ended.out);
+    }
+    assert!(ended.out.contains("nothing answers on"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn every_route_has_a_gateway_that_is_looked_at() {
+    let (one, two) = (gateway().start().await, gateway().start().await);
+    let generic = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let generic = generic.local_addr().unwrap();
+    let folder = folder(&format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"off\"\n\
+         [gateway]\nurl = \"http://{}\"\n\
+         [[route]]\nhost = \"two.example.net\"\nurl = \"http://{}\"\n\
+         [[route]]\npath = \"/app\"\nurl = \"http://{generic}\"\nprotocol = \"generic\"\nprobe = \"tcp\"\n",
+        one.address, two.address
+    ));
+    let ended = ended(&folder, &["doctor", "--config", "holdline.toml"]).await;
+    for line in [
+        format!(
+            "ok: gateway WebSocket {} (default): a WebSocket gets its challenge\n",
+            one.address
+        ),
+        format!(
+            "ok: gateway WebSocket {} (two.example.net): a WebSocket gets",
+            two.address
+        ),
+        format!(
+            "ok: gateway settings {} gateway.trustedProxies: ",
+            two.address
+        ),
+        format!("gateway answers {generic} (/app): an open port is all that is asked of it\n"),
+    ] {
+        assert!(ended.out.contains(&line), "no {line} in {}", ended.out);
+    }
+    assert!(
+        !ended.out.contains(&format!("settings {generic}")),
+        "{}",
+        ended.out
+    );
+}

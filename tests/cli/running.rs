@@ -1,0 +1,214 @@
+//! `holdline status`, `drain` and `reload`: commands that ask a running holdline.
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::{Ended, Running, SOON, ended, folder, holdline, nobody, run};
+
+async fn ask(running: &Running, args: &[&str]) -> Ended {
+    let admin = running.address("admin");
+    ended(&running.folder, &[args, &["--admin", &admin]].concat()).await
+}
+
+#[tokio::test]
+async fn status_tells_what_is_known_in_words_and_as_json() {
+    let (_reserved, gateway) = nobody();
+    let running = Running::start(&format!("[gateway]\nurl = \"http://{gateway}\"\n")).await;
+    let words = ask(&running, &["status"]).await;
+    assert_eq!((words.code, words.err.as_str()), (Some(0), ""));
+    for part in [
+        &format!("default ({gateway}): down for "),
+        "refused: the gateway process is not running",
+        "sessions: 0 live, 0 held, 0 in all\n",
+        "outages seen: 0\n",
+        "certificate for localhost, *.localhost, 127.0.0.1, ::1: until 20",
+    ] {
+        assert!(words.out.contains(part), "no {part} in {}", words.out);
+    }
+    let json = ask(&running, &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(status["pid"], running.child.id().unwrap());
+    assert_eq!(status["sessions"]["live"], 0);
+    let pin = status["certificates"][0]["sha256"].as_str().unwrap();
+    assert_eq!((pin.len(), pin.split(':').count()), (95, 32));
+    assert!(words.out.contains(pin), "{}", words.out);
+}
+
+#[tokio::test]
+async fn a_new_certificates_fingerprint_is_in_the_log() {
+    let folder = folder("");
+    let args = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut child = holdline(&folder, &args).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let find = async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("a line on it");
+            if line.contains("serving certificate") {
+                break line;
+            }
+        }
+    };
+    let line: Value = serde_json::from_str(&timeout(SOON, find).await.unwrap()).unwrap();
+    let pem = std::fs::read(folder.path().join("certs-dev/cert.pem")).unwrap();
+    let der =
+        <rustls_pki_types::CertificateDer<'_> as rustls_pki_types::pem::PemObject>::from_pem_slice(
+            &pem,
+        );
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der.unwrap());
+    let hex = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
+    assert_eq!(line["sha256"], hex.collect::<Vec<_>>().join(":"));
+}
+
+#[tokio::test]
+async fn where_nobody_answers_it_is_said_what_to_do() {
+    let (_reserved, admin) = nobody();
+    for command in ["status", "drain", "reload"] {
+        let ended = run(&[command, "--admin", &admin]).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{command}");
+        let words = format!("nothing answers on {admin}: holdline is not running");
+        assert!(ended.err.contains(&words), "{}", ended.err);
+        assert!(
+            ended.err.contains("--admin ADDR or --config FILE"),
+            "{}",
+            ended.err
+        );
+        let off = run(&[command, "--admin", "off"]).await;
+        assert_eq!(off.code, Some(1));
+        assert!(off.err.contains("set [admin] listen"), "{}", off.err);
+    }
+}
+
+#[tokio::test]
+async fn the_address_is_that_of_the_config() {
+    let running = Running::start("").await;
+    let admin = running.address("admin");
+    let folder = folder(&format!("[admin]\nlisten = \"{admin}\"\n"));
+    let config = ["status", "--config", "holdline.toml"];
+    assert_eq!(ended(&folder, &config).await.code, Some(0));
+    std::fs::write(folder.path().join("holdline.toml"), "[admin]\nlisten = 7\n").unwrap();
+    let bad = ended(&folder, &config).await;
+    assert_eq!((bad.code, bad.out.as_str()), (Some(78), ""));
+    assert!(
+        bad.err.contains("can be said as well: --admin ADDR"),
+        "{}",
+        bad.err
+    );
+    let by_hand = [&config[..], &["--admin", &admin]].concat();
+    assert_eq!(ended(&folder, &by_hand).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_stranger_is_not_told_to_drain() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = listener.local_addr().unwrap().to_string();
+    let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            head.truncate(read);
+            asked.send(String::from_utf8(head).unwrap()).unwrap();
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    for command in ["drain", "reload", "status"] {
+        let ended = run(&[command, "--admin", &admin]).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""));
+        assert!(
+            ended.err.contains("is no admin listener of holdline"),
+            "{}",
+            ended.err
+        );
+        assert!(heard.recv().await.unwrap().starts_with("GET /status "));
+    }
+    assert!(heard.try_recv().is_err(), "a command was given");
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_through_a_restart_and_ends_on_ctrl_c() {
+    let (reserved, admin) = nobody();
+    let (_gone, gateway) = nobody();
+    let folder = folder(&format!("[gateway]\nurl = \"http://{gateway}\"\n"));
+    let mut watch = holdline(&folder, &["status", "--watch", "--admin", &admin])
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut line = async || {
+        timeout(SOON, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    };
+    let first = line().await;
+    assert!(first.ends_with("Z not reachable"), "{first}");
+    drop(reserved);
+    let mut running = Running::start_at(folder, &admin).await;
+    let second = line().await;
+    assert!(second.contains("0 live, 0 held, 0 in all"), "{second}");
+    running.child.start_kill().unwrap();
+    running.exit().await;
+    // Its gateway may have been seen starting to be away in between.
+    while !line().await.ends_with("not reachable") {}
+    let id = i32::try_from(watch.id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = timeout(SOON, watch.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_drain_is_followed_to_its_end() {
+    let mut running = Running::start("").await;
+    let drained = ask(&running, &["drain"]).await;
+    assert_eq!((drained.code, drained.err.as_str()), (Some(0), ""));
+    assert!(drained.out.ends_with("drained\n"), "{}", drained.out);
+    assert_eq!(running.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_drain_need_not_be_waited_for() {
+    let mut running = Running::start("").await;
+    let asked = ask(&running, &["drain", "--no-wait"]).await;
+    assert_eq!(
+        (asked.code, asked.out.as_str()),
+        (Some(0), "draining 0 sessions\n")
+    );
+    assert_eq!(running.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_reload_says_what_came_of_it() {
+    let mut running = Running::start("").await;
+    let taken = ask(&running, &["reload"]).await;
+    assert_eq!((taken.code, taken.err.as_str()), (Some(0), ""));
+    assert!(!taken.out.is_empty());
+    let json = ask(&running, &["reload", "--json"]).await;
+    assert!(
+        serde_json::from_str::<Value>(&json.out)
+            .unwrap()
+            .is_object(),
+        "{}",
+        json.out
+    );
+
+    let file = running.folder.path().join("holdline.toml");
+    std::fs::write(file, "[hold]\nmaxx = \"1m\"\n").unwrap();
+    let refused = ask(&running, &["reload"]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (Some(78), ""));
+    assert!(
+        refused.err.contains("error: not reloaded: "),
+        "{}",
+        refused.err
+    );
+    assert!(
+        refused.err.contains("hold.maxx: no such key"),
+        "{}",
+        refused.err
+    );
+    running.line("not reloaded").await;
+}
