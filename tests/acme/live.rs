@@ -3,14 +3,17 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use holdline::config::{self, Acme, CertificateSource, ClientCertificates, TlsVersion};
 use holdline::tls::Tls;
 use holdline::tls::acme::{AcmeKeeper, State};
+use serde_json::json;
 
 use crate::ca::{Ca, Habits};
-use crate::kit::{ms, within};
+use crate::kit::gateway::ScriptedGateway;
+use crate::kit::{Client, Proxy, Role, ms, within};
+use crate::served::{is_trusted, leaf, until_trusted};
 
 fn acme(ca: &Ca, state: &Path, domains: &[&str]) -> Acme {
     let text = ca.settings(state, &format!("domains = {domains:?}\nimport = []"));
@@ -167,4 +170,35 @@ fn the_example_of_a_hook_says_to_the_name_server_what_it_is_told() {
             .contains("update delete _acme-challenge.a.example. TXT \"v-1\"")
     );
     assert_eq!(run("remove").0, Some(64));
+}
+
+#[tokio::test]
+async fn a_reload_brings_a_name_and_ends_no_session() {
+    let (ca, state) = (
+        Ca::start(Habits::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let gateway = ScriptedGateway::start().await;
+    let of =
+        |domains: &str| ca.settings(state.path(), &format!("domains = [{domains}]\nimport = []"));
+    // From files, to a CA, to a further name, and back.
+    let settings = Arc::new(Mutex::new(String::new()));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let client = Client::connected(Role::backend(), proxy.target()).await;
+    let files = leaf(proxy.addr(), "localhost").await;
+
+    *settings.lock().unwrap() = of("\"a.example\"");
+    proxy.holdline.reload().await.unwrap();
+    until_trusted(&proxy, "a.example", &ca.root).await;
+    *settings.lock().unwrap() = of("\"a.example\", \"b.example\"");
+    proxy.holdline.reload().await.unwrap();
+    assert!(is_trusted(proxy.addr(), "a.example", &ca.root).await);
+    until_trusted(&proxy, "b.example", &ca.root).await;
+    settings.lock().unwrap().clear();
+    proxy.holdline.reload().await.unwrap();
+    assert_eq!(leaf(proxy.addr(), "a.example").await, files);
+
+    assert_eq!(ca.orders().len(), 2);
+    client.request("sessions.list", json!({})).await.ok();
+    client.record().assert_untouched();
 }
