@@ -26,6 +26,8 @@ use crate::tls::{CertStore, Certificate};
 
 /// Orders at a time; a CA has its limits, and a hook may not bear more.
 const ORDERS: usize = 4;
+/// Questions when to renew at a time.
+const QUESTIONS: usize = 8;
 /// How long another instance is left to its order before it is looked after again.
 const ELSEWHERE: u64 = 5;
 /// Clocks are set and machines sleep: whatever is planned is looked at again this often.
@@ -101,6 +103,8 @@ impl Desk {
             self.challenges.share(None);
             self.acme = None;
             self.kept.clear();
+            self.before.clear();
+            self.stand_ins.clear();
             return;
         };
         if self.acme.is_none() {
@@ -125,6 +129,9 @@ impl Desk {
             let health = state.load(&health_file(&ca.url));
             self.health.insert(ca.url.clone(), health);
         }
+        let kept = &self.kept;
+        self.stand_ins
+            .retain(|folder, _| kept.iter().any(|kept| kept.folder == *folder));
         self.acme = Some(Arc::new(acme));
         let now = Moment::now();
         for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
@@ -146,9 +153,8 @@ impl Desk {
             if name.is_some_and(|name| !kept.names.iter().any(|it| it == name)) {
                 continue;
             }
-            kept.reload_history(&state, now);
-            kept.history.asked = Some(now);
-            if let Err(error) = kept.save_history(&state) {
+            let asked = kept.amend_history(&state, now, |history| history.asked = Some(now));
+            if let Err(error) = asked {
                 return Err(format!("{error}; {}", error.remedy()));
             }
             renewed.extend(kept.names.clone());
@@ -177,9 +183,12 @@ impl Desk {
         let mut changed = false;
         for kept in &mut self.kept {
             kept.save(&state);
-            changed |= kept.refresh(&state);
+            if kept.refresh(&state) {
+                kept.reload_history(&state, now);
+                changed = true;
+            }
             if kept.history.settle(now) {
-                let _ = kept.save_history(&state);
+                let _ = kept.amend_history(&state, now, |_| {});
             }
         }
         for health in self.health.values_mut() {
@@ -327,6 +336,7 @@ impl Desk {
 
     /// Asks the CA that has issued a certificate when it wants it renewed, if it is time to.
     fn ask_when(&mut self, index: usize, acme: &Arc<Acme>, now: Moment) -> Option<Start> {
+        let asking = self.kept.iter().filter(|kept| kept.asking).count();
         let kept = self.kept.get_mut(index)?;
         let ca = kept.history.issuer.clone()?;
         let certificate = kept.identifier()?.to_string();
@@ -336,7 +346,11 @@ impl Desk {
             .as_ref()
             .filter(|it| it.certificate == certificate);
         let known = acme.directories.iter().any(|it| it.url == ca);
-        if kept.asking || !known || renewal.is_some_and(|it| it.ask_again > now) {
+        if asking >= QUESTIONS
+            || kept.asking
+            || !known
+            || renewal.is_some_and(|it| it.ask_again > now)
+        {
             return None;
         }
         kept.asking = true;

@@ -14,7 +14,7 @@ use super::import;
 use super::judge::judge;
 use super::moment::Moment;
 use super::plan::{Lifetime, Next, Situation, Why, next};
-use super::state::{StateDir, file_name};
+use super::state::{StateDir, StateError, file_name};
 use super::status::{CertificateStatus, LastError, State};
 use crate::config::{Acme, Directory};
 use crate::tls::Certificate;
@@ -83,7 +83,7 @@ impl Kept {
     /// whether something is served now that was not.
     pub(super) fn refresh(&mut self, state: &StateDir) -> bool {
         let version = state.version(&self.file());
-        if version.is_none() || version == self.version {
+        if version.is_some() && version == self.version {
             return false;
         }
         let pem = match state.read(&self.file()) {
@@ -158,16 +158,36 @@ impl Kept {
         }
     }
 
-    pub(super) fn save_history(&self, state: &StateDir) -> Result<(), super::StateError> {
-        state.save(&format!("{}/history.json", self.folder), &self.history)
+    /// Writes down what we know. Only for whoever holds the order's lock: it is the newest then.
+    pub(super) fn save_history(&self, state: &StateDir) -> Result<(), StateError> {
+        let _lock = state.lock()?;
+        state.save(&self.history_file(), &self.history)
+    }
+
+    /// Changes what is on disk, where another instance may have written since we looked.
+    pub(super) fn amend_history(
+        &mut self,
+        state: &StateDir,
+        now: Moment,
+        change: impl FnOnce(&mut History),
+    ) -> Result<(), StateError> {
+        let lock = state.lock();
+        self.reload_history(state, now);
+        change(&mut self.history);
+        let _lock = lock?;
+        state.save(&self.history_file(), &self.history)
     }
 
     /// What another instance has written down since.
     pub(super) fn reload_history(&mut self, state: &StateDir, now: Moment) {
-        if let Some(history) = state.load_some(&format!("{}/history.json", self.folder)) {
+        if let Some(history) = state.load_some(&self.history_file()) {
             self.history = history;
         }
         self.history.settle(now);
+    }
+
+    fn history_file(&self) -> String {
+        format!("{}/history.json", self.folder)
     }
 
     // === what is there ===
@@ -360,6 +380,37 @@ mod tests {
         assert!(other.refresh(&state) && !other.refresh(&state));
         assert_eq!(one.identifier(), other.identifier());
         assert!(other.is_served(Moment::now()));
+    }
+
+    #[test]
+    fn what_another_instance_has_written_down_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let names = ["a.example".to_owned()];
+        let (now, acme) = (Moment::now(), acme());
+        let mut one = Kept::open(&names, &state, &acme);
+        let mut other = Kept::open(&names, &state, &acme);
+        one.history.start("https://ca.example/dir", now);
+        one.save_history(&state).unwrap();
+        let asked = other.amend_history(&state, now, |history| history.asked = Some(now));
+        asked.unwrap();
+        let third = Kept::open(&names, &state, &acme);
+        assert_eq!(
+            (third.history.attempts.len(), third.history.asked),
+            (1, Some(now))
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_looked_into_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let names = ["a.example".to_owned()];
+        // Even root cannot look into a file.
+        std::fs::create_dir_all(state.path("certificates")).unwrap();
+        std::fs::write(state.path("certificates/a.example"), "").unwrap();
+        let kept = Kept::open(&names, &state, &acme());
+        assert!(kept.trouble.unwrap().contains("certificates/a.example"));
     }
 
     #[test]

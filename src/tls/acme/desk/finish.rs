@@ -117,22 +117,26 @@ impl Desk {
             return;
         };
         kept.asking = false;
-        let ours = kept
-            .history
-            .renewal
-            .take()
-            .filter(|it| it.certificate == certificate);
-        kept.history.renewal = Some(match result {
-            Ok(renewal) => renewal,
-            Err(failure) => {
-                tracing::debug!(names = ?kept.names, reason = failure.reason, "the CA does not say when to renew");
+        let now = Moment::now();
+        let names = kept.names.clone();
+        let saved = kept.amend_history(state, now, |history| {
+            let ours = history.renewal.take();
+            let ours = ours.filter(|it| it.certificate == certificate);
+            history.renewal = Some(result.unwrap_or_else(|failure| {
+                tracing::debug!(
+                    ?names,
+                    reason = failure.reason,
+                    "the CA does not say when to renew"
+                );
                 Renewal {
                     window: ours.and_then(|it| it.window),
                     certificate,
-                    ask_again: Moment::now().after(ASK_AGAIN),
+                    ask_again: now.after(ASK_AGAIN),
                 }
-            }
+            }));
         });
-        let _ = kept.save_history(state);
+        if let Err(error) = saved {
+            tracing::debug!(%error, "when to renew is not kept");
+        }
     }
 }
