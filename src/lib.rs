@@ -13,7 +13,7 @@
 //! | room | lives there | must not |
 //! |---|---|---|
 //! | [`config`] | TOML with places → checked model | be mutable |
-//! | [`listen`] | bind, accept, PROXY protocol, admission, the HTTP server connection | know routes |
+//! | [`listen`] | bind or inherit, accept, PROXY protocol, admission, the HTTP server connection | know routes |
 //! | [`tls`] | terms, certificates behind one resolver | know HTTP |
 //! | [`http`] | routing, header hygiene, plain requests, refusals, upgrades | know frames |
 //! | [`auth`] | who may come in, where that is decided here | know routes, sessions or frames |
@@ -23,6 +23,8 @@
 //! | [`doctor`] | looks at everything that has to work, from outside, and says what to do | change anything |
 //! | [`session`] | the heart: pure machine, journal, and the pump that does its I/O | parse JSON |
 //! | [`protocol`] | what a frame means, which frames we say, what each failure is answered with | do I/O |
+//! | [`handover`] | a new binary takes the place of the running one | know sessions |
+//! | [`systemd`] | sockets from a service manager, what it is told, its watchdog | decide anything |
 //! | [`observe`] | log, numbers, status, admin listener | decide anything |
 //!
 //! [`Holdline::start`] runs the whole proxy inside any tokio program.
@@ -32,6 +34,7 @@ pub mod config;
 pub mod doctor;
 pub mod gateway;
 pub mod gateway_settings;
+pub mod handover;
 pub mod http;
 pub mod listen;
 mod network;
@@ -41,8 +44,9 @@ mod reload;
 mod run;
 pub mod session;
 mod status;
+pub mod systemd;
 pub mod tls;
 pub mod ws;
 
 pub use reload::{Loader, ReloadError, Reloaded, Source};
-pub use run::{Holdline, StartError};
+pub use run::{Holdline, StartError, Surroundings};

@@ -10,6 +10,7 @@ use holdline::observe::log;
 use holdline::{Holdline, Source};
 
 use cli::signals::{Asked, Signals};
+use cli::surroundings::Started;
 use cli::{Command, Settings};
 
 fn main() -> ExitCode {
@@ -28,15 +29,22 @@ fn main() -> ExitCode {
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),
         Some(Command::Cert(cert)) => cert.run(&cli.settings),
+        Some(Command::Upgrade) => cli::upgrade::run(&cli.settings),
         Some(Command::GatewayConfig(asked)) => cli::gateway_config::run(&cli.settings, &asked),
-        Some(Command::Run) | None => run(&cli.settings),
+        Some(Command::Run) | None => match Started::take() {
+            Ok(started) => run(&cli.settings, started),
+            Err(failed) => failed,
+        },
     }
 }
 
-fn run(settings: &Settings) -> ExitCode {
-    let loaded = match settings.load() {
+fn run(settings: &Settings, started: Started) -> ExitCode {
+    let loaded = match settings.read() {
         Ok(loaded) => loaded,
-        Err(refused) => return refused,
+        Err(errors) => {
+            started.refuse(&errors.render(false));
+            return cli::refuse(&errors);
+        }
     };
     let log = match log::init(&loaded.config.log) {
         Ok(control) => control,
@@ -59,23 +67,28 @@ fn run(settings: &Settings) -> ExitCode {
         load: Box::new(move || again.read()),
         log: Some(log),
     };
-    let code = runtime.block_on(serve(loaded, source));
+    let code = runtime.block_on(serve(loaded, source, started));
     // What still runs is past its time: the drain is over, or was cut short on purpose.
     runtime.shutdown_background();
     code
 }
 
 /// Runs until a drain is over, whoever asked for it.
-async fn serve(loaded: Loaded, source: Source) -> ExitCode {
+async fn serve(loaded: Loaded, source: Source, started: Started) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return cli::fail("signals cannot be received", &error),
     };
+    let running = started.arrival.clone();
     let proxy = tokio::select! {
-        started = Holdline::start_from(loaded, source) => match started {
+        proxy = Holdline::start_in(loaded, started.surround(source)) => match proxy {
             Ok(proxy) => Arc::new(proxy),
             Err(error) => {
-                tracing::error!("cannot start: {}", cli::with_causes(&error));
+                let words = cli::with_causes(&error);
+                tracing::error!("cannot start: {words}");
+                if let Some(running) = running {
+                    running.refuse(&words);
+                }
                 return ExitCode::FAILURE;
             }
         },
@@ -99,6 +112,10 @@ async fn serve(loaded: Loaded, source: Source) -> ExitCode {
                 Asked::Reload => {
                     let proxy = Arc::clone(&proxy);
                     tokio::spawn(async move { proxy.reload().await });
+                }
+                Asked::Upgrade => {
+                    let proxy = Arc::clone(&proxy);
+                    tokio::spawn(async move { proxy.upgrade().await });
                 }
             }
         }

@@ -2,12 +2,16 @@
 //!
 //! Wires the rooms together; decides nothing that belongs to one of them.
 
+mod succession;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
 use crate::config::{Config, Loaded, ProtocolKind, Route, Settings};
+use crate::handover::{Arrival, ArrivalError, Binary, UpgradeError, Upgraded};
 use crate::http::{App, Doorway, Gate};
-use crate::listen::{BindError, Doors, Edge};
+use crate::listen::{BindError, Doors, Edge, Inherited};
 use crate::observe::{Admin, AdminDoor, Command, Metrics};
 use crate::protocol::rescue::millis;
 use crate::reload::{
@@ -24,8 +29,10 @@ use crate::reload::{
 };
 use crate::session::{House, Sessions};
 use crate::status::Status;
+use crate::systemd::{Notifier, Watchdog};
 use crate::tls::acme::AcmeKeeper;
 use crate::tls::{Tls, TlsError};
+pub(crate) use succession::Succession;
 
 /// Beyond the drain's time, for what is being written.
 const LAST_WRITES: Duration = Duration::from_secs(6);
@@ -43,9 +50,36 @@ pub enum StartError {
     /// An address.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The process whose place this one was to take keeps it.
+    #[error(transparent)]
+    Arrival(#[from] ArrivalError),
     /// Start-up was cut off.
     #[error("start-up was interrupted")]
     Interrupted,
+}
+
+/// What a process gives its proxy beside the config. By default nothing: then there are no reloads
+/// and no upgrades, and nobody is told anything.
+#[derive(Default)]
+pub struct Surroundings {
+    /// Reads the config anew, for [`Holdline::reload`].
+    pub source: Option<Source>,
+    /// Sockets that are listening already; those that the config does not want are closed.
+    pub inherited: Inherited,
+    /// The running proxy whose place this one takes.
+    pub arrival: Option<Arrival>,
+    /// What [`Holdline::upgrade`] starts.
+    pub binary: Option<Binary>,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// Its watchdog.
+    pub watchdog: Option<Watchdog>,
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").finish_non_exhaustive()
+    }
 }
 
 /// A running proxy. Dropping it ends everything at once.
@@ -63,8 +97,11 @@ struct Shared {
     edge: Edge,
     /// Certificates from a CA.
     keeper: Arc<AcmeKeeper>,
+    succession: Arc<Succession>,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
+    /// The admin listener and its connections.
+    admin_tasks: TaskTracker,
     /// Everything that is of use until the very end.
     rest: TaskTracker,
     /// No new work; sessions end.
@@ -81,7 +118,8 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, Settings::default(), Vec::new(), None).await
+        let known = (Settings::default(), Vec::new());
+        Self::start_with(config, known, Surroundings::default()).await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
@@ -89,29 +127,57 @@ impl Holdline {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_from(loaded: Loaded, source: Source) -> Result<Self, StartError> {
-        let Loaded {
-            config,
-            settings,
-            files,
-            ..
-        } = loaded;
-        Self::start_with(config, settings, files, Some(source)).await
+        let surroundings = Surroundings {
+            source: Some(source),
+            ..Surroundings::default()
+        };
+        Self::start_in(loaded, surroundings).await
     }
 
+    /// The same as part of a process, perhaps in the place of a running one.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and when the running one keeps its place.
+    pub async fn start_in(loaded: Loaded, around: Surroundings) -> Result<Self, StartError> {
+        let known = (loaded.settings, loaded.files);
+        Self::start_with(loaded.config, known, around).await
+    }
+
+    /// `known`: what the config says key by key, and the files that it was made of.
     async fn start_with(
         config: Config,
-        settings: Settings,
-        files: Vec<PathBuf>,
-        source: Option<Source>,
+        known: (Settings, Vec<PathBuf>),
+        around: Surroundings,
     ) -> Result<Self, StartError> {
+        let Surroundings {
+            source,
+            mut inherited,
+            arrival,
+            binary,
+            notifier,
+            watchdog,
+        } = around;
         let (tls_config, auth) = (config.tls.clone(), config.auth.clone());
         let prepare = move || Ok::<_, StartError>((Tls::new(&tls_config)?, Desk::open(&auth)?));
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
-        let keeper = Arc::new(AcmeKeeper::start(config.acme.clone(), &tls).await);
-        let reloader = move |in_force, last| Reloader::new(in_force, source, settings, files, last);
-        let shared = assemble(config, (Arc::new(tls), keeper), Gate::new(desk), reloader)?;
+        let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
+        let tls = (Arc::new(tls), Arc::new(keeper));
+        let succession = Succession::new(binary, arrival.as_ref(), notifier);
+        let reloader =
+            move |in_force, last| Reloader::new(in_force, source, known.0, known.1, last);
+        let shared = assemble(config, tls, Gate::new(desk), succession, reloader);
+        let bound = shared.in_force.bind(&mut inherited)?;
+        if let Some(arrival) = &arrival {
+            arrival.prepared().await?;
+        }
+        inherited.close_rest();
+        shared.in_force.open(bound);
+        if let Some(Err(error)) = arrival.map(|arrival| arrival.serving()) {
+            tracing::warn!(%error, "the process before this one is gone already");
+        }
+        shared.keep_up();
         let config = shared.in_force.config();
         tracing::info!(
             https = listed(&shared.in_force.doors().https()),
@@ -120,6 +186,7 @@ impl Holdline {
             routes = listed(&config.routes.iter().map(told).collect::<Vec<_>>()),
             "running"
         );
+        shared.announce(watchdog);
         Ok(Self { shared })
     }
 
@@ -152,7 +219,17 @@ impl Holdline {
     /// # Errors
     /// Why not; then everything stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        self.shared.reloader.reload().await
+        self.shared.reload().await
+    }
+
+    /// Starts the program that is there now and hands it the listening sockets. Returns when it
+    /// serves; from then on nothing is accepted here. Sessions stay until they end or
+    /// `limits.handover` is over; then [`Self::wait_for_shutdown`] resolves.
+    ///
+    /// # Errors
+    /// Why not; then everything stays as it was.
+    pub async fn upgrade(&self) -> Result<Upgraded, UpgradeError> {
+        self.shared.upgrade().await
     }
 
     /// Stops accepting, ends held sessions, lets live ones finish within `limits.drain`, spreads
@@ -170,18 +247,20 @@ impl Holdline {
 impl Drop for Holdline {
     fn drop(&mut self) {
         self.shared.stopping.cancel();
+        self.shared.edge.leave.cancel();
         self.shared.edge.drain.cancel();
         self.shared.stopped.cancel();
     }
 }
 
-/// Builds everything, binds the addresses and serves.
+/// Builds what serves, without serving yet.
 fn assemble(
     config: Config,
     (tls, keeper): (Arc<Tls>, Arc<AcmeKeeper>),
     gate: Gate,
+    succession: Succession,
     reloader: impl FnOnce(Arc<InForce>, Arc<LastReload>) -> Reloader,
-) -> Result<Arc<Shared>, StartError> {
+) -> Arc<Shared> {
     let (config, gate) = (Arc::new(config), Arc::new(gate));
     let metrics = Arc::new(Metrics::default());
     let sessions = Arc::new(Sessions::default());
@@ -192,11 +271,13 @@ fn assemble(
         stopping: stopping.clone(),
         tasks: session_tasks.clone(),
     };
+    let drain = CancellationToken::new();
     let edge = Edge {
         config: Arc::new(ArcSwap::new(Arc::clone(&config))),
         tls: Arc::clone(&tls),
         metrics: Arc::clone(&metrics),
-        drain: CancellationToken::new(),
+        leave: drain.child_token(),
+        drain,
         tasks: TaskTracker::new(),
     };
     let (table, lines) = first_table(&config, house, &sessions);
@@ -210,6 +291,7 @@ fn assemble(
     let outcome = Arc::new(LastReload::default());
     let (commands, orders) = mpsc::channel(4);
     let draining_since = Arc::<OnceLock<Instant>>::default();
+    let (succession, admin_tasks) = (Arc::new(succession), TaskTracker::new());
     let status = Status {
         lines: Arc::clone(&lines),
         config: Arc::clone(&edge.config),
@@ -217,6 +299,7 @@ fn assemble(
         keeper: Arc::clone(&keeper),
         metrics: Arc::clone(&metrics),
         draining_since: Arc::clone(&draining_since),
+        succession: Arc::clone(&succession),
         sessions: Arc::clone(&sessions),
         last_reload: Arc::clone(&outcome),
         started: Instant::now(),
@@ -228,7 +311,8 @@ fn assemble(
         status: Arc::new(status),
         commands,
     };
-    let admin = AdminDoor::new(admin, stopped.clone(), rest.clone());
+    let leave = succession.handed_over.clone();
+    let admin = AdminDoor::new(admin, leave, stopped.clone(), admin_tasks.clone());
     let swapped = Swapped {
         table,
         lines,
@@ -237,11 +321,8 @@ fn assemble(
         keeper: Arc::clone(&keeper),
         edge: edge.clone(),
     };
-    let in_force = Arc::new(InForce::open(swapped, doors, admin)?);
+    let in_force = Arc::new(InForce::new(swapped, doors, admin));
     let reloader = Arc::new(reloader(Arc::clone(&in_force), outcome));
-    let watching = Arc::clone(&reloader);
-    let until = stopped.clone();
-    rest.spawn(async move { until.run_until_cancelled(watching.run()).await });
     let shared = Arc::new(Shared {
         in_force,
         reloader,
@@ -249,14 +330,16 @@ fn assemble(
         sessions,
         edge,
         keeper,
+        succession,
         session_tasks,
+        admin_tasks,
         rest,
         stopping,
         draining_since,
         stopped,
     });
     shared.take_orders(orders);
-    Ok(shared)
+    shared
 }
 
 fn listed(items: &[impl ToString]) -> String {
@@ -291,8 +374,17 @@ impl Shared {
                         let proxy = Arc::clone(&proxy);
                         tokio::spawn(async move { proxy.drain().await });
                     }
+                    Some(Command::Upgrade(answer)) => {
+                        let proxy = Arc::clone(&proxy);
+                        tokio::spawn(async move {
+                            let upgraded = proxy.upgrade().await;
+                            let told = upgraded.map(|upgraded| upgraded.json());
+                            let told = told.map_err(|error| json!({"error": error.to_string()}));
+                            let _ = answer.send(told);
+                        });
+                    }
                     Some(Command::Reload(answer)) => {
-                        let reloaded = proxy.reloader.reload().await;
+                        let reloaded = proxy.reload().await;
                         let told = reloaded.map(|done| done.json());
                         // Nobody may be waiting any more.
                         let _ = answer.send(told.map_err(|error| error.json()));
@@ -306,6 +398,23 @@ impl Shared {
         });
     }
 
+    /// Sweeps, and takes a config whose files have changed, until the end.
+    fn keep_up(self: &Arc<Self>) {
+        let (sweeping, watching) = (Arc::clone(&self.reloader), Arc::clone(self));
+        let stopped = self.stopped.clone();
+        self.rest.spawn(async move {
+            let files = async {
+                loop {
+                    watching.reloader.files_changed().await;
+                    // Its outcome is in the log and in the status.
+                    let _ = watching.reload().await;
+                }
+            };
+            let both = async { tokio::join!(sweeping.sweep(), files) };
+            stopped.run_until_cancelled(both).await;
+        });
+    }
+
     async fn drain(&self) {
         let budget = self.in_force.config().limits.drain;
         if !self.stopping.is_cancelled() {
@@ -314,6 +423,7 @@ impl Shared {
         }
         let _ = self.draining_since.set(Instant::now());
         self.stopping.cancel();
+        self.edge.leave.cancel();
         self.edge.drain.cancel();
         self.edge.tasks.close();
         self.session_tasks.close();

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::observe::{Metrics, StatusSource, status};
 use crate::protocol::rescue::millis;
 use crate::reload::LastReload;
+use crate::run::Succession;
 use crate::session::{Line, Lines, Sessions};
 use crate::tls::Tls;
 use crate::tls::acme::AcmeKeeper;
@@ -26,6 +27,7 @@ pub(crate) struct Status {
     pub(crate) keeper: Arc<AcmeKeeper>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
+    pub(crate) succession: Arc<Succession>,
     pub(crate) draining_since: Arc<OnceLock<Instant>>,
     pub(crate) stopping: CancellationToken,
 }
@@ -51,6 +53,7 @@ impl StatusSource for Status {
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
             "drain": drain,
+            "process": self.succession.json(),
             "lastReload": self.last_reload.json(now),
             "outages": self.metrics.outages.get(),
             "gateways": gateways,

@@ -16,6 +16,8 @@ mod doctor;
 mod explain;
 #[path = "cli/gateway_config.rs"]
 mod gateway_config;
+#[path = "cli/live.rs"]
+mod live;
 #[path = "cli/running.rs"]
 mod running;
 

@@ -15,6 +15,8 @@ pub(crate) mod gateway_config;
 pub(crate) mod reload;
 pub(crate) mod signals;
 pub(crate) mod status;
+pub(crate) mod surroundings;
+pub(crate) mod upgrade;
 mod words;
 
 use std::error::Error;
@@ -76,6 +78,11 @@ pub(crate) enum Command {
     /// Certificates: what is served, until when, what happens next
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Let the binary that is there now take the place of the running holdline
+    ///
+    /// It gets the listening sockets; the old process keeps its sessions until they end or
+    /// limits.handover is over. The same as SIGUSR2, but it says what came of it.
+    Upgrade,
     /// What to set on the gateway for this config, and whether it is
     GatewayConfig(gateway_config::GatewayConfig),
 }
@@ -131,7 +138,7 @@ impl Settings {
 }
 
 /// Prints what is wrong with a config.
-fn refuse(errors: &ConfigErrors) -> ExitCode {
+pub(crate) fn refuse(errors: &ConfigErrors) -> ExitCode {
     say(&errors.render(colors()));
     ExitCode::from(BAD_CONFIG)
 }

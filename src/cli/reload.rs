@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdline::observe::AdminError;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::admin::{block_on, print};
 use super::words::{count, printable};
@@ -34,30 +34,26 @@ pub(crate) fn run(settings: &Settings, asked: &ReloadArgs) -> ExitCode {
                 };
                 print(&text).map_or_else(|gone| gone, |()| ExitCode::SUCCESS)
             }
-            Err(AdminError::Denied(reason)) => {
+            Err(AdminError::NotReloaded { reason, said }) => {
                 if asked.json {
-                    let _ = print(&format!("{:#}\n", json!({ "error": reason })));
+                    let _ = print(&format!("{said:#}\n"));
                 }
-                refused(&reason)
+                refused(&reason, &said)
             }
             Err(error) => fail("it is not known whether anything was taken", &error),
         }
     })
 }
 
-fn refused(reason: &str) -> ExitCode {
+fn refused(reason: &str, said: &Value) -> ExitCode {
     // A config's problems are shown as blocks of lines.
     let lines = reason.lines().map(printable).collect::<Vec<_>>();
     say(&format!("error: not reloaded: {}\n", lines.join("\n")));
-    match is_about_the_config(reason) {
+    let problems = said.get("problems").and_then(Value::as_array);
+    match problems.is_some_and(|problems| !problems.is_empty()) {
         true => ExitCode::from(BAD_CONFIG),
         false => ExitCode::FAILURE,
     }
-}
-
-/// Whether the file is at fault. The running holdline says so in these words (see its reload).
-fn is_about_the_config(reason: &str) -> bool {
-    reason.contains("config is refused")
 }
 
 /// What has changed, key by key where it is told so.
@@ -91,11 +87,16 @@ fn change(change: &Value) -> String {
     };
     let mut text = printable(key);
     let values = (change.get("before"), change.get("after"));
-    if let (Some(before), Some(after)) = values {
+    if let (Some(before), Some(after)) = values
+        && before == after
+    {
+        text.push_str(": another secret");
+    } else if let (Some(before), Some(after)) = values {
         text.push_str(&format!(": {} -> {}", scalar(before), scalar(after)));
     }
-    if let Some(scope) = change.get("scope") {
-        text.push_str(&format!(" (for {})", scalar(scope)));
+    if let Some(scope) = change.get("appliesTo") {
+        let scope = scalar(scope).replace('_', " ");
+        text.push_str(&format!(" (applies to {scope})"));
     }
     text.push('\n');
     text
@@ -120,14 +121,16 @@ fn scalar(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn every_shape_of_an_answer_is_told() {
         for (answer, words) in [
             (
-                json!({"auth": "applied to everything", "sessionsEnded": 1}),
-                "auth: applied to everything\n1 session ended\n",
+                json!({"later": "perhaps", "sessionsEnded": 1}),
+                "later: perhaps\n1 session ended\n",
             ),
             (
                 json!({"changed": [], "sessionsEnded": 0}),
@@ -135,13 +138,16 @@ mod tests {
             ),
             (
                 json!({"changed": [
-                    {"key": "hold.max", "scope": "everything", "before": "10m", "after": "5m"},
-                    {"key": "auth.users", "scope": "new connections"},
-                    {"key": "limits.sessions", "scope": "everything", "before": null, "after": 5},
+                    {"key": "hold.max", "appliesTo": "everything", "before": "10m", "after": "5m"},
+                    {"key": "auth.users", "appliesTo": "new_connections"},
+                    {"key": "limits.sessions", "appliesTo": "everything", "before": null, "after": 5},
+                    {"key": "auth.users[a].hash", "before": "***", "after": "***"},
                     "odd",
                 ], "sessionsEnded": 0, "moving": 3}),
-                "hold.max: 10m -> 5m (for everything)\nauth.users (for new connections)\n\
-                 limits.sessions: none -> 5 (for everything)\nodd\n3 sessions moving\n",
+                "hold.max: 10m -> 5m (applies to everything)\n\
+                 auth.users (applies to new connections)\n\
+                 limits.sessions: none -> 5 (applies to everything)\n\
+                 auth.users[a].hash: another secret\nodd\n3 sessions moving\n",
             ),
             (json!({}), "reloaded\n"),
             (json!("done\x1b[2J"), "reloaded: done\u{fffd}[2J\n"),
@@ -149,15 +155,5 @@ mod tests {
         ] {
             assert_eq!(in_words(&answer), words);
         }
-    }
-
-    #[test]
-    fn a_bad_file_is_told_from_a_change_that_is_not_taken() {
-        assert!(is_about_the_config(
-            "the new config is refused, the old one is in force: x"
-        ));
-        assert!(!is_about_the_config(
-            "only [auth] is taken without a restart"
-        ));
     }
 }

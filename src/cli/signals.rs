@@ -11,14 +11,17 @@ pub(crate) enum Asked {
     Stop(&'static str),
     /// To read the config anew.
     Reload,
+    /// To let the binary that is there now take over.
+    Upgrade,
 }
 
-/// SIGTERM, SIGINT and SIGHUP. From here on they no longer end the process by themselves.
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR2. From here on they no longer end the process by themselves.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user_2: Signal,
 }
 
 impl Signals {
@@ -27,6 +30,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -36,6 +40,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
             _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.user_2.recv() => Asked::Upgrade,
         }
     }
 

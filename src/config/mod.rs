@@ -27,7 +27,7 @@ mod section;
 mod settings;
 mod source;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod units;
 
 use std::fmt;

@@ -342,6 +342,8 @@ pub struct Limits {
     pub origins: Vec<String>,
     /// How long live sessions may go on after SIGTERM.
     pub drain: Duration,
+    /// How long sessions may stay at an old process after an upgrade.
+    pub handover: Duration,
 }
 
 impl Limits {

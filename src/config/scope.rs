@@ -80,6 +80,7 @@ const SCOPES: &[(&str, Scope)] = &[
     ("limits.ping_every", Everything),
     ("limits.origins", NewConnections),
     ("limits.drain", Everything),
+    ("limits.handover", Everything),
     ("auth.modes", Everything),
     ("auth.users", Everything),
     ("auth.users.name", Everything),

@@ -1,7 +1,7 @@
 //! What a user of the config notices: effective values, and messages with their places.
 
 mod agree;
-mod broken;
+pub(crate) mod broken;
 mod changes;
 mod explain;
 mod files;

@@ -87,7 +87,9 @@ fn judge(running: &Running, version: &str) -> Vec<Finding> {
         ),
         (false, true) => Finding::ok("", seen),
         (false, false) => {
-            let remedy = format!("this is version {version}: restart holdline to run it");
+            let remedy = format!(
+                "this is version {version}: `holdline upgrade` runs it, and no session notices"
+            );
             Finding::warning("", seen, remedy)
         }
     });

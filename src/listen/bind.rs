@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -9,6 +10,7 @@ use tokio::net::TcpListener;
 
 use super::doors::Wanted;
 use super::holder::{self, Holder};
+use super::inherit::{Inherited, Kind};
 
 /// Connections that the kernel keeps for us until we accept them; it caps this at
 /// `net.core.somaxconn`.
@@ -18,7 +20,19 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: Arc<TcpListener>,
+    configured: SocketAddr,
     address: SocketAddr,
+}
+
+/// A listening socket's double, to be handed to another process.
+#[derive(Debug)]
+pub struct Share {
+    /// What it is for.
+    pub kind: Kind,
+    /// As the config has it.
+    pub configured: SocketAddr,
+    /// The same socket: closing it does not close the other.
+    pub socket: OwnedFd,
 }
 
 /// Why an address cannot be listened on.
@@ -70,19 +84,47 @@ impl Listener {
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let only_v6 = address.is_ipv6() && !address.ip().is_unspecified();
         open(address, only_v6, false)
-            .and_then(Self::from_std)
+            .and_then(|socket| Self::new(socket, address))
             .map_err(|source| BindError::new(address, source))
     }
 
-    /// Uses a socket that is listening already, e.g. one inherited from systemd.
+    /// The same for the admin listener, unless its socket was inherited.
     ///
     /// # Errors
-    /// When it is no listening TCP socket.
-    pub fn from_std(socket: std::net::TcpListener) -> io::Result<Self> {
+    /// As [`Self::bind`].
+    pub fn bind_admin(address: SocketAddr, inherited: &mut Inherited) -> Result<Self, BindError> {
+        match inherited.claim(Kind::Admin, &[address]).pop().flatten() {
+            Some(socket) => Self::inherit(socket, address),
+            None => Self::bind(address),
+        }
+    }
+
+    /// The socket again, for the process that takes our place.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for it.
+    pub fn share(kind: Kind, configured: SocketAddr, socket: &TcpListener) -> io::Result<Share> {
+        Ok(Share {
+            kind,
+            configured,
+            socket: socket.as_fd().try_clone_to_owned()?,
+        })
+    }
+
+    /// A socket that is listening already.
+    pub(super) fn inherit(
+        socket: std::net::TcpListener,
+        configured: SocketAddr,
+    ) -> Result<Self, BindError> {
+        Self::new(socket, configured).map_err(|source| BindError::new(configured, source))
+    }
+
+    fn new(socket: std::net::TcpListener, configured: SocketAddr) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         Ok(Self {
             socket: Arc::new(TcpListener::from_std(socket)?),
+            configured,
             address,
         })
     }
@@ -97,6 +139,11 @@ impl Listener {
         bound(address, only_v6, false)
             .map(drop)
             .map_err(|source| BindError::new(address, source))
+    }
+
+    /// As the config has it.
+    pub fn configured(&self) -> SocketAddr {
+        self.configured
     }
 
     /// The address it really has.
@@ -146,7 +193,7 @@ impl Listener {
             taken => taken,
         };
         taken
-            .and_then(Self::from_std)
+            .and_then(|socket| Self::new(socket, address))
             .map_err(|source| BindError::new(address, source))
     }
 }

@@ -52,6 +52,9 @@ pub struct Edge {
     pub tls: Arc<Tls>,
     /// Counted into.
     pub metrics: Arc<Metrics>,
+    /// Cancelled: another process accepts from here on. What is running goes on, and no connection
+    /// is used for anything further. A child of `drain`.
+    pub leave: CancellationToken,
     /// Cancelled: accept nothing more, finish what is running, close what is idle.
     pub drain: CancellationToken,
     /// Every task of the edge: the accept loops and one per connection, until it is upgraded.
@@ -74,7 +77,7 @@ enum Turned {
 // === impl Doors ===
 
 impl Doors {
-    /// Doors that will serve until `edge.drain` is cancelled, or until they are closed; none is
+    /// Doors that will serve until `edge.leave` is cancelled, or until they are closed; none is
     /// open yet.
     ///
     /// `make_service` is asked once per connection. Wait for `edge.tasks` (closed) to know that
@@ -156,7 +159,7 @@ impl Desk {
         let (desk, socket) = (Arc::clone(self), listener.socket);
         self.edge.tasks.spawn(async move {
             let Edge {
-                drain,
+                leave,
                 metrics,
                 tasks,
                 ..
@@ -168,7 +171,7 @@ impl Desk {
                 }
                 Err(reason) => tracing::debug!(peer = %from, ?reason, "refused a connection"),
             };
-            let accepting = accept::run(&*socket, drain, &desk.admission, metrics, &take);
+            let accepting = accept::run(&*socket, leave, &desk.admission, metrics, &take);
             if closed.run_until_cancelled(accepting).await.is_none() {
                 accept::rest(&socket, metrics, take);
             }

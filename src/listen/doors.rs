@@ -3,6 +3,7 @@
 //! Connections outlive the listener that they came through: only accepting begins and ends here.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{BindError, Listener};
+use super::inherit::{is_any_v4, takes_both_families};
+use super::{BindError, Inherited, Kind, Listener, Share};
 use crate::config;
 
 /// What is spoken at a door.
@@ -30,6 +32,15 @@ pub(super) struct Wanted {
     pub(super) address: SocketAddr,
     /// Whether `[::]` leaves IPv4 alone, because that is listed beside it.
     pub(super) only_v6: bool,
+}
+
+impl Speaks {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Tls => Kind::Https,
+            Self::Plain => Kind::Http,
+        }
+    }
 }
 
 impl Wanted {
@@ -114,13 +125,18 @@ impl Doors {
             .collect()
     }
 
-    /// Takes every address of `config` that is not open yet, or none.
+    /// Takes every address of `config` that is not open yet, or none; where a socket was inherited
+    /// for one, that.
     ///
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The first address that cannot be had.
-    pub fn prepare(&self, config: &config::Listen) -> Result<Changes, BindError> {
+    pub fn prepare(
+        &self,
+        config: &config::Listen,
+        inherited: &mut Inherited,
+    ) -> Result<Changes, BindError> {
         let wanted = Wanted::all(config);
         let open = self.lock();
         let closing = self.closing();
@@ -131,12 +147,28 @@ impl Doors {
             .chain(&*closing)
             .filter_map(Weak::upgrade)
             .collect();
-        let bound = wanted
-            .iter()
-            .filter(|wanted| !open.iter().any(|door| door.wanted == **wanted))
-            .map(|wanted| Ok((*wanted, Listener::bind_in_place_of(wanted, &leaving)?)))
-            .collect::<Result<_, _>>()?;
+        let mut bound = Vec::new();
+        for speaks in [Speaks::Tls, Speaks::Plain] {
+            let missing = |wanted: &&Wanted| {
+                wanted.speaks == speaks && !open.iter().any(|door| door.wanted == **wanted)
+            };
+            let missing: Vec<Wanted> = wanted.iter().filter(missing).copied().collect();
+            bound.extend(take(speaks, &missing, &leaving, inherited)?);
+        }
         Ok(Changes { wanted, bound })
+    }
+
+    /// The sockets again, for the process that takes our place.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for one.
+    pub fn shares(&self) -> io::Result<Vec<Share>> {
+        let share = |door: &Door| {
+            let socket = door.socket.upgrade()?;
+            let (kind, configured) = (door.wanted.speaks.kind(), door.wanted.address);
+            Some(Listener::share(kind, configured, &socket))
+        };
+        self.lock().iter().filter_map(share).collect()
     }
 
     /// Opens what was prepared and closes what is not wanted any more. Open connections stay.
@@ -182,6 +214,37 @@ impl Doors {
     }
 }
 
+/// What was inherited for these, and the rest bound. A socket of `[::]` that takes IPv4 as well is
+/// enough for `0.0.0.0`, too.
+fn take(
+    speaks: Speaks,
+    wanted: &[Wanted],
+    leaving: &[Arc<TcpListener>],
+    inherited: &mut Inherited,
+) -> Result<Vec<(Wanted, Listener)>, BindError> {
+    let addresses: Vec<SocketAddr> = wanted.iter().map(|wanted| wanted.address).collect();
+    let claimed = inherited.claim(speaks.kind(), &addresses);
+    let of_both = |socket: &std::net::TcpListener| {
+        let address = socket.local_addr().ok()?;
+        takes_both_families(socket, address).then(|| address.port())
+    };
+    let both: Vec<u16> = claimed.iter().flatten().filter_map(of_both).collect();
+    let mut taken = Vec::new();
+    for (wanted, claim) in wanted.iter().zip(claimed) {
+        let listener = match claim {
+            Some(socket) => Listener::inherit(socket, wanted.address)?,
+            None if is_any_v4(wanted.address) && both.contains(&wanted.address.port()) => {
+                let address = wanted.address;
+                tracing::info!(%address, "an inherited socket of [::] takes IPv4 as well");
+                continue;
+            }
+            None => Listener::bind_in_place_of(wanted, leaving)?,
+        };
+        taken.push((*wanted, listener));
+    }
+    Ok(taken)
+}
+
 impl fmt::Debug for Doors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Doors").finish_non_exhaustive()
@@ -191,6 +254,7 @@ impl fmt::Debug for Doors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::InheritedSocket;
 
     fn wanted(https: &[&str]) -> Vec<(String, bool)> {
         let listen = config::Listen {
@@ -211,5 +275,54 @@ mod tests {
         assert!(wanted(&["[::]:443", "0.0.0.0:443"])[0].1);
         assert!(!wanted(&["[::]:443", "0.0.0.0:80"])[0].1);
         assert!(wanted(&["[::1]:443"])[0].1);
+    }
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    fn tls(address: SocketAddr) -> Wanted {
+        Wanted {
+            speaks: Speaks::Tls,
+            address,
+            only_v6: false,
+        }
+    }
+
+    fn inherited(socket: std::net::TcpListener, configured: Option<SocketAddr>) -> Inherited {
+        let socket = InheritedSocket::new(socket, Some(Kind::Https), configured);
+        Inherited::new(vec![socket.unwrap()])
+    }
+
+    #[tokio::test]
+    async fn an_inherited_socket_is_taken_and_the_rest_is_bound() {
+        let old = Listener::bind(any()).unwrap();
+        let address = old.address();
+        let share = Listener::share(Kind::Https, any(), old.socket()).unwrap();
+        let mut sockets = inherited(share.socket.into(), Some(any()));
+        let wanted = [tls("127.0.0.2:0".parse().unwrap()), tls(any())];
+        let new = take(Speaks::Tls, &wanted, &[], &mut sockets).unwrap();
+        assert!(sockets.is_empty());
+        assert_eq!(new[1].1.address(), address);
+        assert_ne!(new[0].1.address(), address);
+        // The socket lives as long as anybody has it.
+        drop(old);
+        let connect = tokio::net::TcpStream::connect(address);
+        let (accepted, connected) = tokio::join!(new[1].1.socket().accept(), connect);
+        assert!(accepted.is_ok() && connected.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_inherited_socket_of_both_families_is_enough_for_two_addresses() {
+        // A machine without IPv6 has nothing to show here.
+        let Ok(socket) = std::net::TcpListener::bind("[::]:0") else {
+            return;
+        };
+        let port = socket.local_addr().unwrap().port();
+        let mut sockets = inherited(socket, None);
+        let wanted = ["0.0.0.0", "::"].map(|ip| tls(SocketAddr::new(ip.parse().unwrap(), port)));
+        let taken = take(Speaks::Tls, &wanted, &[], &mut sockets).unwrap();
+        assert_eq!(taken.len(), 1);
+        assert!(taken[0].1.address().is_ipv6());
     }
 }

@@ -1,4 +1,4 @@
-//! The front door: bind, accept, admit, PROXY header, TLS, and the HTTP server connection.
+//! The front door: bind or inherit, accept, admit, PROXY header, TLS, and the HTTP server connection.
 //!
 //! What it hands on is a request with its [`Peer`]; who answers it, and what a route or a session
 //! is, is none of its business. An upgraded socket leaves through hyper as a [`ClientStream`] and
@@ -11,6 +11,7 @@ mod complaint;
 mod door;
 mod doors;
 mod holder;
+mod inherit;
 mod plain;
 mod proxy;
 mod redirect;
@@ -20,11 +21,12 @@ mod stream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use bind::{BindError, Listener};
+pub use bind::{BindError, Listener, Share};
 pub use door::Edge;
 pub use doors::{Changes, Doors};
 pub use holder::Holder;
 pub(crate) use holder::of as holder_of;
+pub use inherit::{Inherited, InheritedSocket, Kind};
 pub use stream::ClientStream;
 
 use crate::auth::CertificateNames;

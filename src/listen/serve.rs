@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, sleep_until};
-use tower::Service;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
 
 use super::door::Edge;
 use super::{ClientStream, Peer};
@@ -60,6 +62,16 @@ where
 {
     let limits = edge.config.load().limits.clone();
     let asked = Asked::default();
+    let leave = edge.leave.clone();
+    let last = !peer.alpn_h2;
+    // HTTP/1.1 has no other word for it; HTTP/2 has GOAWAY.
+    let service = service.map_response(move |mut response: Response<B>| {
+        if last && leave.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    });
     let service = Watched {
         inner: TowerToHyperService::new(service),
         asked: asked.clone(),
@@ -69,13 +81,14 @@ where
     let ended = if peer.alpn_h2 {
         let connection = http2(&limits).serve_connection(io, service);
         let shut = http2::Connection::graceful_shutdown;
-        Box::pin(drive(connection, shut, &asked, &limits, edge)).await
+        Box::pin(drive(connection, shut, &edge.leave, &asked, &limits, edge)).await
     } else {
         let connection = http1(limits.header_timeout).serve_connection(io, service);
         let shut = http1::UpgradeableConnection::graceful_shutdown;
         Box::pin(drive(
             connection.with_upgrades(),
             shut,
+            &edge.drain,
             &asked,
             &limits,
             edge,
@@ -119,10 +132,11 @@ fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Runs `connection`, closing it when nothing was asked in time, and gently when draining.
+/// Runs `connection`, closing it when nothing was asked in time, and gently from `shut` on.
 async fn drive<C>(
     connection: C,
     graceful_shutdown: fn(Pin<&mut C>),
+    shut: &CancellationToken,
     asked: &Asked,
     limits: &Limits,
     edge: &Edge,
@@ -135,13 +149,18 @@ where
     let first_request = Instant::now() + limits.header_timeout;
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = edge.drain.cancelled() => {}
+        () = shut.cancelled() => {}
         () = not_asked_by(first_request, asked) => {
             edge.metrics.http_errors.inc(HttpError::Timeout);
             return Ok(());
         }
     }
     graceful_shutdown(connection.as_mut());
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = edge.drain.cancelled() => {}
+        () = not_asked_by(first_request, asked) => return Ok(()),
+    }
     tokio::select! {
         ended = connection.as_mut() => ended,
         () = not_asked_by(Instant::now() + LAST_CALL, asked) => Ok(()),

@@ -1,4 +1,4 @@
-//! The admin listener: health, readiness, numbers, status, and the two commands of an operator.
+//! The admin listener: health, readiness, numbers, status, and the commands of an operator.
 //!
 //! Plain HTTP for this machine. It shows and passes on; what a command means is decided by whoever
 //! receives it. A browser that was lured here is turned away: by the `Host` header (DNS
@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -18,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +64,8 @@ pub enum Command {
     Reload(oneshot::Sender<Result<Value, Value>>),
     /// Renew the certificate with this name, or every one; the answer lists the names concerned.
     RenewCertificates(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
+    /// Let the binary that is there now take over; the answer says who serves, or why not.
+    Upgrade(oneshot::Sender<Result<Value, Value>>),
 }
 
 /// The admin listener's sources and its way to give commands.
@@ -90,11 +93,11 @@ impl fmt::Debug for Admin {
 
 impl Admin {
     /// Serves until `stop`, which should come after draining: its status is of interest then.
-    /// Accepts until `closed`.
+    /// From `leave` on another process is asked: what is under way here is answered, and no more.
     pub fn serve(
         self,
         listener: Listener,
-        closed: CancellationToken,
+        leave: &CancellationToken,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) {
@@ -102,13 +105,13 @@ impl Admin {
         if !bound.ip().to_canonical().is_loopback() {
             tracing::warn!(address = %bound, "the admin listener can be reached from other machines: anyone there may read its status and drain holdline");
         }
-        let (admin, stop, tracker) = (Arc::new(self), stop.clone(), tasks.clone());
-        let socket = Arc::clone(listener.socket());
+        let (admin, tracker) = (Arc::new(self), tasks.clone());
+        let (leave, stop) = (leave.clone(), stop.clone());
         tasks.spawn(async move {
-            let accepting = admin.accept(&socket, bound.ip(), &stop, &tracker);
+            let accepting = admin.accept(listener, &leave, &stop, &tracker);
             tokio::select! {
                 () = accepting => {}
-                () = closed.cancelled() => {}
+                () = leave.cancelled() => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -116,11 +119,13 @@ impl Admin {
 
     async fn accept(
         self: Arc<Self>,
-        socket: &TcpListener,
-        bound: IpAddr,
+        listener: Listener,
+        leave: &CancellationToken,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) {
+        let bound = listener.address().ip();
+        let socket = listener.socket();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             // The semaphore is never closed.
@@ -129,9 +134,11 @@ impl Admin {
             };
             match socket.accept().await {
                 Ok((connection, from)) => {
-                    let (admin, stop) = (Arc::clone(&self), stop.clone());
+                    let admin = Arc::clone(&self);
+                    let (leave, stop) = (leave.clone(), stop.clone());
                     tasks.spawn(async move {
-                        admin.connection(connection, from, bound, &stop).await;
+                        let served = admin.connection(connection, from, bound, &leave);
+                        stop.run_until_cancelled(served).await;
                         drop(place);
                     });
                 }
@@ -148,7 +155,7 @@ impl Admin {
         socket: TcpStream,
         from: SocketAddr,
         bound: IpAddr,
-        stop: &CancellationToken,
+        leave: &CancellationToken,
     ) {
         let local = socket.local_addr().map_or(bound, |address| address.ip());
         let ours = [bound.to_canonical(), local.to_canonical()];
@@ -163,11 +170,16 @@ impl Admin {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(socket), service);
-        tokio::select! {
-            ended = served => if let Err(error) = ended {
-                tracing::debug!(peer = %from, %error, "admin connection ended early");
-            },
-            () = stop.cancelled() => {}
+        let mut served = pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = leave.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %from, %error, "admin connection ended early");
         }
     }
 
@@ -175,7 +187,7 @@ impl Admin {
         let path = request.uri().path();
         let command = match path {
             "/healthz" | "/readyz" | "/metrics" | "/status" => false,
-            "/drain" | "/reload" | "/cert/renew" => true,
+            "/drain" | "/reload" | "/cert/renew" | "/upgrade" => true,
             _ => {
                 return say(
                     StatusCode::NOT_FOUND,
@@ -256,11 +268,15 @@ impl Admin {
             return self.renew(request).await.unwrap_or_else(gone);
         }
         let (answer, answered) = oneshot::channel();
-        if self.commands.send(Command::Reload(answer)).await.is_err() {
+        let (command, done) = match request.uri().path() {
+            "/upgrade" => (Command::Upgrade(answer), "upgraded"),
+            _ => (Command::Reload(answer), "reloaded"),
+        };
+        if self.commands.send(command).await.is_err() {
             return gone();
         }
         match answered.await {
-            Ok(Ok(changes)) => json(StatusCode::OK, &json!({ "reloaded": changes })),
+            Ok(Ok(outcome)) => json(StatusCode::OK, &json!({ done: outcome })),
             Ok(Err(refused)) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
             Err(_) => gone(),
         }

@@ -3,20 +3,23 @@
 //! A connection outlives the listener that it came through: whoever asked for the change gets an
 //! answer.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Admin;
-use crate::listen::{BindError, Listener};
+use crate::listen::{BindError, Inherited, Kind, Listener, Share};
 
 /// The admin listener, if there is one.
 #[derive(Debug)]
 pub struct AdminDoor {
     admin: Admin,
     open: Mutex<Option<Open>>,
+    leave: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -25,16 +28,24 @@ pub struct AdminDoor {
 struct Open {
     wanted: SocketAddr,
     address: SocketAddr,
+    socket: Weak<TcpListener>,
     closed: CancellationToken,
 }
 
 impl AdminDoor {
-    /// Closed at first. What it serves, it serves until `stop`, in `tasks`.
+    /// Closed at first. What it serves, it serves until `stop`, in `tasks`; from `leave` on another
+    /// process is asked.
     #[must_use]
-    pub fn new(admin: Admin, stop: CancellationToken, tasks: TaskTracker) -> Self {
+    pub fn new(
+        admin: Admin,
+        leave: CancellationToken,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
         Self {
             admin,
             open: Mutex::default(),
+            leave,
             stop,
             tasks,
         }
@@ -46,17 +57,34 @@ impl AdminDoor {
         self.lock().as_ref().map(|open| open.address)
     }
 
+    /// The socket again, for the process that takes our place.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for it.
+    pub fn share(&self) -> io::Result<Option<Share>> {
+        let open = self.lock();
+        let socket = open.as_ref().and_then(|open| {
+            let socket = open.socket.upgrade()?;
+            Some(Listener::share(Kind::Admin, open.wanted, &socket))
+        });
+        socket.transpose()
+    }
+
     /// Takes the address, if it is not there already.
     ///
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Option<Listener>, BindError> {
+    pub fn prepare(
+        &self,
+        wanted: Option<SocketAddr>,
+        inherited: &mut Inherited,
+    ) -> Result<Option<Listener>, BindError> {
         let there = self.lock().as_ref().map(|open| open.wanted);
         wanted
             .filter(|_| wanted != there)
-            .map(Listener::bind)
+            .map(|address| Listener::bind_admin(address, inherited))
             .transpose()
     }
 
@@ -70,12 +98,14 @@ impl AdminDoor {
             left.closed.cancel();
         }
         if let (Some(wanted), Some(listener)) = (wanted, prepared) {
-            let (closed, address) = (CancellationToken::new(), listener.address());
+            let (closed, address) = (self.leave.child_token(), listener.address());
+            let socket = Arc::downgrade(listener.socket());
             let admin = self.admin.clone();
-            admin.serve(listener, closed.clone(), &self.stop, &self.tasks);
+            admin.serve(listener, &closed, &self.stop, &self.tasks);
             *open = Some(Open {
                 wanted,
                 address,
+                socket,
                 closed,
             });
         }

@@ -23,6 +23,8 @@ use super::status::Status;
 const LIMIT: Duration = Duration::from_secs(3);
 /// A reload reads files and may have to wait for another one.
 const RELOAD_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than a new process may take.
+const UPGRADE_LIMIT: Duration = Duration::from_secs(60);
 /// A status is some kilobytes.
 const BODY: usize = 4 << 20;
 
@@ -84,6 +86,15 @@ pub enum AdminError {
     /// It is holdline, and it says no.
     #[error("{0}")]
     Denied(String),
+    /// The new config is refused.
+    #[error("{reason}")]
+    NotReloaded {
+        /// In words.
+        reason: String,
+        /// `{"error", "problems"}`: as `check --json` lists them, empty where the file is not at
+        /// fault.
+        said: Box<Value>,
+    },
 }
 
 // === impl AdminClient ===
@@ -144,11 +155,17 @@ impl AdminClient {
     /// Asks for a reload; what has changed, as it was said.
     ///
     /// # Errors
-    /// Why nothing was taken: [`AdminError::Denied`] holds the reason of the running holdline.
+    /// Why nothing was taken: [`AdminError::NotReloaded`] holds the reason of the running holdline.
     pub async fn reload(&self) -> Result<Value, AdminError> {
         let answer = self.ask(Method::POST, "/reload", RELOAD_LIMIT).await?;
         if !answer.status().is_success() {
-            return Err(AdminError::Denied(reason(&answer)));
+            return Err(match said_by(&answer) {
+                Some(said) if said.get("problems").is_some() => AdminError::NotReloaded {
+                    reason: reason(&answer),
+                    said: Box::new(said),
+                },
+                _ => AdminError::Denied(reason(&answer)),
+            });
         }
         let said = serde_json::from_slice::<Value>(answer.body());
         let mut said = said.map_err(|_| AdminError::Stranger {
@@ -171,6 +188,20 @@ impl AdminClient {
         match answer.status().is_success() {
             true => Ok(()),
             false => Err(AdminError::Denied(reason(&answer))),
+        }
+    }
+
+    /// Lets the binary that is there now take over; the answer says who serves.
+    ///
+    /// # Errors
+    /// Why not; then everything is as it was.
+    pub async fn upgrade(&self) -> Result<Value, AdminError> {
+        let answer = self.ask(Method::POST, "/upgrade", UPGRADE_LIMIT).await?;
+        match said_by(&answer) {
+            Some(mut said) if answer.status().is_success() => {
+                Ok(said.get_mut("upgraded").map(Value::take).unwrap_or(said))
+            }
+            _ => Err(AdminError::Denied(reason(&answer))),
         }
     }
 
@@ -213,9 +244,13 @@ impl AdminClient {
     }
 }
 
+fn said_by(answer: &Response<Bytes>) -> Option<Value> {
+    serde_json::from_slice(answer.body()).ok()
+}
+
 /// `{"error": …}`, or the text that there is in its place.
 fn reason(answer: &Response<Bytes>) -> String {
-    let said = serde_json::from_slice::<Value>(answer.body()).ok();
+    let said = said_by(answer);
     let error = said.as_ref().and_then(|said| said.get("error")?.as_str());
     let text = match error {
         Some(error) => error.to_owned(),

@@ -3,6 +3,7 @@
 //! First all that can fail is made ready aside; then it is taken in steps that cannot. Whoever is
 //! connected stays so: sessions find their next line by themselves, connections outlive their door.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::http::forward::Forwarder;
 use crate::http::upgrade::Switchboard;
 use crate::http::{Gate, Table};
-use crate::listen::{BindError, Changes, Doors, Edge, Listener};
+use crate::listen::{BindError, Changes, Doors, Edge, Inherited, Listener, Share};
 use crate::observe::AdminDoor;
 use crate::session::{House, Lines, Sessions};
 use crate::tls;
@@ -44,6 +45,13 @@ pub(super) struct Prepared {
     config: Arc<Config>,
     tls: tls::Prepared,
     desk: Option<Desk>,
+    /// Not for a process that has handed its listeners over.
+    bound: Option<Bound>,
+}
+
+/// Listeners that serve nobody yet.
+#[derive(Debug)]
+pub(crate) struct Bound {
     doors: Changes,
     admin: Option<Listener>,
 }
@@ -68,25 +76,41 @@ pub(crate) fn first_table(
 }
 
 impl InForce {
-    /// Binds every address of the config and opens the doors.
-    ///
-    /// # Errors
-    /// The first address that cannot be had; nothing is bound then.
-    pub(crate) fn open(
-        swapped: Swapped,
-        doors: Doors,
-        admin: AdminDoor,
-    ) -> Result<Self, BindError> {
-        let config = Arc::clone(swapped.table.load().config());
-        let changes = doors.prepare(&config.listen)?;
-        let listener = admin.prepare(config.admin.listen)?;
-        doors.apply(changes);
-        admin.apply(config.admin.listen, listener);
-        Ok(Self {
+    /// With every door closed.
+    pub(crate) fn new(swapped: Swapped, doors: Doors, admin: AdminDoor) -> Self {
+        Self {
             swapped,
             doors,
             admin,
+        }
+    }
+
+    /// Binds every address of the config, or takes what was inherited for it.
+    ///
+    /// # Errors
+    /// The first address that cannot be had; nothing is bound then.
+    pub(crate) fn bind(&self, inherited: &mut Inherited) -> Result<Bound, BindError> {
+        let config = self.config();
+        Ok(Bound {
+            doors: self.doors.prepare(&config.listen, inherited)?,
+            admin: self.admin.prepare(config.admin.listen, inherited)?,
         })
+    }
+
+    /// Serves there.
+    pub(crate) fn open(&self, bound: Bound) {
+        self.doors.apply(bound.doors);
+        self.admin.apply(self.config().admin.listen, bound.admin);
+    }
+
+    /// Every listening socket again, for the process that takes our place.
+    ///
+    /// # Errors
+    /// When there is no descriptor left for one.
+    pub(crate) fn shares(&self) -> io::Result<Vec<Share>> {
+        let mut shares = self.doors.shares()?;
+        shares.extend(self.admin.share()?);
+        Ok(shares)
     }
 
     pub(crate) fn config(&self) -> Arc<Config> {
@@ -108,14 +132,20 @@ impl InForce {
         let tls = self.swapped.edge.tls.prepare(&config.tls)?;
         let desk = self.swapped.gate.prepare(&old.auth, &config.auth)?;
         // Last, for whoever connects from here on is not to be let down.
-        let admin = self.admin.prepare(config.admin.listen)?;
-        let doors = self.doors.prepare(&config.listen)?;
+        let bound = match self.swapped.edge.leave.is_cancelled() {
+            true => None,
+            false => {
+                let none = &mut Inherited::default();
+                let admin = self.admin.prepare(config.admin.listen, none)?;
+                let doors = self.doors.prepare(&config.listen, none)?;
+                Some(Bound { doors, admin })
+            }
+        };
         Ok(Prepared {
             config: Arc::new(config),
             tls,
             desk,
-            doors,
-            admin,
+            bound,
         })
     }
 
@@ -125,8 +155,7 @@ impl InForce {
             config,
             tls,
             desk,
-            doors,
-            admin,
+            bound,
         } = prepared;
         let Swapped {
             table: current_table,
@@ -178,8 +207,10 @@ impl InForce {
         }
         let before = &old_table.config().auth;
         let ended = gate.turn(desk, before, &config.auth);
-        self.doors.apply(doors);
-        self.admin.apply(config.admin.listen, admin);
+        if let Some(bound) = bound {
+            self.doors.apply(bound.doors);
+            self.admin.apply(config.admin.listen, bound.admin);
+        }
         // Whoever waits for a gateway that is not the one any more, and every open session.
         for (forwarder, heir) in heirs {
             forwarder.make_way(&heir);

@@ -5,6 +5,8 @@
 //! Nothing here knows how a session, a door or a certificate is changed.
 
 mod in_force;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::fmt;
@@ -214,26 +216,20 @@ impl Reloader {
         Ok(Reloaded { changes, ended })
     }
 
-    /// For ever: ends the sessions of whom another process signed out, and reloads when a file
-    /// has changed.
-    pub(crate) async fn run(self: &Arc<Self>) {
-        let sweep = async {
-            loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
-                self.in_force.sweep();
-            }
-        };
-        let files = async {
-            if self.source.is_none() {
-                return std::future::pending().await;
-            }
-            loop {
-                self.watch.changed().await;
-                // Its outcome is in the log and in the status.
-                let _ = self.reload().await;
-            }
-        };
-        tokio::join!(sweep, files);
+    /// For ever: ends the sessions of whom another process signed out.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.in_force.sweep();
+        }
+    }
+
+    /// Waits until a file of the config is another than when it was read.
+    pub(crate) async fn files_changed(&self) {
+        match self.source {
+            Some(_) => self.watch.changed().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

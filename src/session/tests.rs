@@ -8,6 +8,8 @@ mod patience;
 mod restoring;
 mod world;
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use world::{Step, World};
@@ -53,6 +55,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => any_long(),
         1 => Just(Step::Ends),
         1 => any_other(),
+        2 => prop::sample::select(vec![0u8, 1, 4, 4, 4]).prop_map(Step::Move),
+        1 => (5u64..60).prop_map(|max| Step::Terms { max: Duration::from_secs(max) }),
     ]
 }
 

@@ -47,8 +47,7 @@ fn admin() -> Kit {
         commands: sender,
     };
     let stop = CancellationToken::new();
-    let closed = CancellationToken::new();
-    admin.serve(listener, closed, &stop, &edge.edge.tasks);
+    admin.serve(listener, &edge.edge.leave, &stop, &edge.edge.tasks);
     Kit {
         edge,
         source,

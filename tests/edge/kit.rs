@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use holdline::config::{
     self, CertificateFiles, CertificateSource, ClientCertificates, Config, TlsVersion,
 };
-use holdline::listen::{ClientStream, Doors, Edge, Peer};
+use holdline::listen::{ClientStream, Doors, Edge, Inherited, Peer};
 use holdline::observe::Metrics;
 use holdline::tls::{Tls, TlsError};
 
@@ -121,6 +121,7 @@ pub(crate) fn config(dir: PathBuf) -> Config {
             ping_every: None,
             origins: Vec::new(),
             drain: PATIENCE,
+            handover: PATIENCE,
         },
         auth: config::parse("", "defaults").unwrap().config.auth,
         admin: config::Admin { listen: None },
@@ -137,11 +138,13 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
     let mut config = config(dir.path().join("dev"));
     change(&mut config, &dir);
     let listen = config.listen.clone();
+    let drain = CancellationToken::new();
     let edge = Edge {
         tls: Arc::new(Tls::new(&config.tls).unwrap()),
         config: Arc::new(ArcSwap::from_pointee(config)),
         metrics: Arc::new(Metrics::default()),
-        drain: CancellationToken::new(),
+        leave: drain.child_token(),
+        drain,
         tasks: TaskTracker::new(),
     };
     let (go, waiting) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -157,7 +160,7 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
             )
         })
     });
-    doors.apply(doors.prepare(&listen).unwrap());
+    doors.apply(doors.prepare(&listen, &mut Inherited::default()).unwrap());
     Running {
         https: doors.https()[0],
         http: doors.http().first().copied(),

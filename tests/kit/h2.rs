@@ -6,6 +6,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper::ext::Protocol;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::task::JoinHandle;
 
 use super::http::Response;
 use super::net::Target;
@@ -16,6 +17,7 @@ use super::wait::within;
 pub struct Connection {
     authority: String,
     requests: SendRequest<Empty<Bytes>>,
+    running: JoinHandle<hyper::Result<()>>,
 }
 
 impl Connection {
@@ -24,11 +26,17 @@ impl Connection {
         let handshake =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io));
         let (requests, connection) = handshake.await.expect("an HTTP/2 connection");
-        tokio::spawn(connection);
         Self {
+            running: tokio::spawn(connection),
             authority: target.host.clone(),
             requests,
         }
+    }
+
+    /// Waits until the server has closed it, and nothing was wrong.
+    pub async fn closed(&mut self) {
+        let ended = within("the end of the connection", &mut self.running).await;
+        ended.unwrap().expect("an orderly end");
     }
 
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {

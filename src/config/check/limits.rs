@@ -25,6 +25,12 @@ const DRAIN: Bounds<Duration> = Bounds::new(
     "a stop would seem to hang",
 );
 
+const HANDOVER: Bounds<Duration> = Bounds::new(
+    Duration::ZERO,
+    Duration::from_secs(30 * 24 * 3600),
+    "old processes would pile up",
+);
+
 pub(super) fn read(section: &mut Section<'_, '_>) -> Limits {
     let seconds = Duration::from_secs;
     let sessions = section.count("sessions", 8000, SESSIONS);
@@ -37,6 +43,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Limits {
     let ping_every = section.duration_or_off("ping_every", Some(seconds(30)), PING);
     let origins = section.list("origins", Vec::new(), origin);
     let drain = section.duration("drain", seconds(30), DRAIN);
+    let handover = section.duration("handover", seconds(3600), HANDOVER);
 
     check_part(section, &sessions_per_ip, &sessions);
     check_frames(section, &preauth_frame, &frame);
@@ -55,6 +62,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Limits {
             .map(|origin| origin.value)
             .collect(),
         drain: drain.value,
+        handover: handover.value,
     }
 }
 

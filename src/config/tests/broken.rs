@@ -31,14 +31,26 @@ fn broken(text: &str, place: &str, key: &str, words: &[&str]) {
     }
 }
 
+/// Every one of them, by name.
+pub(crate) const ALL: [&[(&str, &str)]; 7] = [
+    NOT_TOML,
+    KEYS,
+    VALUES,
+    MORE_VALUES,
+    WHO_COMES_IN,
+    ADDRESSES,
+    CONTRADICTIONS,
+];
+
 macro_rules! broken {
-    ($($name:ident: $text:expr => $place:literal, $key:literal, [$($word:literal),+];)+) => {
+    ($all:ident $($name:ident: $text:expr => $place:literal, $key:literal, [$($word:literal),+];)+) => {
+        const $all: &[(&str, &str)] = &[$((stringify!($name), $text)),+];
         $(#[test] fn $name() { broken($text, $place, $key, &[$($word),+]); })+
     };
 }
 
 // Not TOML.
-broken! {
+broken! { NOT_TOML
     value_without_quotes: "[hold]\nmax = 10m" => "2:7", "", ["not TOML", "write \"10m\", in quotes"];
     text_without_end: "[hold]\nmax = \"10m\n" => "2:11", "", ["close the text with a \""];
     header_without_end: "[hold\nmax = \"10m\"" => "1:6", "", ["close the header with ]"];
@@ -49,7 +61,7 @@ broken! {
 }
 
 // Keys and sections.
-broken! {
+broken! { KEYS
     misspelt_key: "[hold]\nupgarde = \"5s\"" => "2:1", "hold.upgarde", ["no such key", "did you mean \"upgrade\"?"];
     misspelt_section: "[limit]\nsessions = 5" => "1:2", "limit", ["no such section", "did you mean \"limits\"?"];
     dash_in_a_key: "[limits]\nping-every = \"5s\"" => "2:1", "limits.ping-every", ["did you mean \"ping_every\"?"];
@@ -71,7 +83,7 @@ broken! {
 }
 
 // Values.
-broken! {
+broken! { VALUES
     number_for_a_duration: "[hold]\nmax = 180" => "2:7", "hold.max", ["a unit", "write \"180s\""];
     other_word_for_a_unit: "[hold]\nmax = \"10min\"" => "2:7", "hold.max", ["write \"10m\""];
     zero: "[hold]\nmax = \"0s\"" => "2:7", "hold.max", ["too small", "at least \"1ms\""];
@@ -94,7 +106,7 @@ broken! {
 }
 
 // Still more values.
-broken! {
+broken! { MORE_VALUES
     words_for_a_count: "[limits]\nsessions = \"many\"" => "2:12", "limits.sessions", ["not a whole number", "for example 8000"];
     fraction_for_a_count: "[hold]\nresume_rate = 1.5" => "2:15", "hold.resume_rate", ["not a whole number"];
     count_beyond_any_machine: "[limits]\nsessions = 99999999999999999999" => "2:12", "limits.sessions", ["too large", "at most 10000000"];
@@ -118,7 +130,7 @@ broken! {
 }
 
 // Who may come in.
-broken! {
+broken! { WHO_COMES_IN
     everything_public: "[auth]\npublic = [\"/\"]" => "2:11", "auth.public[0]", ["everything would be public", "modes = []"];
     header_that_clients_may_send: "[auth]\nuser_header = \"accept\"" => "2:15", "auth.user_header", ["removed from clients", "x-forwarded-user"];
     somebodys_address: "[auth]\nloopback_as = \"8.8.8.8\"" => "2:15", "auth.loopback_as", ["may be somebody's", "192.0.2.0/24"];
@@ -132,7 +144,7 @@ broken! {
 }
 
 // Addresses.
-broken! {
+broken! { ADDRESSES
     network_too_narrow: "[listen]\ntrusted_proxies = [\"10.0.0.0/33\"]" => "2:20", "listen.trusted_proxies[0]", ["not a network", "10.0.0.0/8"];
     plain_listener_on_a_public_one: "[listen]\nhttps = [\"0.0.0.0:443\"]\nhttp = [\"0.0.0.0:443\"]" => "3:9", "listen.http[0]", ["taken by listen.https[0] (0.0.0.0:443)", "another address or port"];
     gateway_on_the_admin_listener: "[gateway]\nurl = \"http://127.0.0.1:9180\"" => "2:7", "gateway.url", ["holdline itself (admin.listen", "gateway's own address"];
@@ -161,7 +173,7 @@ broken! {
 }
 
 // Contradictions.
-broken! {
+broken! { CONTRADICTIONS
     buffer_over_its_total: "[hold]\nbuffer = \"65MiB\"" => "2:10", "hold.buffer", ["hold.buffer_total (\"64MiB\")", "at most \"64MiB\""];
     total_under_a_buffer: "[hold]\nbuffer_total = \"1KiB\"" => "2:16", "hold.buffer_total", ["at least \"256KiB\""];
     page_after_the_hold: "[http]\npage_after = \"31s\"" => "2:14", "http.page_after", ["http.hold", "at most \"30s\""];

@@ -70,5 +70,6 @@ fn limits() -> Limits {
         ping_every: None,
         origins: Vec::new(),
         drain: LONG,
+        handover: LONG,
     }
 }

@@ -68,6 +68,12 @@ pub(super) enum Step {
     Revoked,
     /// There is room for so many kept requests.
     Room(u8),
+    /// Another gateway takes the place of this one, in this phase.
+    Move(u8),
+    /// Another longest wait is in force.
+    Terms {
+        max: Duration,
+    },
 }
 
 /// What the client says, in order.
@@ -281,6 +287,14 @@ impl World {
                 self.perform(actions);
             }
             Step::Phase(phase) => self.phase(phase),
+            Step::Move(phase) => self.moves(phase),
+            Step::Terms { max } => {
+                let policy = Policy {
+                    max,
+                    ..self.machine.policy
+                };
+                self.feed(Event::Terms(policy));
+            }
             Step::Turn if self.turn_wanted => {
                 self.turn_wanted = false;
                 self.feed(Event::Turn);

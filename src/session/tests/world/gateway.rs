@@ -6,6 +6,7 @@ use proptest::sample::Index;
 use tokio::time::Instant;
 
 use super::super::super::event::{Event, Torn, Verdict};
+use super::super::super::machine::State;
 use super::World;
 use crate::gateway::{Evidence, Phase, Reason, View};
 
@@ -137,16 +138,31 @@ impl World {
     }
 
     pub(super) fn phase(&mut self, phase: u8) {
-        let phase = match phase {
-            0 => Phase::Down,
-            1 => Phase::Starting,
-            2 => Phase::Hung,
-            3 => Phase::Draining,
-            _ => Phase::Ready,
-        };
+        let phase = phase_of(phase);
         let generation = self.view.generation + u64::from(phase == Phase::Ready);
         self.view = view_at(self.now, phase, generation);
         self.feed(Event::View(self.view));
+    }
+
+    /// A waiting session goes over at once; an open one when the new gateway is ready and both sides
+    /// are between messages, whether or not all is answered.
+    pub(super) fn moves(&mut self, phase: u8) {
+        let view = view_at(self.now, phase_of(phase), self.view.generation + 1);
+        let waits = matches!(self.machine.state, State::Away(_));
+        if !waits {
+            let seam = !self.is_cut() && self.part.is_none() && self.has_gateway;
+            if view.phase != Phase::Ready || !seam || !self.machine.can_be_moved() {
+                return;
+            }
+            self.write();
+            self.machine.has_turn = true;
+        }
+        let open = !waits;
+        self.turn_wanted = false;
+        self.view = view;
+        let written = self.written;
+        self.feed(Event::Moved { view, written });
+        assert!(!open || !self.closed, "a planned move closes nothing");
     }
 
     pub(super) fn report(&mut self, evidence: Evidence) {
@@ -166,6 +182,16 @@ impl World {
         self.machine
             .on(Event::View(self.view), self.now, &mut actions);
         self.perform(actions);
+    }
+}
+
+fn phase_of(phase: u8) -> Phase {
+    match phase {
+        0 => Phase::Down,
+        1 => Phase::Starting,
+        2 => Phase::Hung,
+        3 => Phase::Draining,
+        _ => Phase::Ready,
     }
 }
 

@@ -1,0 +1,262 @@
+//! This process among those before and after it, and what their manager is told: an upgrade from
+//! the old process's side, and what becomes of its sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::handover::{Arrival, Binary, Process, Successor, UpgradeError, Upgraded, Upgrades};
+use crate::protocol::rescue::millis;
+use crate::reload::{ReloadError, Reloaded};
+use crate::systemd::{Notifier, Watchdog};
+
+/// Between two lines of the log about what has stayed behind after an upgrade.
+const PROGRESS: Duration = Duration::from_secs(60);
+/// For answers on the admin listener.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Between two words to the service manager about how it goes.
+const STATUS: Duration = Duration::from_secs(5);
+/// While a stop goes on, the manager is asked to wait this long for the next word.
+const WORD: Duration = Duration::from_secs(20);
+
+/// Who came before, who comes after, and who is told.
+#[derive(Debug)]
+pub(crate) struct Succession {
+    upgrades: Upgrades,
+    predecessor: Option<Process>,
+    notifier: Notifier,
+    /// Another process serves, and this one only has its sessions.
+    pub(super) handed_over: CancellationToken,
+}
+
+// === impl Succession ===
+
+impl Succession {
+    pub(super) fn new(
+        binary: Option<Binary>,
+        arrival: Option<&Arrival>,
+        notifier: Notifier,
+    ) -> Self {
+        Self {
+            upgrades: Upgrades::new(binary),
+            predecessor: arrival.map(|arrival| arrival.predecessor.clone()),
+            notifier,
+            handed_over: CancellationToken::new(),
+        }
+    }
+
+    /// For the status.
+    pub(crate) fn json(&self) -> Value {
+        let predecessor = self
+            .predecessor
+            .as_ref()
+            .map(|Process { pid, version }| json!({"pid": pid, "version": version}));
+        json!({
+            "pid": std::process::id(),
+            "predecessor": predecessor,
+            "upgrade": self.upgrades.json(),
+        })
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The binary that is there now takes over; this process keeps its sessions for
+    /// `limits.handover`.
+    pub(super) async fn upgrade(self: &Arc<Self>) -> Result<Upgraded, UpgradeError> {
+        tracing::info!("an upgrade is asked for: starting the new process");
+        let share = || self.in_force.shares();
+        let successor = match self.succession.upgrades.begin(share, &self.stopping).await {
+            Ok(successor) => successor,
+            Err(error) => {
+                tracing::error!("not upgraded, this process goes on: {error}");
+                return Err(error);
+            }
+        };
+        let upgraded = Upgraded {
+            successor: successor.process.clone(),
+            sessions: self.sessions.count(),
+            budget: self.in_force.config().limits.handover,
+        };
+        self.succession.notifier.main_pid(successor.process.pid);
+        self.succession.handed_over.cancel();
+        self.leave();
+        tracing::info!(
+            pid = upgraded.successor.pid,
+            version = upgraded.successor.version,
+            sessions = upgraded.sessions,
+            budget_ms = millis(upgraded.budget),
+            "the new process serves; this one keeps its sessions until they end"
+        );
+        let (this, stopped) = (Arc::clone(self), self.stopped.clone());
+        self.rest.spawn(async move {
+            tokio::join!(
+                this.stay(upgraded.budget),
+                stopped.run_until_cancelled(watch(successor)),
+            );
+        });
+        Ok(upgraded)
+    }
+
+    /// A new config, and the manager hears that it is being taken.
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let told = !self.succession.handed_over.is_cancelled();
+        if told {
+            self.succession.notifier.reloading();
+        }
+        let reloaded = self.reloader.reload().await;
+        if told {
+            let refused = reloaded.as_ref().err().map(ToString::to_string);
+            let refused = refused.map(|error| format!("not reloaded: {error}"));
+            self.succession
+                .notifier
+                .ready(&refused.unwrap_or_else(|| self.in_words()));
+        }
+        reloaded
+    }
+
+    /// Accepts nothing more.
+    pub(super) fn leave(&self) {
+        self.edge.leave.cancel();
+    }
+
+    /// Tells the manager that it serves, and from now on how it goes.
+    pub(super) fn announce(self: &Arc<Self>, watchdog: Option<Watchdog>) {
+        let notifier = self.succession.notifier.clone();
+        notifier.ready(&self.in_words());
+        if !notifier.is_on() {
+            return;
+        }
+        let this = Arc::clone(self);
+        self.rest.spawn(async move {
+            // A process that has handed over is no longer the service.
+            let over = this.succession.handed_over.clone();
+            let told = async { tokio::join!(this.tell(), feed(watchdog, &notifier)) };
+            this.stopped
+                .run_until_cancelled(over.run_until_cancelled(told))
+                .await;
+        });
+        let this = Arc::clone(self);
+        self.rest.spawn(async move {
+            let ending = async {
+                this.stopping.cancelled().await;
+                this.ask_for_time().await;
+            };
+            this.stopped.run_until_cancelled(ending).await;
+        });
+    }
+
+    /// For ever: how it goes, in words.
+    async fn tell(&self) {
+        let mut last = self.in_words();
+        let mut ticks = interval(STATUS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::select! {
+            () = self.stopping.cancelled() => {}
+            () = async {
+                loop {
+                    ticks.tick().await;
+                    let words = self.in_words();
+                    if words != last {
+                        self.succession.notifier.status(&words);
+                        last = words;
+                    }
+                }
+            } => {}
+        }
+        self.succession.notifier.stopping(&self.in_words());
+        std::future::pending::<()>().await;
+    }
+
+    /// For ever: a stop takes as long as its sessions may.
+    async fn ask_for_time(&self) {
+        let mut ticks = interval(STATUS);
+        loop {
+            ticks.tick().await;
+            self.succession.notifier.extend(WORD);
+            if !self.succession.handed_over.is_cancelled() {
+                self.succession.notifier.status(&self.in_words());
+            }
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let sessions = match self.sessions.count() {
+            1 => "1 session".to_owned(),
+            count => format!("{count} sessions"),
+        };
+        match self.stopping.is_cancelled() {
+            true => format!("draining: {sessions} left"),
+            false => format!("serving {sessions}"),
+        }
+    }
+
+    /// Until the last session has ended, or `budget` is over and they are drained.
+    async fn stay(&self, budget: Duration) {
+        self.edge.tasks.close();
+        self.session_tasks.close();
+        self.admin_tasks.close();
+        let ended = async {
+            // A connection may still become a session, but not the other way round.
+            self.edge.tasks.wait().await;
+            self.session_tasks.wait().await;
+            // Who has asked for the upgrade may still be reading what came of it.
+            let _ = timeout(LAST_ANSWERS, self.admin_tasks.wait()).await;
+        };
+        let waited = async {
+            tokio::select! {
+                () = ended => {}
+                () = self.progress() => {}
+            }
+        };
+        let in_time = self
+            .stopping
+            .run_until_cancelled(timeout(budget, waited))
+            .await;
+        match in_time {
+            // Somebody else has begun the drain.
+            None => return,
+            Some(Ok(())) => tracing::info!("nothing is left after the upgrade"),
+            Some(Err(_)) => tracing::info!(
+                sessions = self.sessions.count(),
+                "the time for what is left after the upgrade is over"
+            ),
+        }
+        self.drain().await;
+    }
+
+    /// For ever: how many are left, when that has changed.
+    async fn progress(&self) {
+        let mut last = self.sessions.count();
+        loop {
+            tokio::time::sleep(PROGRESS).await;
+            let sessions = self.sessions.count();
+            if sessions != last {
+                tracing::info!(sessions, "left after the upgrade");
+                last = sessions;
+            }
+        }
+    }
+}
+
+async fn feed(watchdog: Option<Watchdog>, notifier: &Notifier) {
+    if let Some(watchdog) = watchdog {
+        watchdog.run(notifier.clone()).await;
+    }
+}
+
+/// Nobody accepts for a successor that ends; its manager has to see to that.
+async fn watch(mut successor: Successor) {
+    let status = successor.ended().await;
+    let status = status.map(|status| status.to_string());
+    tracing::warn!(
+        pid = successor.process.pid,
+        status,
+        "the process that took over has ended"
+    );
+}

@@ -1,0 +1,149 @@
+//! A config file that changes under a running holdline, as editors and clusters change it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Ended, Running, ended, folder};
+
+/// What comes of the next change, in the log.
+async fn taken(running: &mut Running) -> String {
+    let line = running.line("\"message\":\"reloaded\"").await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    line["changed"].as_str().unwrap().to_owned()
+}
+
+async fn status(running: &Running) -> Value {
+    let admin = running.address("admin");
+    let asked: Ended = ended(&running.folder, &["status", "--json", "--admin", &admin]).await;
+    assert_eq!(asked.code, Some(0), "{}", asked.err);
+    serde_json::from_str(&asked.out).unwrap()
+}
+
+#[tokio::test]
+async fn an_edited_file_is_taken_without_a_word() {
+    let mut running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, "[hold]\nmax = \"5m\"\n").unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max");
+    // As editors do it.
+    let swap = running.folder.path().join(".holdline.toml.swp");
+    fs::write(&swap, "[hold]\nmax = \"6m\"\n[log]\nlevel = \"debug\"\n").unwrap();
+    fs::rename(&swap, &file).unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max, log.level");
+    drop(TcpStream::connect(running.address("https")).await.unwrap());
+    running.line("turned a connection away").await;
+}
+
+#[tokio::test]
+async fn a_half_written_file_is_refused_and_the_whole_one_is_taken() {
+    let mut running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, "[hold]\nmax = \"5").unwrap();
+    let told = running.line("not reloaded").await;
+    assert!(told.contains("holdline.toml:2:9"), "{told}");
+    let refused = status(&running).await["lastReload"]["refused"].clone();
+    assert!(
+        refused.as_str().unwrap().contains("holdline.toml:2:9"),
+        "{refused}"
+    );
+    fs::write(&file, "[hold]\nmax = \"5m\"\n").unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max");
+    assert!(status(&running).await["lastReload"]["refused"].is_null());
+}
+
+/// The folder that the links lead through is swapped as a mounted ConfigMap's is.
+#[tokio::test]
+async fn a_swapped_config_map_is_taken() {
+    let folder = folder("");
+    let at = |name: &str| folder.path().join(name);
+    fs::remove_file(at("holdline.toml")).unwrap();
+    for (version, max) in [("..1", "5m"), ("..2", "6m")] {
+        fs::create_dir(at(version)).unwrap();
+        let text = format!("[hold]\nmax = \"{max}\"\n");
+        fs::write(at(version).join("holdline.toml"), text).unwrap();
+    }
+    symlink("..1", at("..data")).unwrap();
+    symlink("..data/holdline.toml", at("holdline.toml")).unwrap();
+    let mut running = Running::start_at(folder, "127.0.0.1:0").await;
+    let at = |name: &str| running.folder.path().join(name);
+    symlink("..2", at("..data_tmp")).unwrap();
+    fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max");
+}
+
+/// A renewed certificate under the same name is served without a word.
+#[tokio::test]
+async fn a_renewed_certificate_is_taken() {
+    let folder =
+        folder("[tls]\ncertificate = \"files\"\nfiles = [{ cert = \"c.pem\", key = \"k.pem\" }]\n");
+    let renew = |folder: &std::path::Path| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(folder.join("k.new"), made.signing_key.serialize_pem()).unwrap();
+        fs::write(folder.join("c.new"), made.cert.pem()).unwrap();
+        fs::rename(folder.join("k.new"), folder.join("k.pem")).unwrap();
+        fs::rename(folder.join("c.new"), folder.join("c.pem")).unwrap();
+    };
+    renew(folder.path());
+    let mut running = Running::start_at(folder, "127.0.0.1:0").await;
+    let before = status(&running).await["certificates"][0]["sha256"].clone();
+    renew(running.folder.path());
+    let changed = taken(&mut running).await;
+    assert!(changed.contains("tls.files[c.pem]"), "{changed}");
+    let after = status(&running).await["certificates"][0]["sha256"].clone();
+    assert_ne!(before, after);
+}
+
+/// What only shows when it is tried refuses all of it, too.
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_whole() {
+    let mut running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    let taken_port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken_port = taken_port.local_addr().unwrap();
+    let text = format!("[listen]\nhttp = [\"{taken_port}\"]\n[hold]\nmax = \"5m\"\n");
+    fs::write(&file, text).unwrap();
+    let told = running.line("not reloaded").await;
+    assert!(
+        told.contains(&format!("port {} is held by", taken_port.port())),
+        "{told}"
+    );
+    // By hand it is the same, with an exit code for scripts.
+    let admin = running.address("admin");
+    let by_hand = ended(&running.folder, &["reload", "--admin", &admin]).await;
+    assert_eq!(by_hand.code, Some(1), "the file is not at fault");
+    assert!(by_hand.err.contains("is held by"), "{}", by_hand.err);
+    fs::write(&file, "[hold]\nmax = \"5m\"\n").unwrap();
+    // The refused one left nothing behind, so this is its first change.
+    assert_eq!(taken(&mut running).await, "hold.max");
+}
+
+#[tokio::test]
+async fn the_answer_says_key_by_key_what_it_means() {
+    let running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    let admin = running.address("admin");
+    let reload = ["reload", "--json", "--admin", &admin];
+    fs::write(
+        &file,
+        "[hold]\nmax = \"5m\"\n[tls]\nmin_version = \"1.3\"\n[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"a\", user = \"b\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]\n",
+    )
+    .unwrap();
+    let answer = ended(&running.folder, &reload).await;
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    let answer: Value = serde_json::from_str(&answer.out).unwrap();
+    // The file may have been noticed before the command came.
+    let changed = answer["changed"].as_array().unwrap();
+    if !changed.is_empty() {
+        let of = |key: &str| changed.iter().find(|change| change["key"] == key).unwrap();
+        assert_eq!(of("hold.max")["appliesTo"], "everything");
+        assert_eq!(of("hold.max")["after"], "\"5m\"");
+        assert_eq!(of("tls.min_version")["appliesTo"], "new_connections");
+        assert!(!answer.to_string().contains("AAAA"), "{answer}");
+    }
+    let again = ended(&running.folder, &reload).await;
+    let again: Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(again["changed"], serde_json::json!([]));
+}
