@@ -116,9 +116,9 @@ async fn the_command_says_when_there_is_nobody_to_ask() {
     let free_address = free.local_addr().unwrap().to_string();
     let https = service.https.to_string();
     for (admin, words) in [
-        ("off", "admin.listen is \"off\""),
-        ("127.0.0.1:0", "port 0"),
-        (free_address.as_str(), "no holdline answers on"),
+        ("off", "the admin listener is off"),
+        ("127.0.0.1:0", "on a port of chance"),
+        (free_address.as_str(), "holdline is not running"),
         (https.as_str(), "This port speaks TLS"),
     ] {
         let mut command = Command::new(HOLDLINE);

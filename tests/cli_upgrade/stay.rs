@@ -9,7 +9,7 @@ use crate::kit::http::Connection;
 use crate::kit::{Raw, Role, ScriptedGateway, Stop, Target, h2, http, ms, within};
 use crate::service::Service;
 
-async fn upgraded(service: &mut Service) -> u64 {
+async fn upgraded(service: &Service) -> u64 {
     let (code, out, err) = service.upgrade().await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     let pid = service.process().await["pid"].as_u64().unwrap();
@@ -48,7 +48,7 @@ async fn a_connection_is_not_used_for_a_second_request() {
     // Accepted by the old one, and nothing said yet.
     let mut silent = service.target().dial_tcp().await.unwrap();
     let mut greeted = Connection::open(&service.target()).await;
-    upgraded(&mut service).await;
+    upgraded(&service).await;
     for connection in [&mut kept, &mut greeted] {
         connection.start("GET", "/health", &[], b"").await;
         let answer = connection.response().await;
@@ -72,7 +72,7 @@ async fn an_upgrade_that_waits_for_the_gateway_is_put_through_by_the_old_process
     let target = service.target();
     let waiting = tokio::spawn(async move { Raw::connected(&target, &Role::backend()).await });
     service.waiting(1).await;
-    upgraded(&mut service).await;
+    upgraded(&service).await;
     gateway.begin_starting().await;
     gateway.ready();
     let (mut raw, hello) = within("the session", waiting).await.unwrap();
@@ -88,11 +88,11 @@ async fn an_upgrade_that_waits_for_the_gateway_is_put_through_by_the_old_process
 #[tokio::test]
 async fn a_held_session_is_put_back_by_the_old_process() {
     let gateway = ScriptedGateway::start().await;
-    let mut service = Service::start(&gateway, "").await;
+    let service = Service::start(&gateway, "").await;
     let (mut raw, _) = Raw::connected(&service.target(), &Role::backend()).await;
     gateway.stop(Stop::Kill).await;
     raw.event("gateway.down").await;
-    upgraded(&mut service).await;
+    upgraded(&service).await;
     gateway.begin_starting().await;
     gateway.ready();
     assert_eq!(raw.event("gateway.up").await["resumed"], "replay");
@@ -108,7 +108,7 @@ async fn an_old_process_that_is_told_to_stop_drains_and_the_new_one_goes_on() {
     let gateway = ScriptedGateway::start().await;
     let mut service = Service::start(&gateway, "drain = \"500ms\"").await;
     let (mut raw, _) = Raw::connected(&service.target(), &Role::backend()).await;
-    upgraded(&mut service).await;
+    upgraded(&service).await;
     service.signal(service.pid(), Signal::TERM);
     assert_eq!(raw.closed().await.0, 1012);
     assert_eq!(service.exit().await.code(), Some(0));

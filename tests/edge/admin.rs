@@ -47,7 +47,8 @@ fn admin() -> Kit {
         commands: sender,
     };
     let stop = CancellationToken::new();
-    admin.serve(listener, &edge.edge.leave, &stop, &edge.edge.tasks);
+    let leave = CancellationToken::new();
+    admin.serve(listener, &leave, &stop, &edge.edge.tasks);
     Kit {
         edge,
         source,
