@@ -29,6 +29,7 @@ use crate::reload::{
 use crate::session::{House, Sessions};
 use crate::status::Status;
 use crate::systemd::{Notifier, Watchdog};
+use crate::tls::acme::AcmeKeeper;
 use crate::tls::{Tls, TlsError};
 pub(crate) use succession::Succession;
 
@@ -93,6 +94,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
     edge: Edge,
+    /// Certificates from a CA.
+    keeper: Arc<AcmeKeeper>,
     succession: Arc<Succession>,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
@@ -114,7 +117,12 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, Written::default(), Surroundings::default()).await
+        Box::pin(Self::start_with(
+            config,
+            Written::default(),
+            Surroundings::default(),
+        ))
+        .await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
@@ -139,7 +147,8 @@ impl Holdline {
             files: loaded.files,
             text: loaded.text,
         };
-        Self::start_with(loaded.config, written, around).await
+        // Large, and gone once it runs.
+        Box::pin(Self::start_with(loaded.config, written, around)).await
     }
 
     async fn start_with(
@@ -160,9 +169,11 @@ impl Holdline {
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
+        let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
+        let tls = (Arc::new(tls), Arc::new(keeper));
         let succession = Succession::new(binary, arrival.as_ref(), notifier);
         let reloader = move |in_force, last| Reloader::new(in_force, source, written, last);
-        let shared = assemble(config, Arc::new(tls), Gate::new(desk), succession, reloader);
+        let shared = assemble(config, tls, Gate::new(desk), succession, reloader);
         let bound = shared.in_force.bind(&mut inherited)?;
         if let Some(arrival) = &arrival {
             arrival.prepared().await?;
@@ -251,7 +262,7 @@ impl Drop for Holdline {
 /// Builds what serves, without serving yet.
 fn assemble(
     config: Config,
-    tls: Arc<Tls>,
+    (tls, keeper): (Arc<Tls>, Arc<AcmeKeeper>),
     gate: Gate,
     succession: Succession,
     reloader: impl FnOnce(Arc<InForce>, Arc<LastReload>) -> Reloader,
@@ -291,6 +302,7 @@ fn assemble(
         lines: Arc::clone(&lines),
         config: Arc::clone(&edge.config),
         tls: Arc::clone(&tls),
+        keeper: Arc::clone(&keeper),
         metrics: Arc::clone(&metrics),
         draining_since: Arc::clone(&draining_since),
         succession: Arc::clone(&succession),
@@ -312,6 +324,7 @@ fn assemble(
         lines,
         sessions: Arc::clone(&sessions),
         gate,
+        keeper: Arc::clone(&keeper),
         edge: edge.clone(),
     };
     let in_force = Arc::new(InForce::new(swapped, doors, admin));
@@ -322,6 +335,7 @@ fn assemble(
         metrics,
         sessions,
         edge,
+        keeper,
         succession,
         session_tasks,
         admin_tasks,
@@ -380,6 +394,9 @@ impl Shared {
                         let told = reloaded.map(|done| done.json());
                         // Nobody may be waiting any more.
                         let _ = answer.send(told.map_err(|error| error.json()));
+                    }
+                    Some(Command::RenewCertificates(name, answer)) => {
+                        let _ = answer.send(proxy.keeper.renew(name).await);
                     }
                     None => return,
                 }

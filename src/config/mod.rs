@@ -80,7 +80,7 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// Where it came from.
     pub source: Origin,
-    /// Every key: its value, and who set it. Two of them can be compared by [`changes`].
+    /// Every key: its value, and who set it. Two of them can be compared by [`changes()`].
     pub settings: Settings,
     /// Every file that it was made of, as paths from where we run: the config file, certificates,
     /// keys, CAs, and what was taken in by `${file:PATH}`. If one of them changes, the config may.

@@ -7,30 +7,39 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use tokio_rustls::TlsAcceptor;
 
+use super::acme::Challenges;
 use super::{CertStore, Certificate, Facts, TlsError, dev};
 use crate::config::{self, CertificateSource, ClientCertificates, TlsVersion};
 
 /// ALPN, most preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What a CA asks for that wants to see a `tls-alpn-01` challenge (RFC 8737), and nothing else.
+const CHALLENGE: &[u8] = b"acme-tls/1";
 
 /// TLS towards clients as a whole: the terms and the certificates, both replaceable at run time.
 #[derive(Debug)]
 pub struct Tls {
     store: Arc<CertStore>,
     terms: ArcSwap<ServerConfig>,
+    challenges: Arc<Challenges>,
+    /// Towards a CA: no client has to show a certificate, and nothing is served but the challenge.
+    challenge_terms: Arc<ServerConfig>,
 }
 
 /// Certificates and terms of another config, checked and not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
-    certificates: Vec<Certificate>,
+    /// `None`: they come from a CA, and are published by themselves.
+    certificates: Option<Vec<Certificate>>,
     terms: ServerConfig,
 }
 
@@ -48,9 +57,13 @@ impl Tls {
         let store = Arc::new(CertStore::new());
         let terms = terms(config, Arc::clone(&store), None)?;
         publish(&store, certificates);
+        let challenges = Arc::default();
+        let challenge_terms = Arc::new(challenge_terms(Arc::clone(&challenges))?);
         Ok(Self {
             store,
             terms: ArcSwap::from_pointee(terms),
+            challenges,
+            challenge_terms,
         })
     }
 
@@ -76,9 +89,19 @@ impl Tls {
         self.terms.store(Arc::new(prepared.terms));
     }
 
-    /// What runs the next handshake.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.terms.load_full())
+    /// The terms for a client that has said hello; `None` if nobody is to be answered so.
+    pub fn terms(&self, hello: &ClientHello<'_>) -> Option<Terms> {
+        let asked = || hello.alpn().into_iter().flatten();
+        if asked().count() == 1 && asked().all(|protocol| protocol == CHALLENGE) {
+            let terms = Arc::clone(&self.challenge_terms);
+            return self.challenges.in_use().then_some(Terms::Challenge(terms));
+        }
+        Some(Terms::Client(self.terms.load_full()))
+    }
+
+    /// What CAs may ask for.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     /// Where certificates are published.
@@ -92,7 +115,20 @@ impl Tls {
     }
 }
 
-fn publish(store: &CertStore, certificates: Vec<Certificate>) {
+/// On which terms a handshake is finished.
+#[derive(Debug, Clone)]
+pub enum Terms {
+    /// With a client.
+    Client(Arc<ServerConfig>),
+    /// With a CA that looks at a challenge, and hangs up then.
+    Challenge(Arc<ServerConfig>),
+}
+
+/// `None`: they come from elsewhere.
+fn publish(store: &CertStore, certificates: Option<Vec<Certificate>>) {
+    let Some(certificates) = certificates else {
+        return;
+    };
     let known = store.facts();
     for certificate in &certificates {
         let facts = certificate.facts();
@@ -107,15 +143,18 @@ fn publish(store: &CertStore, certificates: Vec<Certificate>) {
     store.publish(certificates);
 }
 
-fn load(config: &config::Tls, now: SystemTime) -> Result<Vec<Certificate>, TlsError> {
+/// `None`: the ACME side publishes them.
+fn load(config: &config::Tls, now: SystemTime) -> Result<Option<Vec<Certificate>>, TlsError> {
     let provider = provider();
     match &config.certificate {
-        CertificateSource::Dev { dir } => Ok(vec![dev::ensure(dir, &provider, now)?]),
+        CertificateSource::Acme => Ok(None),
+        CertificateSource::Dev { dir } => Ok(Some(vec![dev::ensure(dir, &provider, now)?])),
         CertificateSource::Files(pairs) if pairs.is_empty() => Err(TlsError::Nothing),
         CertificateSource::Files(pairs) => pairs
             .iter()
             .map(|pair| Certificate::load(&pair.cert, &pair.key, &provider, now))
-            .collect(),
+            .collect::<Result<_, _>>()
+            .map(Some),
     }
 }
 
@@ -150,6 +189,28 @@ fn terms(
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     resumption(&mut terms, config.client_ca.is_some(), before).map_err(setup)?;
     Ok(terms)
+}
+
+fn challenge_terms(challenges: Arc<Challenges>) -> Result<ServerConfig, TlsError> {
+    let mut terms = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Setup { source })?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ChallengeCertificates(challenges)));
+    terms.alpn_protocols = vec![CHALLENGE.to_vec()];
+    terms.session_storage = Arc::new(NoServerSessionStorage {});
+    terms.send_tls13_tickets = 0;
+    Ok(terms)
+}
+
+/// Only what is asked for by its name.
+#[derive(Debug)]
+struct ChallengeCertificates(Arc<Challenges>);
+
+impl ResolvesServerCert for ChallengeCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.tls(hello.server_name()?)
+    }
 }
 
 /// Tickets only: the state of a resumable session is kept by its client, not by us. None at all

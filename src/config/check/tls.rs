@@ -51,7 +51,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
     check_source(section, &source, count.is_empty());
     let certificate = match source.value {
         Source::Files => CertificateSource::Files(files),
-        Source::Dev | Source::Acme => CertificateSource::Dev {
+        Source::Acme => CertificateSource::Acme,
+        Source::Dev => CertificateSource::Dev {
             dir: section.checker().path(DEV_DIR),
         },
     };
@@ -69,9 +70,9 @@ fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: 
         return;
     }
     let wrong = match source.value {
-        Source::Acme => Wrong::new(
-            "certificates by ACME are not in this version yet",
-            "write \"files\" and name them in files, or \"dev\"",
+        Source::Acme if !no_files => Wrong::new(
+            "files are named, but certificates by ACME would be served",
+            "write certificate = \"files\", or remove files",
         ),
         Source::Files if no_files => Wrong::new(
             "no files are named",
@@ -81,7 +82,7 @@ fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: 
             "files are named, but the development certificate would be served",
             "write certificate = \"files\", or remove files",
         ),
-        Source::Dev | Source::Files => return,
+        Source::Dev | Source::Files | Source::Acme => return,
     };
     let place = if source.is_set() {
         source.clone()
@@ -110,7 +111,7 @@ fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
     Some(files)
 }
 
-fn check_ca(section: &mut Section<'_, '_>, place: &Item<PathBuf>) -> PathBuf {
+pub(super) fn check_ca(section: &mut Section<'_, '_>, place: &Item<PathBuf>) -> PathBuf {
     let ca = check_pem(section, place, Pem::Certificate);
     if ca.readable
         && let Err(error) = check_client_ca(&ca.path)
