@@ -253,10 +253,14 @@ async fn feed(watchdog: Option<Watchdog>, notifier: &Notifier) {
 /// Nobody accepts for a successor that ends; its manager has to see to that.
 async fn watch(mut successor: Successor) {
     let status = successor.ended().await;
-    let status = status.map(|status| status.to_string());
-    tracing::warn!(
-        pid = successor.process.pid,
-        status,
-        "the process that took over has ended"
+    let (pid, in_order) = (
+        successor.process.pid,
+        status.is_some_and(|status| status.success()),
     );
+    let status = status.map(|status| status.to_string());
+    match in_order {
+        // Stopped, or upgraded itself.
+        true => tracing::info!(pid, "the process that took over has ended in order"),
+        false => tracing::warn!(pid, status, "the process that took over has ended"),
+    }
 }
