@@ -1,7 +1,7 @@
 //! `gateway.auth` for a gateway that believes us who somebody is: who may come, and do what.
 //!
-//! Pure. What the gateway grants somebody already is his business and the gateway's: without a word
-//! to the contrary it is kept, however little it is.
+//! Pure. What the gateway grants somebody already is kept unless somebody says otherwise, however
+//! little it is.
 
 use serde_json::{Value, json};
 
@@ -32,9 +32,9 @@ pub(super) struct Identities {
 #[derive(Debug, Clone)]
 pub(super) struct Person {
     pub(super) name: String,
-    /// What he is to be able to do; empty: nobody said.
+    /// What they are to be able to do; empty: nobody said.
     pub(super) asked: Vec<String>,
-    /// What the gateway grants him. `None`: that was not seen.
+    /// What the gateway grants them. `None`: that was not seen.
     granted: Option<Vec<String>>,
 }
 
@@ -200,7 +200,7 @@ impl Person {
         }
     }
 
-    /// What he may do when all is as it should be.
+    /// What they may do when all is as it should be.
     pub(super) fn scopes(&self) -> Vec<&str> {
         let granted = self.granted.as_deref().unwrap_or_default();
         match (self.asked.as_slice(), granted) {

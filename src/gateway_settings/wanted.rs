@@ -30,7 +30,7 @@ pub struct Options {
     /// where that was not seen, everything ([`SCOPES`]).
     pub scopes: Vec<String>,
     /// Users beyond those in the config, for certificates and forward-auth services, and of any
-    /// user what he may do; empty: as of the others.
+    /// user what they may do; empty: as of the others.
     pub users: Vec<(String, Vec<String>)>,
     /// Addresses in browsers beyond those of the listeners.
     pub origins: Vec<String>,
