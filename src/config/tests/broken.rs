@@ -349,6 +349,15 @@ fn no_message_shows_a_secret() {
 }
 
 #[test]
+fn a_broken_url_is_told_without_its_query() {
+    let text = "[auth.forward]\nurl = \"ftp://sso/auth?apikey=xyzzy\"";
+    let errors = check(text, &Overrides::default()).verdict.unwrap_err();
+    let shown = format!("{errors} {:?}", errors.errors);
+    assert!(shown.contains("ftp://sso/auth?****"), "{shown}");
+    assert!(!shown.contains("xyzzy"), "{shown}");
+}
+
+#[test]
 fn a_broken_hash_is_told_without_it() {
     let text = "[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"a\", user = \"b\", hash = \"${WAIT}\" }]";
     let errors = check(text, &Overrides::default()).verdict.unwrap_err();

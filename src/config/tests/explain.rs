@@ -169,6 +169,35 @@ fn a_long_filter_is_no_secret_and_a_pasted_token_is() {
 }
 
 #[test]
+fn a_query_is_no_more_shown_than_a_password() {
+    let of = |query: &str| {
+        let url = format!("http://sso:4180/auth?{query}");
+        loaded(
+            &format!("[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"{url}\""),
+            &Overrides::default(),
+        )
+    };
+    let (one, other) = (of("apikey=xyzzy"), of("apikey=plugh"));
+    let told = explain(&one);
+    let json = explain_json(&one.settings, None).unwrap().to_string();
+    let change = changes(&one.settings, &other.settings);
+    let [change] = &change[..] else {
+        panic!("{change:?}")
+    };
+    assert_eq!(
+        change.to_string(),
+        "auth.forward.url: another secret (applies to everything)"
+    );
+    let block = explain_keys(&one.settings, "auth.forward.url").unwrap();
+    for told in [&told, &block] {
+        let line = "url = \"http://sso:4180/auth?***\"";
+        assert!(told.contains(line), "{told}");
+    }
+    let all = format!("{told}{json}{change:?}{block}{:?}", one.settings);
+    assert!(!all.contains("xyzzy") && !all.contains("plugh"), "{all}");
+}
+
+#[test]
 fn a_value_cannot_speak_to_the_terminal() {
     let text = "[auth]\nstate_dir = \"/a\\u001B[2J\\u202E\"";
     let told = explain(&loaded(text, &Overrides::default()));
