@@ -79,24 +79,30 @@ impl Forwarder {
         self.pool.gateway()
     }
 
-    /// The gateway's response to `request`, or why there is none.
+    /// The gateway's response to `request`, or why there is none. `reroute`: who it would go to if it
+    /// came now; a reload may say another one while it waits.
     pub(super) async fn forward(
         &self,
         request: Request<Incoming>,
         errand: Errand<'_>,
         waits: &Waits,
+        reroute: impl Fn() -> Option<Self>,
     ) -> Result<Response<Body>, Cause> {
         let (head, body) = outbound(request, errand);
         let again = Again::of(&head, &body);
         let mut pool = Arc::clone(&self.pool);
         let mut hold = Hold::new(Arc::clone(pool.gateway()), waits, errand.patience);
+        let other_than =
+            |pool: &Pool| reroute().filter(|other| !Arc::ptr_eq(other.gateway(), pool.gateway()));
         let (mut request, mut asked) = dress(head, body);
         let (mut resends, mut reuse) = (RESENDS, again.is_some());
         loop {
-            hold.until_answering(|| pool.next().is_some()).await?;
-            if let Some(next) = pool.next().cloned() {
-                hold.turn_to(Arc::clone(next.gateway()));
-                pool = next;
+            hold.until_answering(|| other_than(&pool).is_some()).await?;
+            if hold.has_waited()
+                && let Some(other) = other_than(&pool)
+            {
+                hold.turn_to(Arc::clone(other.gateway()));
+                pool = other.pool;
                 continue;
             }
             let sent = tokio::select! {
@@ -137,12 +143,6 @@ impl Forwarder {
                 },
             }
         }
-    }
-
-    /// Sends what is to come to another gateway, and what waits for this one as well.
-    pub(crate) fn make_way(&self, next: &Self) {
-        self.pool.make_way(Arc::clone(&next.pool));
-        self.gateway().nudge();
     }
 }
 

@@ -81,6 +81,11 @@ impl<'a> Hold<'a> {
         }
     }
 
+    /// Whether it has been waited at all.
+    pub(super) fn has_waited(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Goes on waiting, but for another gateway.
     pub(super) fn turn_to(&mut self, gateway: Arc<Gateway>) {
         self.gateway = gateway;
@@ -91,7 +96,7 @@ impl<'a> Hold<'a> {
         &mut self,
         displaced: impl Fn() -> bool,
     ) -> Result<(), Cause> {
-        if displaced() || self.gateway.view().phase.answers_http() {
+        if self.gateway.view().phase.answers_http() {
             return Ok(());
         }
         let gateway = Arc::clone(&self.gateway);

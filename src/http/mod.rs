@@ -274,7 +274,14 @@ impl App {
             told,
             patience,
         };
-        let forwarded = Box::pin(forwarder.forward(request, errand, &self.waits));
+        let uri = request.uri().clone();
+        let reroute = || {
+            let table = self.table.load();
+            let routes = &table.config().routes;
+            let index = route::choose(routes, &host.name, uri.path())?;
+            table.forwarder(index).cloned()
+        };
+        let forwarded = Box::pin(forwarder.forward(request, errand, &self.waits, reroute));
         let response = tokio::select! {
             biased;
             () = grant.ended() => return Err(Cause::SignedOut),

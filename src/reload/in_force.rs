@@ -176,20 +176,6 @@ impl InForce {
             )
         });
         let forwarders: Vec<Forwarder> = forwarders.collect();
-        let heirs: Vec<_> = old_lines
-            .current()
-            .iter()
-            .zip(old_table.forwarders())
-            .filter_map(|(old, forwarder)| {
-                let heir = lines
-                    .current()
-                    .iter()
-                    .position(|line| line.route == old.route)?;
-                let heir = forwarders.get(heir)?.clone();
-                let other = !Arc::ptr_eq(heir.gateway(), forwarder.gateway());
-                other.then(|| (forwarder.clone(), heir))
-            })
-            .collect();
         old_lines.hand_over(&mut lines, &config);
         let lines = Arc::new(lines);
         let upgrades = Switchboard::new(Arc::clone(&lines), Arc::clone(sessions));
@@ -211,10 +197,7 @@ impl InForce {
             self.doors.apply(bound.doors);
             self.admin.apply(config.admin.listen, bound.admin);
         }
-        // Whoever waits for a gateway that is not the one any more, and every open session.
-        for (forwarder, heir) in heirs {
-            forwarder.make_way(&heir);
-        }
+        // Every open session, and whoever waits for a gateway that is not the one any more.
         old_lines.nudge();
         ended
     }

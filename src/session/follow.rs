@@ -11,7 +11,6 @@ use std::task::Context;
 
 use tokio::time::Instant;
 
-use super::Line;
 use super::away::Step;
 use super::event::{Action, Event, Torn};
 use super::machine::{Loss, Machine, State};
@@ -26,6 +25,7 @@ const GOING_AWAY: u16 = 1001;
 
 /// A planned move to the line's gateway.
 pub(super) struct Move {
+    to: Arc<Gateway>,
     /// For the gateway to be ready, and for a turn there.
     turn: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// With its turn: answers of the old gateway are waited for until then.
@@ -33,11 +33,19 @@ pub(super) struct Move {
 }
 
 impl Move {
-    fn to(line: &Line, now: Instant) -> Self {
+    fn to(gateway: &Arc<Gateway>, now: Instant) -> Self {
         Self {
-            turn: Box::pin(turn_at(Arc::clone(&line.gateway), now)),
+            to: Arc::clone(gateway),
+            turn: Box::pin(turn_at(Arc::clone(gateway), now)),
             until: None,
         }
+    }
+
+    /// Whether it leads there, and may still be made: a gateway that went away again after the turn
+    /// has to be waited for anew.
+    fn leads_to(&self, gateway: &Arc<Gateway>) -> bool {
+        let there = self.until.is_none() || gateway.view().phase == Phase::Ready;
+        Arc::ptr_eq(&self.to, gateway) && there
     }
 
     /// When the answers of the old gateway are waited for no more.
@@ -63,9 +71,6 @@ impl Pump {
         if let Some(newer) = self.line.newer() {
             self.line = Arc::clone(newer);
             self.take_terms();
-            let stays = Arc::ptr_eq(&self.line.gateway, &self.gateway_of);
-            let goes = !stays && self.machine.can_be_moved();
-            self.moving = goes.then(|| Move::to(&self.line, Instant::now()));
         }
         let elsewhere = !Arc::ptr_eq(&self.line.gateway, &self.gateway_of);
         if elsewhere && matches!(self.machine.state, State::Away(_)) {
@@ -87,19 +92,23 @@ impl Pump {
     }
 
     /// The turn at the new gateway, and the end of what the old one is still asked. Whether the
-    /// session has gone over.
-    pub(super) fn poll_move(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(moving) = &mut self.moving else {
+    /// session has gone over. `moved`: this round has moved bytes, and there may be more.
+    pub(super) fn poll_move(&mut self, cx: &mut Context<'_>, moved: bool) -> bool {
+        let elsewhere = !Arc::ptr_eq(&self.line.gateway, &self.gateway_of);
+        if !elsewhere || !self.machine.can_be_moved() {
+            self.moving = None;
             return false;
-        };
-        let now = Instant::now();
+        }
+        let (now, to) = (Instant::now(), &self.line.gateway);
+        self.moving.take_if(|moving| !moving.leads_to(to));
+        let moving = self.moving.get_or_insert_with(|| Move::to(to, now));
         let until = match moving.until {
             Some(until) => until,
             None if moving.turn.as_mut().poll(cx).is_pending() => return false,
             None => *moving.until.insert(now + self.line.limits.drain),
         };
-        if !self.machine.can_be_moved() {
-            self.moving = None;
+        // What the old gateway has said already is to be heard.
+        if moved && until > now {
             return false;
         }
         if !self.is_at_a_seam() {

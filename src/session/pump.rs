@@ -395,7 +395,7 @@ impl Pump {
             let moved = self.poll_waits(cx) | self.poll_client(cx) | self.poll_gateway(cx);
             // The gateway took its backlog only now: the client waits to be read, unregistered.
             let moved = moved | (deaf && self.listens_to_client());
-            if self.poll_move(cx) || self.done || self.deadline() != self.armed {
+            if self.poll_move(cx, moved) || self.done || self.deadline() != self.armed {
                 return Poll::Ready(());
             }
             if !moved {

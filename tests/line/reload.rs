@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::kit::gateway::{ScriptedGateway, Stop};
-use crate::kit::{Client, Proxy, Raw, Role, Target, http, ms, within};
+use crate::kit::{Client, Frame, Proxy, Raw, Role, Target, http, ms, within};
 
 struct Scene {
     gateway: ScriptedGateway,
@@ -254,6 +254,69 @@ async fn another_way_to_ask_a_gateway_is_no_other_gateway() {
     client.request("health", json!({})).await.ok();
     client.record().assert_untouched();
     assert_eq!(scene.gateway.journal().hellos(), 1);
+}
+
+/// Which gateway answers plain requests there.
+async fn answers(scene: &Scene, path: &str) -> String {
+    let answer = http::get(&scene.proxy.target(), path, &[]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.text()
+}
+
+/// Plain requests go where their own route says, whatever becomes of others at the same gateway.
+#[tokio::test]
+async fn routes_that_share_a_gateway_or_trade_theirs_keep_apart() {
+    let (a, b) = (
+        ScriptedGateway::start().await,
+        ScriptedGateway::start().await,
+    );
+    let config = |route: &ScriptedGateway, default: &ScriptedGateway| {
+        format!(
+            "[gateway]\nurl = \"{}\"\n[[route]]\npath = \"/r\"\nurl = \"{}\"\n",
+            default.url(),
+            route.url()
+        )
+    };
+    let scene = Box::pin(scene(&config(&a, &a))).await;
+    for (route, default) in [
+        (&a, &a),
+        (&b, &a),
+        (&a, &b),
+        (&b, &a),
+        (&b, &b),
+        (&b, &a),
+        (&a, &a),
+    ] {
+        Box::pin(scene.reload(&config(route, default))).await;
+        for (path, gateway) in [("/r/x", route), ("/x", default)] {
+            let before = [&a, &b].map(|one| one.journal().http().len());
+            answers(&scene, path).await;
+            let asked = usize::from(std::ptr::eq(gateway, &a));
+            let after = [&a, &b].map(|one| one.journal().http().len());
+            let [by_a, by_b] = [after[0] - before[0], after[1] - before[1]];
+            assert_eq!((by_a > 0, by_b > 0), (asked == 1, asked == 0), "{path}");
+        }
+    }
+}
+
+/// In the middle of its handshake nothing can be moved; afterwards it is.
+#[tokio::test]
+async fn a_session_that_was_shaking_hands_moves_afterwards() {
+    let scene = Box::pin(scene("")).await;
+    let other = ScriptedGateway::start().await;
+    let mut raw = Raw::open(&scene.proxy.target(), "/", &[]).await.unwrap();
+    raw.event("connect.challenge").await;
+    Box::pin(scene.move_to(&other)).await;
+    scene.proxy.gateway_is("ready").await;
+    raw.send(&Frame::text(&Role::backend().connect("c", None)))
+        .await;
+    raw.answer("c").await;
+    other
+        .wait_for("the session", |journal| journal.hellos() == 1)
+        .await;
+    raw.request("1", "sessions.list", json!({})).await;
+    let answer = raw.answer("1").await;
+    assert_eq!(answer["payload"]["bootId"], other.boot_id());
 }
 
 // === other terms ===

@@ -5,7 +5,7 @@
 //! body and all, where it did not. `try_send_request` says so; the pool client keeps it to itself.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,8 +32,6 @@ const BUFFER: usize = 128 * 1024;
 /// The connections to one gateway.
 pub(super) struct Pool {
     gateway: Arc<Gateway>,
-    /// Of the gateway that has taken this one's place.
-    next: OnceLock<Arc<Self>>,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -70,23 +68,8 @@ impl Pool {
     pub(super) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
         Arc::new(Self {
             gateway,
-            next: OnceLock::new(),
             idle: Mutex::default(),
         })
-    }
-
-    /// Another gateway takes this one's place. Once.
-    pub(super) fn make_way(&self, next: Arc<Self>) {
-        let _ = self.next.set(next);
-    }
-
-    /// The one that has taken its place in the end.
-    pub(super) fn next(&self) -> Option<&Arc<Self>> {
-        let mut newest = self.next.get()?;
-        while let Some(next) = newest.next.get() {
-            newest = next;
-        }
-        Some(newest)
     }
 
     pub(super) fn gateway(&self) -> &Arc<Gateway> {
@@ -136,7 +119,7 @@ impl Pool {
         if let Some(asked) = &asked {
             asked.on_final(response.status());
         }
-        let pool = Arc::clone(self);
+        let pool = Arc::downgrade(self);
         Ok(response.map(|body| FromGateway {
             body,
             sender: Some(sender),
@@ -207,7 +190,8 @@ impl Pool {
 pub(super) struct FromGateway {
     body: Incoming,
     sender: Option<SendRequest<Outgoing>>,
-    pool: Arc<Pool>,
+    /// Not held: a stream without end is no reason to watch a gateway that nobody routes to.
+    pool: Weak<Pool>,
     asked: Option<Asked>,
     ended: bool,
 }
@@ -226,8 +210,9 @@ impl Body for FromGateway {
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 tracing::debug!(%error, "the gateway tore a response");
-                let pool = Arc::clone(&self.pool);
-                tokio::spawn(async move { pool.verify().await });
+                if let Some(pool) = self.pool.upgrade() {
+                    tokio::spawn(async move { pool.verify().await });
+                }
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -248,9 +233,9 @@ impl Drop for FromGateway {
             asked.on_end();
         }
         if (self.ended || self.body.is_end_stream())
-            && let Some(sender) = self.sender.take()
+            && let (Some(sender), Some(pool)) = (self.sender.take(), self.pool.upgrade())
         {
-            self.pool.give_back(sender);
+            pool.give_back(sender);
         }
     }
 }
