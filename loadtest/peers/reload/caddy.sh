@@ -30,7 +30,7 @@ https://127.0.0.1:$port, https://localhost:$port$also_site {
 	}
 }
 
-http://127.0.0.1:$turn_port {
+http://:$turn_port {
 	respond /turn "turn $n."
 }
 END

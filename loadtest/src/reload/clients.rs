@@ -29,6 +29,7 @@ pub(super) struct Crowd {
     phase: watch::Sender<Phase>,
     echoes: JoinSet<Echoes>,
     leave: Vec<Arc<Notify>>,
+    warm: Arc<AtomicUsize>,
     crews: Vec<Crew>,
 }
 
@@ -53,6 +54,7 @@ impl Default for Crowd {
             phase: watch::channel(Phase::Reloads).0,
             echoes: JoinSet::new(),
             leave: Vec::new(),
+            warm: Arc::default(),
             crews: Vec::new(),
         }
     }
@@ -73,6 +75,7 @@ impl Crowd {
             let more = dialer.open_many(also, there, plan.opening).await;
             sessions.extend(more.with_context(|| also.to_string())?);
         }
+        self.warm = Arc::clone(&setting.warm);
         let setting = Arc::new(setting);
         for (id, session) in sessions.into_iter().enumerate() {
             let leave = Arc::new(Notify::new());
@@ -110,6 +113,11 @@ impl Crowd {
 
     pub(super) fn tell(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// Whether every live session has had an echo of every shape.
+    pub(super) fn is_warm(&self) -> bool {
+        self.warm.load(Ordering::Relaxed) >= self.leave.len()
     }
 
     /// With this reload some leave and come again: others each time.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::clients::Phase;
 use super::drops::{self, Drops};
-use super::message::{Flaw, Message, check};
+use super::message::{ALL_SHAPES, Flaw, Message, check};
 use crate::session::{Dialer, Session};
 use crate::url::Url;
 use crate::ws::{Role, WsError};
@@ -28,6 +29,8 @@ pub(super) struct Setting {
     pub(super) urls: (Url, Option<Url>),
     pub(super) every: Duration,
     pub(super) patience: Duration,
+    /// How many have had an echo of every shape.
+    pub(super) warm: Arc<AtomicUsize>,
 }
 
 /// What live sessions saw.
@@ -219,6 +222,9 @@ impl Client {
             Some(Flaw::Reordered) => &mut self.seen.reordered,
             Some(Flaw::Altered) => &mut self.seen.altered,
         } += 1;
+        if flaw.is_none() && self.seen.echoed == u64::from(ALL_SHAPES) {
+            self.setting.warm.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -4,7 +4,8 @@ use crate::ws::{Opcode, encode};
 
 /// The shapes take turns: text, fragmented text with a ping inside, bytes; now and then a large one.
 const LARGE: usize = 70 * 1024;
-const LARGE_EVERY: u64 = 32;
+/// Messages after which a session has sent one of every shape.
+pub(super) const ALL_SHAPES: u8 = 16;
 
 /// One numbered message of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(super) struct Message {
 impl Message {
     /// The message with this number; what it says is known from session and number.
     pub(super) fn new(session: usize, number: u64) -> Self {
-        let large = number.is_multiple_of(LARGE_EVERY);
+        let large = number.is_multiple_of(u64::from(ALL_SHAPES));
         let (opcode, length) = match number % 4 {
             _ if large => (Opcode::Binary, LARGE),
             2 => (Opcode::Binary, 300),
@@ -103,7 +104,7 @@ mod tests {
         let (a, b) = duplex(1 << 20);
         let mut client = Connection::new(a, Role::Client([1, 2, 3, 4]), &[]);
         let mut server = Connection::new(b, Role::Server, &[]);
-        for number in 0..LARGE_EVERY + 4 {
+        for number in 0..u64::from(ALL_SHAPES) + 4 {
             client.queue_raw(&Message::new(7, number).encoded([1, 2, 3, 4]));
             client.flush().await.unwrap();
             let got = server.next().await.unwrap();

@@ -11,6 +11,7 @@ mod requests;
 mod turns;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -32,11 +33,12 @@ pub use requests::Requests;
 pub use turns::Turns;
 
 use clients::{Crowd, Phase};
+use message::ALL_SHAPES;
 
 /// Looks at the processes until their memory stands still.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Looks in a row without a change of more than 0.5 %, and looks at most.
-const LOOKS: (u32, u32) = (6, 60);
+const LOOKS: (u32, u32) = (6, 30);
 /// Of a gateway that is back, until everybody who was held is.
 const COMEBACK: Duration = Duration::from_secs(60);
 
@@ -92,7 +94,7 @@ pub struct Crew {
 /// Measures all proxies, one after the other. `dialer` opens echo sessions, `openclaw` the others.
 ///
 /// # Errors
-/// When sessions cannot be opened, a reload fails, or a process cannot be read.
+/// When there are not enough descriptors. A proxy that cannot be measured is in the report.
 pub async fn run(
     dialer: &Dialer,
     openclaw: &Dialer,
@@ -106,12 +108,17 @@ pub async fn run(
     };
     let most = proxies.iter().map(crews).max().unwrap_or(0);
     procfs::ensure_files(plan.sessions + most + plan.connectors).map_err(anyhow::Error::msg)?;
-    let mut measured = Vec::new();
+    let mut report = ReloadReport::default();
     for proxy in proxies {
-        let one = Box::pin(measure(dialer, openclaw, proxy, plan)).await;
-        measured.push(one.with_context(|| format!("{}: {}", proxy.target.name, proxy.target.url))?);
+        // One that cannot be reloaded is no reason not to look at the others.
+        match Box::pin(measure(dialer, openclaw, proxy, plan)).await {
+            Ok(measured) => report.proxies.push(measured),
+            Err(error) => report
+                .failed
+                .push(format!("{}: {error:#}", proxy.target.name)),
+        }
     }
-    Ok(ReloadReport { proxies: measured })
+    Ok(report)
 }
 
 async fn measure(
@@ -131,6 +138,7 @@ async fn measure(
         urls: (proxy.target.url.clone(), proxy.also.clone()),
         every: plan.every,
         patience: plan.patience,
+        warm: Arc::default(),
     };
     crowd.open_echoes(echo, plan).await?;
     let asking = |crew: &Crew| requests::Setting {
@@ -147,6 +155,15 @@ async fn measure(
         Some(crew) => Some(crowd.open_crew(asking(crew), crew.sessions, plan).await?),
         None => None,
     };
+    // Buffers that large messages have left behind are not the reloads'.
+    let warm = async {
+        while !crowd.is_warm() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let patience = plan.every * u32::from(ALL_SHAPES) * 2 + plan.patience;
+    let warm = timeout(patience, warm).await;
+    ensure!(warm.is_ok(), "its live sessions do not get their echoes");
     let before = settle(pids).await?;
 
     for gateway in held_by.drain(..) {

@@ -39,10 +39,12 @@ pub struct Measured {
 }
 
 /// All proxies.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct ReloadReport {
     /// One entry a proxy, in their order.
     pub proxies: Vec<Measured>,
+    /// Those that could not be measured, and why.
+    pub failed: Vec<String>,
 }
 
 impl Measured {
