@@ -17,14 +17,14 @@ target=${CARGO_TARGET_DIR:-$root/target}
 holdline=${HOLDLINE:-$target/release/holdline}
 loadtest=${LOADTEST:-$target/release/loadtest}
 
-sessions=2000 held=200 moving=100 reloads=100 install=yes json=
+sessions=2000 held=200 moving=100 reloads=100 every=1s install=yes json=
 peers=holdline,nginx,haproxy,caddy
 
 . "$here/peers/launch.sh"
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) sessions=400 held=50 moving=25 reloads=50 ;;
+        --quick) sessions=1000 held=100 moving=50 reloads=50 every=500ms ;;
         --sessions) sessions=${2:?}; shift ;;
         --held) held=${2:?}; shift ;;
         --moving) moving=${2:?}; shift ;;
@@ -124,4 +124,5 @@ done
 
 say "$name: $sessions live and $held held sessions, $reloads reloads each, $(nproc) cores"
 "$loadtest" reload "${arguments[@]}" --ca "$dir/ca.pem" --sessions "$sessions" \
-    --held-sessions "$held" --moving-sessions "$moving" --reloads "$reloads" $json
+    --held-sessions "$held" --moving-sessions "$moving" --reloads "$reloads" --every "$every" \
+    $json

@@ -50,7 +50,6 @@ pub struct Echoes {
     /// Came back as something else.
     pub altered: u64,
     /// Sessions that ended by themselves.
-    #[serde(flatten)]
     pub drops: Drops,
     /// Attempts to come back that failed, by cause.
     pub failed_returns: BTreeMap<String, usize>,

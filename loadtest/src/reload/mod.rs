@@ -35,10 +35,6 @@ pub use turns::Turns;
 use clients::{Crowd, Phase};
 use message::ALL_SHAPES;
 
-/// Looks at the processes until their memory stands still.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Looks in a row without a change of more than 0.5 %, and looks at most.
-const LOOKS: (u32, u32) = (6, 30);
 /// Of a gateway that is back, until everybody who was held is.
 const COMEBACK: Duration = Duration::from_secs(60);
 
@@ -61,6 +57,11 @@ pub struct Plan {
     pub patience: Duration,
     /// Handshakes at a time while opening.
     pub opening: usize,
+    /// Time between two looks at the memory.
+    pub look_every: Duration,
+    /// Looks without a change of more than 0.5 % that count as settled, and looks after which it is
+    /// not waited longer.
+    pub looks: (u32, u32),
 }
 
 /// A proxy and how to reload it.
@@ -158,13 +159,13 @@ async fn measure(
     // Buffers that large messages have left behind are not the reloads'.
     let warm = async {
         while !crowd.is_warm() {
-            sleep(LOOK_EVERY).await;
+            sleep(plan.look_every).await;
         }
     };
     let patience = plan.every * u32::from(ALL_SHAPES) * 2 + plan.patience;
     let warm = timeout(patience, warm).await;
     ensure!(warm.is_ok(), "its live sessions do not get their echoes");
-    let before = settle(pids).await?;
+    let before = settle(pids, plan).await?;
 
     for gateway in held_by.drain(..) {
         gateway.stop(Stop::Cut).await;
@@ -180,8 +181,12 @@ async fn measure(
         Some(held) => Some(comeback(&crowd, held).await),
         None => None,
     };
-    let after = settle(pids).await?;
+    let after = settle(pids, plan).await?;
 
+    // Each began with one handshake; every other is a move.
+    let handshakes: u64 = moving_to.iter().map(|to| to.stats().handshakes).sum();
+    let moves = proxy.moving.as_ref();
+    let moves = moves.map(|crew| handshakes.saturating_sub(crew.sessions as u64));
     crowd.tell(Phase::Ending);
     let outcome = crowd.gather(began).await;
     for gateway in held_by.into_iter().chain(moving_to) {
@@ -194,6 +199,7 @@ async fn measure(
         held: held.and_then(|crew| outcome.crews.get(crew).cloned()),
         put_back,
         moving: moving.and_then(|crew| outcome.crews.get(crew).cloned()),
+        moves,
         connects,
         turns,
         before,
@@ -242,19 +248,19 @@ pub struct Footprint {
 }
 
 /// Looks until nothing changes any more: processes that end do so first.
-async fn settle(pids: &[u32]) -> Result<Footprint> {
+async fn settle(pids: &[u32], plan: &Plan) -> Result<Footprint> {
     let progress = Progress::new("settling", usize::MAX);
     let mut last = look(pids).await?;
     let mut still = 0;
-    for _ in 0..LOOKS.1 {
-        sleep(LOOK_EVERY).await;
+    for _ in 0..plan.looks.1 {
+        sleep(plan.look_every).await;
         let now = look(pids).await?;
         progress.say(&bytes(now.memory.rss as f64));
         let change = now.memory.rss.abs_diff(last.memory.rss);
         let same = change * 200 <= last.memory.rss && now.processes == last.processes;
         still = if same { still + 1 } else { 0 };
         last = now;
-        if still >= LOOKS.0 {
+        if still >= plan.looks.0 {
             last.settled = true;
             break;
         }

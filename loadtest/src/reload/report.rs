@@ -28,6 +28,8 @@ pub struct Measured {
     pub put_back: Option<usize>,
     /// Clients whose gateway had one address or another.
     pub moving: Option<Requests>,
+    /// How often one of these got another gateway.
+    pub moves: Option<u64>,
     /// New sessions meanwhile.
     pub connects: Connects,
     /// The reloads.
@@ -155,7 +157,10 @@ impl Measured {
         if let Some(moving) = &self.moving {
             let (all, dropped) = (moving.sessions, moving.drops.sessions);
             let asked = asked(moving);
-            lines.push(format!("moved: {dropped} of {all} dropped, {asked}"));
+            let moves = self.moves.unwrap_or(0);
+            lines.push(format!(
+                "moved: {all} sessions {moves} times, {dropped} dropped, {asked}"
+            ));
         }
         if !(self.before.settled && self.after.settled) {
             lines.push("its memory did not come to rest".to_owned());

@@ -49,7 +49,6 @@ pub struct Requests {
     /// Results before the result of an earlier request.
     pub reordered: u64,
     /// Sessions that ended by themselves.
-    #[serde(flatten)]
     pub drops: Drops,
 }
 

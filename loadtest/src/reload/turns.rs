@@ -91,6 +91,8 @@ mod tests {
             connectors: 0,
             patience: Duration::from_secs(1),
             opening: 1,
+            look_every: Duration::ZERO,
+            looks: (1, 1),
         }
     }
 
