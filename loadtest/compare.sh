@@ -19,6 +19,7 @@ loadtest=$target/release/loadtest
 length=10s rounds=5 sessions=2000 only=idle,latency,echo protocol=echo install=yes json=
 peers=holdline,nginx,haproxy,caddy
 
+# shellcheck source=peers/launch.sh source-path=SCRIPTDIR
 . "$here/peers/launch.sh"
 
 while [ $# -gt 0 ]; do

@@ -20,6 +20,7 @@ loadtest=${LOADTEST:-$target/release/loadtest}
 sessions=2000 held=200 moving=100 reloads=100 every=1s install=yes json=
 peers=holdline,nginx,haproxy,caddy
 
+# shellcheck source=peers/launch.sh source-path=SCRIPTDIR
 . "$here/peers/launch.sh"
 
 while [ $# -gt 0 ]; do
@@ -77,6 +78,7 @@ prepare() {
     bash "$here/peers/reload/turn.sh" "$1" "$of" 0
 }
 
+# shellcheck disable=SC2034 # prepare takes them by name
 start_holdline() {
     [ -x "$holdline" ] || { say "$name: SKIPPED holdline: $holdline is not built"; return 1; }
     local made
@@ -102,6 +104,7 @@ start_haproxy() {
     prepare haproxy
     start haproxy haproxy -W -db -f "$of/haproxy.cfg"
 }
+# shellcheck disable=SC2034 # as above
 start_caddy() {
     have caddy || return 1
     local version

@@ -1,6 +1,6 @@
 # For the scripts beside: processes on loopback in a temporary directory, all ended at the end.
 # They set $here, $install and $sessions first. Not a command.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2015
 
 name=$(basename "$0" .sh)
 say() { printf '%s\n' "$*" >&2; }

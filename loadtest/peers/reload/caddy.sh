@@ -1,6 +1,6 @@
 # Caddy: `caddy reload`, which returns when the config is in force. From 2.7 on it is told to let
 # upgraded connections be (stream_close_delay); before, there is nothing to tell it.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 
 groups=5
 

@@ -1,6 +1,6 @@
 # HAProxy: master and workers (-W), reloaded by a signal to the master, listening sockets handed
 # over. Old workers keep their sessions for as long as these last (hard-stop-after is not set).
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 
 groups=5
 

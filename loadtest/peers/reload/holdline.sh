@@ -1,6 +1,6 @@
 # holdline: POST /reload, which answers when all is in force and with what has changed; now and then
 # SIGHUP, or nothing at all but the changed file. Every kind of setting changes in its turn.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 
 groups=25
 
@@ -26,6 +26,7 @@ config() {
     either tls_timeout 6 10s 8s
     either ping 7 30s 3s
     either drain 7 30s 60s
+    either handover 7 1h 2h
     either origins 8 '' ', "https://other.example.net"'
     either level 9 info info,holdline::session=debug
     either format 9 json pretty
@@ -38,7 +39,14 @@ config() {
     either http 14 '' "\"127.0.0.1:$http_port\""
     either trusted 15 '' '"10.0.0.0/8"'
     # The ways out.
-    either unused 16 no yes
+    # Not at the end of the file: one that is only cut short is not taken by itself.
+    either unused 16 '' '[[route]]
+host = "*.unused.example.net"
+url = "http://127.0.0.1:9"
+protocol = "generic"
+probe = "tcp"
+resume = "splice"
+'
     either moved 17 "$moving_a" "$moving_b"
     either every 18 500ms 300ms
     either every_ready 18 5s 2s
@@ -68,8 +76,7 @@ config() {
 
     write "$dir/key-live.pem" <"$dir/key-$content.pem"
     write "$dir/cert-live.pem" <"$dir/cert-$content.pem"
-    {
-        cat <<END
+    write "$dir/holdline.toml" <<END
 [listen]
 https = ["127.0.0.1:$port"$also_listen]
 http = [$http]
@@ -106,6 +113,7 @@ protocol = "openclaw"
 probe = "auto"
 resume = "replay"
 
+$unused
 [hold]
 max = "$max"
 upgrade = "$upgrade"
@@ -135,6 +143,7 @@ preauth_frame = "$preauth"
 ping_every = "$ping"
 origins = ["https://load.example.net"$origins]
 drain = "$drain"
+handover = "$handover"
 
 [auth]
 modes = [$modes$forward_mode]
@@ -161,18 +170,6 @@ listen = "127.0.0.1:$admin_port"
 level = "$level"
 format = "$format"
 END
-        if [ "$unused" = yes ]; then
-            cat <<END
-
-[[route]]
-host = "*.unused.example.net"
-url = "http://127.0.0.1:$backend"
-protocol = "generic"
-probe = "tcp"
-resume = "splice"
-END
-        fi
-    } | write "$dir/holdline.toml"
 }
 
 # The status says that a config was taken (or refused) since the file was written.

@@ -1,6 +1,6 @@
 # nginx: a signal to its master. Old workers keep their sessions for as long as these last
 # (worker_shutdown_timeout is not set).
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 
 groups=5
 

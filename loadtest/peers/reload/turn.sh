@@ -7,7 +7,9 @@
 set -euo pipefail
 
 peer=$1 dir=$2 n=$3
+# shellcheck source=/dev/null
 . "$dir/env"
+# shellcheck source=nginx.sh source-path=SCRIPTDIR
 . "$(dirname "$0")/$peer.sh"
 
 # either VARIABLE GROUP A B: what the group's settings are with this config.

@@ -267,13 +267,13 @@ async fn run_reload(args: ReloadArgs, json: bool) -> Result<String> {
         .proxies
         .iter()
         .filter(|p| args.must.contains(&p.name));
-    let faults: Vec<String> = checked
-        .flat_map(|p| {
-            p.faults()
-                .into_iter()
-                .map(move |f| format!("{}: {f}", p.name))
-        })
-        .collect();
+    let words = |proxy: &reload::Measured| {
+        let faults = proxy.faults().into_iter();
+        let named = faults.map(|fault| format!("{}: {fault}", proxy.name));
+        named.collect::<Vec<_>>()
+    };
+    let mut faults: Vec<String> = checked.flat_map(words).collect();
+    faults.extend(report.failed.iter().cloned());
     if faults.is_empty() {
         return Ok(text);
     }
