@@ -379,7 +379,7 @@ async fn dropped_sessions_and_lost_messages_are_faults() {
     let echoes = &measured.echoes;
     assert!(echoes.drops.sessions > 0 && echoes.lost > 0, "{echoes:?}");
     assert_eq!(echoes.sent, echoes.echoed + echoes.lost);
-    let faults = measured.faults().join("; ");
+    let faults = measured.faults(5.0).join("; ");
     assert!(
         faults.contains("sessions dropped") && faults.contains("messages lost"),
         "{faults}"

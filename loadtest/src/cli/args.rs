@@ -268,10 +268,13 @@ pub struct ReloadArgs {
     /// by this command) the configs move from one address to the other.
     #[arg(long, value_name = "NAME=URL,GATEWAY,GATEWAY", value_parser = named_crew)]
     pub moving: Vec<NamedCrew>,
-    /// A proxy that must not drop, lose, reorder or refuse anything, nor grow by more than 5 %, nor
-    /// leave processes: else this fails.
+    /// A proxy that must not drop, lose, reorder or refuse anything, nor leave processes or more
+    /// memory than --growth: else this fails.
     #[arg(long, value_name = "NAME")]
     pub must: Vec<String>,
+    /// By so many percent its memory may grow.
+    #[arg(long, default_value_t = 5.0)]
+    pub growth: f64,
     /// Live sessions.
     #[arg(long, default_value_t = 1000)]
     pub sessions: usize,

@@ -268,7 +268,7 @@ async fn run_reload(args: ReloadArgs, json: bool) -> Result<String> {
         .iter()
         .filter(|p| args.must.contains(&p.name));
     let words = |proxy: &reload::Measured| {
-        let faults = proxy.faults().into_iter();
+        let faults = proxy.faults(args.growth).into_iter();
         let named = faults.map(|fault| format!("{}: {fault}", proxy.name));
         named.collect::<Vec<_>>()
     };
