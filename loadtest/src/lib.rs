@@ -4,7 +4,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cli`] | arguments and the commands' entry points |
-//! | [`latency`], [`echo`], [`idle`], [`outage`], [`compare`] | one measurement each |
+//! | [`latency`], [`echo`], [`idle`], [`outage`], [`reload`], [`compare`] | one measurement each |
 //! | [`server`] | the echo backend |
 //! | [`target`], [`session`], [`protocol`] | what is measured, an open session, what is said on it |
 //! | [`ws`], [`net`], [`http`], [`url`] | the wire |
@@ -23,6 +23,7 @@ pub mod pace;
 pub mod procfs;
 pub mod progress;
 pub mod protocol;
+pub mod reload;
 pub mod report;
 pub mod server;
 pub mod session;

@@ -18,7 +18,9 @@ use loadtest::server::{EchoServer, ServerOptions, Stop};
 use loadtest::session::Dialer;
 use loadtest::target::Target;
 use loadtest::url::Url;
-use loadtest::{compare, echo, idle, latency, outage};
+use loadtest::{compare, echo, idle, latency, outage, reload};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -279,4 +281,108 @@ async fn clients_that_cannot_open_are_a_clear_failure() {
     server.stop(Stop::Cut).await;
     let failed = latency::run(&dialer(Protocol::Echo), &[target], false, &LATENCY).await;
     assert!(format!("{:#}", failed.unwrap_err()).contains("onnection refused"));
+}
+
+fn reload_plan() -> reload::Plan {
+    reload::Plan {
+        sessions: 10,
+        every: Duration::from_millis(5),
+        reloads: 4,
+        pace: Duration::from_millis(50),
+        churn: 1,
+        connectors: 1,
+        patience: Duration::from_secs(5),
+        opening: 4,
+        look_every: Duration::from_millis(5),
+        looks: (1, 3),
+    }
+}
+
+async fn reloaded(target: Target, moving: Option<SocketAddr>) -> reload::Measured {
+    let crew = |address: SocketAddr| reload::Crew {
+        url: format!("ws://{address}/").parse().unwrap(),
+        sessions: 3,
+        gateways: vec![address],
+    };
+    let proxy = reload::Reloadable {
+        also: Some(target.url.clone()),
+        command: "echo \"key $((N % 2))\"".to_owned(),
+        held: None,
+        moving: moving.map(crew),
+        target,
+    };
+    let (echo, openclaw) = (dialer(Protocol::Echo), dialer(Protocol::Openclaw));
+    let (proxies, plan) = ([proxy], reload_plan());
+    let report = Box::pin(reload::run(&echo, &openclaw, &proxies, &plan)).await;
+    let mut report = report.unwrap();
+    assert_eq!(report.failed, Vec::<String>::new());
+    assert!(report.text().contains("4 reloads"));
+    report.proxies.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_that_do_nothing_lose_nothing() {
+    let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
+    let free = TcpListener::bind(ANY).await.unwrap().local_addr().unwrap();
+    let measured = reloaded(target(&server), Some(free)).await;
+    let echoes = &measured.echoes;
+    assert!(echoes.is_true() && echoes.drops.sessions == 0, "{echoes:?}");
+    // Every shape of every session, at least.
+    assert!(
+        echoes.sent >= 160 && echoes.sent == echoes.echoed,
+        "{echoes:?}"
+    );
+    assert!(measured.connects.tried > 0 && measured.connects.refused() == 0);
+    let changed: Vec<&str> = measured.turns.changed.iter().map(String::as_str).collect();
+    assert_eq!(
+        (measured.turns.reloads, changed),
+        (4, vec!["key 0", "key 1"])
+    );
+    let moving = measured.moving.unwrap();
+    assert!(moving.is_true() && moving.asked == moving.answered && moving.asked > 0);
+    assert_eq!((moving.sessions, measured.moves), (3, Some(0)));
+    // With each reload one session came anew, and the connector's.
+    let handshakes = 10 + 4 + measured.connects.tried as u64;
+    assert_eq!(server.stats().handshakes, handshakes);
+    server.stop(Stop::Cut).await;
+}
+
+/// Passes on so many bytes of a client, then cuts its connection.
+async fn short_lived(to: SocketAddr, budget: u64) -> SocketAddr {
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(to).await?;
+                let (from_client, mut to_client) = client.split();
+                let (mut from_server, mut to_server) = server.split();
+                let mut bounded = from_client.take(budget);
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                    _ = tokio::io::copy(&mut bounded, &mut to_server) => {}
+                }
+                to_client.shutdown().await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_sessions_and_lost_messages_are_faults() {
+    let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
+    let proxy = short_lived(server.addr(), 200_000).await;
+    let mut target = target(&server);
+    target.url = format!("ws://{proxy}/").parse().unwrap();
+    let measured = reloaded(target, None).await;
+    let echoes = &measured.echoes;
+    assert!(echoes.drops.sessions > 0 && echoes.lost > 0, "{echoes:?}");
+    assert_eq!(echoes.sent, echoes.echoed + echoes.lost);
+    let faults = measured.faults(5.0).join("; ");
+    assert!(
+        faults.contains("sessions dropped") && faults.contains("messages lost"),
+        "{faults}"
+    );
+    server.stop(Stop::Cut).await;
 }

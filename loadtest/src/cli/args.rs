@@ -10,7 +10,7 @@ use crate::compare::Axis;
 use crate::protocol::Protocol;
 use crate::target::Target;
 use crate::units;
-use crate::url::Url;
+use crate::url::{Url, UrlError};
 
 /// Measures a WebSocket proxy: added latency, throughput, idle memory, and what clients go through
 /// while the backend restarts.
@@ -39,6 +39,8 @@ pub enum Command {
     Idle(IdleArgs),
     /// Clients across a restart of the backend.
     Outage(OutageArgs),
+    /// Sessions across reloads of the proxy's config.
+    Reload(ReloadArgs),
     /// A small backend that echoes, or (with --challenge) behaves like an OpenClaw gateway.
     EchoServer(ServerArgs),
     /// Idle, latency and echo for several proxies in one interleaved run.
@@ -232,6 +234,79 @@ pub struct ServerArgs {
     pub starting: Duration,
 }
 
+/// `NAME=VALUE`, where the value may hold anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named<T> {
+    /// Which proxy.
+    pub name: String,
+    /// What of it.
+    pub value: T,
+}
+
+/// OpenClaw clients: `NAME=URL,GATEWAY[,GATEWAY…]`.
+pub(super) type NamedCrew = Named<(Url, Vec<SocketAddr>)>;
+
+/// `reload`
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// NAME=URL,PID…; may be given again. They are measured one after the other.
+    #[arg(long = "proxy", value_name = "NAME=URL,PID…", required = true)]
+    pub proxies: Vec<Target>,
+    /// NAME=COMMAND for each proxy: a shell command that makes the config number $N and returns
+    /// when it is in force; $LAST is 1 with the last. What it prints has changed, a line each.
+    #[arg(long = "reload", value_name = "NAME=COMMAND", value_parser = named, required = true)]
+    pub commands: Vec<Named<String>>,
+    /// NAME=URL: another address of the proxy, which its configs may add and remove; one session in
+    /// ten is opened there.
+    #[arg(long = "also", value_name = "NAME=URL", value_parser = named_url)]
+    pub also: Vec<Named<Url>>,
+    /// NAME=URL,HOST:PORT: OpenClaw clients through this URL, whose gateway (played there by this
+    /// command) is away during the reloads.
+    #[arg(long, value_name = "NAME=URL,GATEWAY", value_parser = named_crew)]
+    pub held: Vec<NamedCrew>,
+    /// NAME=URL,HOST:PORT,HOST:PORT: OpenClaw clients through this URL, whose gateway (played there
+    /// by this command) the configs move from one address to the other.
+    #[arg(long, value_name = "NAME=URL,GATEWAY,GATEWAY", value_parser = named_crew)]
+    pub moving: Vec<NamedCrew>,
+    /// A proxy that must not drop, lose, reorder or refuse anything, nor leave processes or more
+    /// memory than --growth: else this fails.
+    #[arg(long, value_name = "NAME")]
+    pub must: Vec<String>,
+    /// By so many percent its memory may grow.
+    #[arg(long, default_value_t = 5.0)]
+    pub growth: f64,
+    /// Live sessions.
+    #[arg(long, default_value_t = 1000)]
+    pub sessions: usize,
+    /// Clients of each --held.
+    #[arg(long, default_value_t = 100)]
+    pub held_sessions: usize,
+    /// Clients of each --moving.
+    #[arg(long, default_value_t = 50)]
+    pub moving_sessions: usize,
+    /// A message of each session this often.
+    #[arg(long, default_value = "1s", value_parser = units::duration)]
+    pub every: Duration,
+    /// Reloads.
+    #[arg(long, default_value_t = 50)]
+    pub reloads: u32,
+    /// From one reload to the next, if the one before is in force by then.
+    #[arg(long, default_value = "150ms", value_parser = units::duration)]
+    pub pace: Duration,
+    /// Sessions that end and are opened anew with each reload, as clients come and go.
+    #[arg(long, default_value_t = 1)]
+    pub churn: usize,
+    /// Tasks that open one new session after the other meanwhile.
+    #[arg(long, default_value_t = 2)]
+    pub connectors: usize,
+    /// A message unanswered for this long is lost.
+    #[arg(long, default_value = "10s", value_parser = units::duration)]
+    pub patience: Duration,
+    #[command(flatten)]
+    /// How to talk.
+    pub wire: Wire,
+}
+
 /// `compare`
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -275,6 +350,38 @@ pub struct CompareArgs {
     pub wire: Wire,
 }
 
+fn named(text: &str) -> Result<Named<String>, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok(Named {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }),
+        _ => Err("write NAME=…".to_owned()),
+    }
+}
+
+fn named_url(text: &str) -> Result<Named<Url>, String> {
+    let Named { name, value } = named(text)?;
+    let value = value.parse().map_err(|wrong: UrlError| wrong.to_string())?;
+    Ok(Named { name, value })
+}
+
+fn named_crew(text: &str) -> Result<NamedCrew, String> {
+    let Named { name, value } = named(text)?;
+    let mut parts = value.split(',');
+    let url = parts.next().unwrap_or_default().parse();
+    let url = url.map_err(|wrong: UrlError| wrong.to_string())?;
+    let gateway = |text: &str| text.parse().map_err(|_| format!("{text:?} is not IP:PORT"));
+    let gateways: Vec<SocketAddr> = parts.map(gateway).collect::<Result<_, String>>()?;
+    if gateways.is_empty() {
+        return Err("write NAME=URL,IP:PORT: where the gateway is to be".to_owned());
+    }
+    Ok(Named {
+        name,
+        value: (url, gateways),
+    })
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write Name: value")?;
     if name.is_empty() || text.contains(['\r', '\n']) {
@@ -292,6 +399,24 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_belongs_to_a_proxy_is_named_after_it() {
+        let command = named("a=x=1 kill -HUP 2").unwrap();
+        assert_eq!(
+            (command.name.as_str(), command.value.as_str()),
+            ("a", "x=1 kill -HUP 2")
+        );
+        let crew = named_crew("a=wss://h:1/x,127.0.0.1:2,[::1]:3").unwrap();
+        assert_eq!((crew.value.0.port, crew.value.1.len()), (1, 2));
+        for wrong in ["a", "=x", "a="] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["a=wss://h", "a=wss://h,x", "a=h,127.0.0.1:1"] {
+            assert!(named_crew(wrong).is_err(), "{wrong}");
+        }
+        assert!(named_url("a=h").is_err());
     }
 
     #[test]

@@ -12,14 +12,16 @@ pub use args::{Cli, Command};
 
 use crate::net::{self, Trust};
 use crate::outage::Restart;
+use crate::protocol::Protocol;
 use crate::report::Report;
 use crate::server::{EchoServer, ServerOptions, Stop};
 use crate::session::Dialer;
 use crate::target::Target;
 use crate::url::{Scheme, Url};
-use crate::{compare, echo, idle, latency, outage};
+use crate::{compare, echo, idle, latency, outage, reload};
 use args::{
-    CompareArgs, EchoArgs, IdleArgs, KillSignal, LatencyArgs, OutageArgs, ServerArgs, Wire,
+    CompareArgs, EchoArgs, IdleArgs, KillSignal, LatencyArgs, Named, NamedCrew, OutageArgs,
+    ReloadArgs, ServerArgs, Wire,
 };
 
 /// Runs one command; returns what to print.
@@ -34,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<String> {
         Command::Idle(args) => Ok(run_idle(args).await?.render(json)?),
         Command::Outage(args) => Ok(Box::pin(run_outage(args)).await?.render(json)?),
         Command::Compare(args) => Ok(Box::pin(run_compare(args)).await?.render(json)?),
+        Command::Reload(args) => Box::pin(run_reload(args, json)).await,
         Command::EchoServer(args) => run_server(&args).await,
     }
 }
@@ -202,6 +205,85 @@ async fn run_compare(args: CompareArgs) -> Result<compare::CompareReport> {
         idle: idle_plan(args.idle_sessions, None, opening),
     };
     compare::run(&dialer, &args.proxies, direct.as_ref(), &plan).await
+}
+
+async fn run_reload(args: ReloadArgs, json: bool) -> Result<String> {
+    let names: Vec<&str> = args.proxies.iter().map(|p| p.name.as_str()).collect();
+    let mut named: Vec<&String> = args.commands.iter().map(|one| &one.name).collect();
+    named.extend(args.also.iter().map(|one| &one.name));
+    named.extend(args.held.iter().chain(&args.moving).map(|one| &one.name));
+    named.extend(&args.must);
+    if let Some(unknown) = named.iter().find(|name| !names.contains(&name.as_str())) {
+        bail!("{unknown}: there is no --proxy of that name");
+    }
+    let mut all = urls(&args.proxies);
+    all.extend(args.also.iter().map(|one| &one.value));
+    let crews = args.held.iter().chain(&args.moving);
+    all.extend(crews.map(|crew| &crew.value.0));
+    let dialer = Dialer {
+        protocol: Protocol::Echo,
+        ..dialer(&args.wire, &all)?
+    };
+    let openclaw = Dialer {
+        protocol: Protocol::Openclaw,
+        ..dialer.clone()
+    };
+    let crew = |crews: &[NamedCrew], name: &str, sessions| {
+        let crew = crews.iter().find(|crew| crew.name == name)?;
+        let (url, gateways) = crew.value.clone();
+        Some(reload::Crew {
+            url,
+            sessions,
+            gateways,
+        })
+    };
+    let reloadable = |target: &Target| {
+        let name = target.name.as_str();
+        let command = of(&args.commands, name).with_context(|| format!("{name}: no --reload"))?;
+        Ok(reload::Reloadable {
+            target: target.clone(),
+            command,
+            also: of(&args.also, name),
+            held: crew(&args.held, name, args.held_sessions),
+            moving: crew(&args.moving, name, args.moving_sessions),
+        })
+    };
+    let proxies: Vec<_> = args.proxies.iter().map(reloadable).collect::<Result<_>>()?;
+    let plan = reload::Plan {
+        sessions: args.sessions,
+        every: args.every,
+        reloads: args.reloads,
+        pace: args.pace,
+        churn: args.churn,
+        connectors: args.connectors,
+        patience: args.patience,
+        opening: args.wire.opening,
+        look_every: Duration::from_millis(500),
+        looks: (6, 30),
+    };
+    let report = reload::run(&dialer, &openclaw, &proxies, &plan).await?;
+    let text = report.render(json)?;
+    let checked = report
+        .proxies
+        .iter()
+        .filter(|p| args.must.contains(&p.name));
+    let words = |proxy: &reload::Measured| {
+        let faults = proxy.faults(args.growth).into_iter();
+        let named = faults.map(|fault| format!("{}: {fault}", proxy.name));
+        named.collect::<Vec<_>>()
+    };
+    let mut faults: Vec<String> = checked.flat_map(words).collect();
+    faults.extend(report.failed.iter().cloned());
+    if faults.is_empty() {
+        return Ok(text);
+    }
+    print!("{text}");
+    bail!("{}", faults.join("; "));
+}
+
+fn of<T: Clone>(values: &[Named<T>], name: &str) -> Option<T> {
+    let value = values.iter().find(|value| value.name == name)?;
+    Some(value.value.clone())
 }
 
 /// Serves until told to stop: SIGTERM and Ctrl-C both mean "politely".
