@@ -19,7 +19,7 @@ use crate::auth::forward::{Admitted, Answer, ForwardAuth, Question, Recheck};
 use crate::auth::{
     CookieRefused, Desk, DeskError, Entrant, Grant, Grants, Identity, Term, TokenCheck, certificate,
 };
-use crate::config::Auth;
+use crate::config::{Auth, Config};
 use crate::listen::Peer;
 use crate::observe::Metrics;
 use crate::observe::labels::{GrantEnd, SignInOutcome, Way};
@@ -256,21 +256,27 @@ impl Gate {
         Err(sign_in_required(auth))
     }
 
-    /// One client's right to be here, under the config that is in force now.
+    /// One client's right to be here. `looked`: the config that it was looked at under;
+    /// `in_force`: reads the one that is in force.
+    ///
+    /// Entered first and judged after: what changes before that is in what `in_force` reads, and
+    /// what changes later finds the grant.
     pub(super) fn grant(
         &self,
-        auth: &Auth,
+        looked: &Auth,
         entrant: Option<Entrant>,
         metrics: &Arc<Metrics>,
+        in_force: impl FnOnce() -> Arc<Config>,
     ) -> Result<Grant, Cause> {
         let grant = match entrant {
-            Some(entrant) => self.grants.enter(entrant, auth.session_max, metrics),
+            Some(entrant) => self.grants.enter(entrant, looked.session_max, metrics),
             None => self.grants.anybody(),
         };
-        // It may have been ended between the look and the entry.
+        let auth = &in_force().auth;
         let stands = match grant.identity() {
             Some(identity) => auth.is_on() && self.desk().stands(auth, identity),
-            None => true,
+            // Under a config that asks for names, whoever has none was let in for a public path.
+            None => looked.is_on() || !auth.is_on(),
         };
         if stands {
             Ok(grant)
@@ -406,5 +412,82 @@ fn without_default_port(authority: &str) -> String {
     match authority.strip_suffix(":443") {
         Some(host) => host.to_owned(),
         None => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::auth::{TokenHash, make_token};
+    use crate::config;
+
+    fn config(text: &str) -> Arc<Config> {
+        Arc::new(config::parse(text, "test").unwrap().config)
+    }
+
+    /// `[auth]` that knows this token.
+    fn knowing(token: &str) -> Arc<Config> {
+        let hash = TokenHash::of(token).to_base64url();
+        config(&format!(
+            "[auth]\nmodes = [\"token\"]\ntokens = [{{ name = \"laptop\", user = \"nick\", hash = \"{hash}\" }}]\n"
+        ))
+    }
+
+    fn reload(gate: &Gate, old: &Config, new: &Config) -> usize {
+        let desk = gate.prepare(&old.auth, &new.auth).unwrap();
+        gate.turn(desk, &old.auth, &new.auth)
+    }
+
+    fn entrant(gate: &Gate, config: &Config, token: &str) -> Entrant {
+        let mut headers = HeaderMap::new();
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        headers.insert(header::AUTHORIZATION, bearer);
+        let address = "192.0.2.1".parse().unwrap();
+        let found = gate.desk().by_token(&config.auth, &headers, address);
+        let TokenCheck::Good(identity) = found else {
+            panic!("{found:?}")
+        };
+        Welcome::of(identity).entrant()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_revoked_between_the_look_and_the_entry_is_out_at_once() {
+        let token = make_token().unwrap();
+        let (old, new) = (knowing(&token), knowing("hl_another"));
+        // Before it enters, and when it has entered but was not judged yet.
+        for entered in [false, true] {
+            let gate = Gate::new(Desk::open(&old.auth).unwrap());
+            let entrant = Some(entrant(&gate, &old, &token));
+            if !entered {
+                assert_eq!(reload(&gate, &old, &new), 0);
+            }
+            let in_force = || {
+                if entered {
+                    assert_eq!(reload(&gate, &old, &new), 1);
+                }
+                Arc::clone(&new)
+            };
+            let grant = gate.grant(&old.auth, entrant, &Arc::default(), in_force);
+            assert!(matches!(grant, Err(Cause::SignedOut)), "{entered}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_asked_is_not_in_when_people_are_asked() {
+        let (old, new) = (config(""), knowing("hl_another"));
+        let gate = Gate::new(Desk::open(&old.auth).unwrap());
+        let grant =
+            |now: &Arc<Config>| gate.grant(&old.auth, None, &Arc::default(), || Arc::clone(now));
+        let before = grant(&old).unwrap();
+        reload(&gate, &old, &new);
+        let ended = tokio::time::timeout(Duration::from_secs(1), before.ended());
+        ended.await.expect("it was in when the reload came");
+        let late = grant(&new);
+        assert!(matches!(late, Err(Cause::SignedOut)));
+        // A public path: nobody is asked there, before and after.
+        let public = gate.grant(&new.auth, None, &Arc::default(), || Arc::clone(&new));
+        assert!(public.is_ok());
     }
 }
