@@ -288,7 +288,9 @@ impl Desk {
                 };
                 auth.token && auth.tokens.iter().find(same).is_some()
             }
-            Credential::Certificate(rule) => auth.certificate == Some(*rule),
+            Credential::Certificate(rule, authorities) => {
+                auth.certificate == Some(*rule) && auth.client_cas.count(authorities)
+            }
             Credential::Forward(service) => auth
                 .forward
                 .as_ref()

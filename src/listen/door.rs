@@ -250,11 +250,8 @@ impl Desk {
             .local_addr()
             .map_err(|error| closed(error, TlsFailure::Closed))?;
         let socket = expect_tls(socket, deadline).await?;
-        let accept = self
-            .edge
-            .tls
-            .acceptor()
-            .accept_with(socket, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)));
+        let (acceptor, client_cas) = self.edge.tls.acceptor();
+        let accept = acceptor.accept_with(socket, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)));
         let tls = timeout_at(deadline, accept)
             .await
             .map_err(|_| timed_out())?
@@ -274,8 +271,8 @@ impl Desk {
             alpn_h2: session.alpn_protocol() == Some(b"h2"),
             client_certificate: session
                 .peer_certificates()
-                .and_then(<[_]>::first)
-                .map(|leaf| Arc::new(CertificateNames::of(leaf))),
+                .and_then(|chain| CertificateNames::shown(chain, &client_cas))
+                .map(Arc::new),
         };
         Ok((ClientStream::new(tls, open), peer))
     }

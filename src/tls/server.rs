@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio_rustls::TlsAcceptor;
 
-use super::{CertStore, Certificate, Facts, TlsError, dev};
+use super::{Authorities, CertStore, Certificate, Facts, TlsError, dev};
 use crate::config::{self, CertificateSource, ClientCertificates, TlsVersion};
 
 /// ALPN, most preferred first.
@@ -24,14 +24,20 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[derive(Debug)]
 pub struct Tls {
     store: Arc<CertStore>,
-    terms: ArcSwap<ServerConfig>,
+    terms: ArcSwap<Terms>,
+}
+
+#[derive(Debug)]
+struct Terms {
+    config: Arc<ServerConfig>,
+    client_cas: Authorities,
 }
 
 /// Certificates and terms of another config, checked and not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
     certificates: Vec<Certificate>,
-    terms: ServerConfig,
+    terms: Terms,
 }
 
 // === impl Tls ===
@@ -62,7 +68,11 @@ impl Tls {
     /// As [`Tls::new`].
     pub fn prepare(&self, config: &config::Tls) -> Result<Prepared, TlsError> {
         let certificates = load(config, SystemTime::now())?;
-        let terms = terms(config, Arc::clone(&self.store), Some(&self.terms.load()))?;
+        let terms = terms(
+            config,
+            Arc::clone(&self.store),
+            Some(&self.terms.load().config),
+        )?;
         Ok(Prepared {
             certificates,
             terms,
@@ -76,9 +86,11 @@ impl Tls {
         self.terms.store(Arc::new(prepared.terms));
     }
 
-    /// What runs the next handshake.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.terms.load_full())
+    /// What runs the next handshake, and the CAs that a client's certificate is held to in it.
+    pub fn acceptor(&self) -> (TlsAcceptor, Authorities) {
+        let terms = self.terms.load();
+        let acceptor = TlsAcceptor::from(Arc::clone(&terms.config));
+        (acceptor, terms.client_cas.clone())
     }
 
     /// Where certificates are published.
@@ -129,7 +141,7 @@ fn terms(
     config: &config::Tls,
     store: Arc<CertStore>,
     before: Option<&ServerConfig>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<Terms, TlsError> {
     let setup = |source| TlsError::Setup { source };
     let provider = provider();
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -139,17 +151,23 @@ fn terms(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .map_err(setup)?;
+    let mut client_cas = Authorities::default();
     let mut terms = match &config.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let verifier = client_verifier(path, config.client_certificates, provider)?;
+            let roots = client_roots(path)?;
+            client_cas = Authorities::of(&roots);
+            let verifier = client_verifier(path, roots, config.client_certificates, provider)?;
             builder.with_client_cert_verifier(verifier)
         }
     }
     .with_cert_resolver(store);
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     resumption(&mut terms, config.client_ca.is_some(), before).map_err(setup)?;
-    Ok(terms)
+    Ok(Terms {
+        config: Arc::new(terms),
+        client_cas,
+    })
 }
 
 /// Tickets only: the state of a resumable session is kept by its client, not by us. None at all
@@ -172,21 +190,24 @@ fn resumption(
     Ok(())
 }
 
-/// Whether clients can be held to the CA in this file.
+/// The CAs in this file, if clients can be held to them.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn check_client_ca(path: &Path) -> Result<(), TlsError> {
-    client_verifier(path, ClientCertificates::Required, provider()).map(drop)
+pub fn read_client_ca(path: &Path) -> Result<Authorities, TlsError> {
+    let roots = client_roots(path)?;
+    let authorities = Authorities::of(&roots);
+    client_verifier(path, roots, ClientCertificates::Required, provider())?;
+    Ok(authorities)
 }
 
 fn client_verifier(
     path: &Path,
+    roots: RootCertStore,
     wanted: ClientCertificates,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let roots = Arc::new(client_roots(path)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = match wanted {
         ClientCertificates::Required => verifier,
         ClientCertificates::Optional => verifier.allow_unauthenticated(),

@@ -136,7 +136,7 @@ async fn a_move_does_not_wait_for_ever() {
 #[tokio::test]
 async fn sessions_stay_where_they_are_until_the_new_gateway_is_ready() {
     let scene = scene("").await;
-    let other = ScriptedGateway::stopped(crate::kit::gateway::Options::default());
+    let other = ScriptedGateway::stopped(Options::default());
     let client = Client::connected(Role::backend(), scene.proxy.target()).await;
     scene.move_to(&other).await;
     scene.proxy.gateway_is("down").await;
@@ -155,7 +155,7 @@ async fn sessions_stay_where_they_are_until_the_new_gateway_is_ready() {
 #[tokio::test]
 async fn a_move_that_is_taken_back_is_none() {
     let scene = scene("").await;
-    let other = ScriptedGateway::stopped(crate::kit::gateway::Options::default());
+    let other = ScriptedGateway::stopped(Options::default());
     let client = Client::connected(Role::backend(), scene.proxy.target()).await;
     scene.move_to(&other).await;
     scene.proxy.gateway_is("down").await;
