@@ -242,7 +242,12 @@ impl App {
         let in_force = || Arc::clone(self.table.load().config());
         let grant = self
             .gate
-            .grant(&config.auth, entrant, &self.metrics, in_force)?;
+            .grant(&config.auth, entrant, &self.metrics, in_force)
+            .inspect_err(|_| {
+                let because = "revoked while it came in";
+                let desk = self.gate.desk();
+                desk.note_refused(because, caller.presented.address);
+            })?;
         let (told, cookies) = match &welcome {
             Some(welcome) => (welcome.told.as_slice(), welcome.cookies.as_slice()),
             None => Default::default(),

@@ -755,3 +755,36 @@ async fn who_is_in_by_a_ca_that_is_taken_away_is_out() {
     let newcomer = proxy.target().certificate(issued_by(&other));
     Client::connected(Role::backend(), newcomer).await;
 }
+
+#[tokio::test]
+async fn another_header_for_the_name_ends_who_is_in_as_it_says() {
+    let sso = Sso::start().await;
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(sso.settings()));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let live = Client::connected(Role::backend(), proxy.target()).await;
+    *settings.lock().unwrap() = sso.settings() + "user = \"x-auth-request-user\"\n";
+    let done = proxy.holdline.reload().await.expect("taken");
+    let [change] = &done.changes[..] else {
+        panic!("{:?}", done.changes)
+    };
+    assert_eq!(change.key, "auth.forward.user");
+    assert_eq!((change.scope.word(), done.ended), ("everything", 1));
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_public_no_longer_is_so_for_new_connections() {
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(auth(&[("laptop", TOKEN)])));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let public = http::get(&proxy.target(), "/hooks", &[]).await;
+    assert_eq!(public.status, 200);
+    *settings.lock().unwrap() = auth(&[("laptop", TOKEN)]).replace("/hooks", "/other");
+    let done = proxy.holdline.reload().await.expect("taken");
+    let scopes: Vec<_> = done.changes.iter().map(|each| each.scope.word()).collect();
+    assert_eq!(scopes, ["new_connections"], "{:?}", done.changes);
+    let refused = http::get(&proxy.target(), "/hooks", &[]).await;
+    assert_eq!(refused.status, 401);
+}

@@ -306,3 +306,31 @@ async fn where_no_more_can_wait_it_is_said_and_not_held_against_anybody() {
             .is_ok()
     );
 }
+
+/// Signing in oneself buys no tries at others, and what one mistyped oneself is forgiven.
+#[tokio::test(start_paused = true)]
+async fn a_success_of_ones_own_is_no_licence_to_guess_at_others() {
+    let world = world();
+    let (mut insider, mut guesser) = (Browser::at("192.0.2.7"), Browser::at("192.0.2.7"));
+    let (mut looked_at, mut sprayed) = (0, 0);
+    while sprayed < 100 {
+        // Without its cookies: as somebody new each time.
+        insider.cookies.clear();
+        let _ = world.try_in(&mut insider, NICK, "nick's password").await;
+        let user = format!("user {sprayed}");
+        let refused = world.try_in(&mut guesser, &user, "x").await.err().unwrap();
+        looked_at += usize::from(refused == SignInRefused::Wrong);
+        sprayed += 1;
+    }
+    assert!(looked_at <= 6, "{looked_at}");
+    let mut elsewhere = Browser::at("198.51.100.7");
+    for _ in 0..20 {
+        elsewhere.cookies.clear();
+        for _ in 0..4 {
+            let refused = world.try_in(&mut elsewhere, MARA, "mistyped").await.err();
+            assert_eq!(refused, Some(SignInRefused::Wrong));
+        }
+        let signed_in = world.try_in(&mut elsewhere, MARA, "mara's password").await;
+        signed_in.expect("nobody has to wait for that");
+    }
+}
