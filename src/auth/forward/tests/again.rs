@@ -208,7 +208,10 @@ async fn whoever_waits_for_a_turn_stays_while_the_service_answers_others() {
     let mut world = World::held().await;
     let limit = Duration::from_secs(1);
     (world.config.timeout, world.config.without_answer) = (limit, limit);
-    let identity = yes(asked_once(YES).await).identity;
+    let identity = Identity {
+        user: "nick@example.com".into(),
+        credential: Credential::Forward(super::super::Service::of(&world.config)),
+    };
     let mut waiting = tokio::task::JoinSet::new();
     for number in 0..WAVES * AGAIN_AT_ONCE {
         let mut client = Client::new();
