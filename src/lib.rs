@@ -48,5 +48,5 @@ pub mod systemd;
 pub mod tls;
 pub mod ws;
 
-pub use reload::{Loader, ReloadError, Reloaded, Source};
+pub use reload::{Doubt, Loader, ReloadError, Reloaded, Source};
 pub use run::{Holdline, StartError, Surroundings};

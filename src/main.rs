@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Some(Command::User(user)) => user.run(),
         Some(Command::Token(token)) => token.run(),
         Some(Command::Key(key)) => key.run(&cli.settings),
+        Some(Command::Cert(cert)) => cert.run(&cli.settings),
         Some(Command::Upgrade) => cli::upgrade::run(&cli.settings),
         Some(Command::GatewayConfig(asked)) => cli::gateway_config::run(&cli.settings, &asked),
         Some(Command::Run) | None => match Started::take() {

@@ -1,6 +1,24 @@
-//! Whose count a client is in, wherever something is limited per address.
+//! Addresses: whose count a client is in, wherever something is limited per address, and what a
+//! host name means now.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::NetError;
+
+/// The addresses of a host by the hosts file and the system's DNS servers, both read anew.
+pub(crate) async fn look_up(
+    host: &str,
+    strategy: LookupIpStrategy,
+) -> Result<Vec<IpAddr>, NetError> {
+    let mut builder = TokioResolver::builder_tokio()?;
+    let options = builder.options_mut();
+    options.cache_size = 0;
+    options.ip_strategy = strategy;
+    let found = builder.build()?.lookup_ip(host).await?;
+    Ok(found.iter().collect())
+}
 
 /// An IPv4 address, or the /64 that an IPv6 host can choose its address from.
 pub(crate) fn network_of(client: IpAddr) -> IpAddr {

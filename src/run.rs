@@ -6,7 +6,6 @@ mod succession;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,18 +17,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
-use crate::config::{Config, Loaded, ProtocolKind, Route, Settings};
+use crate::config::{Config, Loaded, ProtocolKind, Route};
 use crate::handover::{Arrival, ArrivalError, Binary, UpgradeError, Upgraded};
 use crate::http::{App, Doorway, Gate};
 use crate::listen::{BindError, Doors, Edge, Inherited};
 use crate::observe::{Admin, AdminDoor, Command, Metrics};
 use crate::protocol::rescue::millis;
 use crate::reload::{
-    InForce, LastReload, ReloadError, Reloaded, Reloader, Source, Swapped, first_table,
+    By, InForce, LastReload, ReloadError, Reloaded, Reloader, Source, Swapped, Written, first_table,
 };
 use crate::session::{House, Sessions};
 use crate::status::Status;
 use crate::systemd::{Notifier, Watchdog};
+use crate::tls::acme::AcmeKeeper;
 use crate::tls::{Tls, TlsError};
 pub(crate) use succession::Succession;
 
@@ -94,6 +94,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
     edge: Edge,
+    /// Certificates from a CA.
+    keeper: Arc<AcmeKeeper>,
     succession: Arc<Succession>,
     /// Sessions' tasks.
     session_tasks: TaskTracker,
@@ -115,8 +117,12 @@ impl Holdline {
     /// # Errors
     /// What keeps it from serving, with what to do about it. An absent gateway does not.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let known = (Settings::default(), Vec::new());
-        Self::start_with(config, known, Surroundings::default()).await
+        Box::pin(Self::start_with(
+            config,
+            Written::default(),
+            Surroundings::default(),
+        ))
+        .await
     }
 
     /// The same, with a way to read the config anew for [`Self::reload`].
@@ -136,14 +142,18 @@ impl Holdline {
     /// # Errors
     /// As [`Self::start`], and when the running one keeps its place.
     pub async fn start_in(loaded: Loaded, around: Surroundings) -> Result<Self, StartError> {
-        let known = (loaded.settings, loaded.files);
-        Self::start_with(loaded.config, known, around).await
+        let written = Written {
+            settings: loaded.settings,
+            files: loaded.files,
+            text: loaded.text,
+        };
+        // Large, and gone once it runs.
+        Box::pin(Self::start_with(loaded.config, written, around)).await
     }
 
-    /// `known`: what the config says key by key, and the files that it was made of.
     async fn start_with(
         config: Config,
-        known: (Settings, Vec<PathBuf>),
+        written: Written,
         around: Surroundings,
     ) -> Result<Self, StartError> {
         let Surroundings {
@@ -159,10 +169,11 @@ impl Holdline {
         let (tls, desk) = tokio::task::spawn_blocking(prepare)
             .await
             .map_err(|_| StartError::Interrupted)??;
+        let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
+        let tls = (Arc::new(tls), Arc::new(keeper));
         let succession = Succession::new(binary, arrival.as_ref(), notifier);
-        let reloader =
-            move |in_force, last| Reloader::new(in_force, source, known.0, known.1, last);
-        let shared = assemble(config, Arc::new(tls), Gate::new(desk), succession, reloader);
+        let reloader = move |in_force, last| Reloader::new(in_force, source, written, last);
+        let shared = assemble(config, tls, Gate::new(desk), succession, reloader);
         let bound = shared.in_force.bind(&mut inherited)?;
         if let Some(arrival) = &arrival {
             arrival.prepared().await?;
@@ -214,7 +225,7 @@ impl Holdline {
     /// # Errors
     /// Why not; then everything stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        self.shared.reload().await
+        self.shared.reload(By::Command).await
     }
 
     /// Starts the program that is there now and hands it the listening sockets. Returns when it
@@ -251,7 +262,7 @@ impl Drop for Holdline {
 /// Builds what serves, without serving yet.
 fn assemble(
     config: Config,
-    tls: Arc<Tls>,
+    (tls, keeper): (Arc<Tls>, Arc<AcmeKeeper>),
     gate: Gate,
     succession: Succession,
     reloader: impl FnOnce(Arc<InForce>, Arc<LastReload>) -> Reloader,
@@ -291,6 +302,7 @@ fn assemble(
         lines: Arc::clone(&lines),
         config: Arc::clone(&edge.config),
         tls: Arc::clone(&tls),
+        keeper: Arc::clone(&keeper),
         metrics: Arc::clone(&metrics),
         draining_since: Arc::clone(&draining_since),
         succession: Arc::clone(&succession),
@@ -312,6 +324,7 @@ fn assemble(
         lines,
         sessions: Arc::clone(&sessions),
         gate,
+        keeper: Arc::clone(&keeper),
         edge: edge.clone(),
     };
     let in_force = Arc::new(InForce::new(swapped, doors, admin));
@@ -322,6 +335,7 @@ fn assemble(
         metrics,
         sessions,
         edge,
+        keeper,
         succession,
         session_tasks,
         admin_tasks,
@@ -376,10 +390,13 @@ impl Shared {
                         });
                     }
                     Some(Command::Reload(answer)) => {
-                        let reloaded = proxy.reload().await;
+                        let reloaded = proxy.reload(By::Command).await;
                         let told = reloaded.map(|done| done.json());
                         // Nobody may be waiting any more.
                         let _ = answer.send(told.map_err(|error| error.json()));
+                    }
+                    Some(Command::RenewCertificates(name, answer)) => {
+                        let _ = answer.send(proxy.keeper.renew(name).await);
                     }
                     None => return,
                 }
@@ -396,7 +413,7 @@ impl Shared {
                 loop {
                     watching.reloader.files_changed().await;
                     // Its outcome is in the log and in the status.
-                    let _ = watching.reload().await;
+                    let _ = watching.reload(By::File).await;
                 }
             };
             let both = async { tokio::join!(sweeping.sweep(), files) };

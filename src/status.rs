@@ -14,6 +14,7 @@ use crate::reload::LastReload;
 use crate::run::Succession;
 use crate::session::{Line, Lines, Sessions};
 use crate::tls::Tls;
+use crate::tls::acme::AcmeKeeper;
 
 /// Where the answers come from.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Status {
     pub(crate) last_reload: Arc<LastReload>,
     pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) tls: Arc<Tls>,
+    pub(crate) keeper: Arc<AcmeKeeper>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
     pub(crate) succession: Arc<Succession>,
@@ -57,6 +59,7 @@ impl StatusSource for Status {
             "gateways": gateways,
             "sessions": status::sessions(&self.metrics, open, kept),
             "certificates": status::certificates(&self.tls.certificates()),
+            "acme": self.keeper.status(),
         })
     }
 
@@ -65,12 +68,15 @@ impl StatusSource for Status {
         metrics.buffered_bytes.set(kept);
     }
 
+    fn numbers(&self, out: &mut String) {
+        self.keeper.numbers(out);
+    }
+
     fn ready(&self) -> Result<(), String> {
         if self.stopping.is_cancelled() {
-            Err("draining".to_owned())
-        } else {
-            Ok(())
+            return Err("draining".to_owned());
         }
+        self.keeper.awaited().map_or(Ok(()), Err)
     }
 }
 

@@ -8,6 +8,8 @@
     reason = "helpers of tests"
 )]
 
+#[path = "cli/cert.rs"]
+mod cert;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[path = "cli/explain.rs"]

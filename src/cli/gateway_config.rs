@@ -19,12 +19,14 @@ pub(crate) struct GatewayConfig {
     /// Print everything as one JSON object, a list of gateways in it
     #[arg(long)]
     json: bool,
-    /// What users may do, comma-separated; everything without it
+    /// What users may do of whom --user does not say it, comma-separated; without it what the gateway
+    /// grants them, or everything where that cannot be seen
     #[arg(long, value_name = "SCOPE", value_delimiter = ',', value_parser = scope)]
     scopes: Vec<String>,
-    /// A user who is not in the config (certificates, forward-auth); may be repeated
-    #[arg(long, value_name = "NAME")]
-    user: Vec<String>,
+    /// A user who is not in the config (certificates, forward-auth), or with =SCOPE,SCOPE what a user
+    /// may do; may be repeated
+    #[arg(long, value_name = "NAME[=SCOPES]", value_parser = user)]
+    user: Vec<(String, Vec<String>)>,
     /// An address of holdline in browsers, e.g. https://claw.example.com; may be repeated
     #[arg(long, value_name = "URL", value_parser = origin)]
     origin: Vec<String>,
@@ -76,12 +78,13 @@ fn look(wanted: Vec<Wanted>) -> io::Result<Vec<Gateway>> {
         .enable_all()
         .build()?;
     let mut gateways = Vec::with_capacity(wanted.len());
-    for wanted in wanted {
+    for mut wanted in wanted {
         if io::stderr().is_terminal() {
             say(&format!("looking at {} ...\n", wanted.gateway()));
         }
-        let findings = runtime.block_on(gateway_settings::check(&wanted, LIMIT));
-        gateways.push((wanted, Some(findings)));
+        let looked = runtime.block_on(gateway_settings::check(&wanted, LIMIT));
+        wanted.keep(&looked);
+        gateways.push((wanted, Some(looked.findings)));
     }
     Ok(gateways)
 }
@@ -108,7 +111,7 @@ fn report(gateways: &[Gateway]) -> Value {
             "gateway": wanted.gateway(),
             "settings": wanted.to_json(),
             "commands": wanted.commands(),
-            "notes": wanted.notes,
+            "notes": wanted.notes(),
             "checks": findings,
             "ok": findings.as_deref().map(is_good),
         })
@@ -126,7 +129,7 @@ fn in_words((wanted, findings): &Gateway) -> String {
     for command in wanted.commands() {
         text.push_str(&format!("{command}\n"));
     }
-    for note in &wanted.notes {
+    for note in wanted.notes() {
         text.push_str(&format!("\nnote: {note}\n"));
     }
     let Some(findings) = findings else {
@@ -162,6 +165,21 @@ fn scope(text: &str) -> Result<String, String> {
             "no scope of the gateway; write any of {}",
             SCOPES.join(", ")
         )),
+    }
+}
+
+/// A name may have a `=` of its own where its scopes are said.
+fn user(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, scopes) = match text.rsplit_once('=') {
+        Some((name, scopes)) => (
+            name,
+            scopes.split(',').map(scope).collect::<Result<_, _>>()?,
+        ),
+        None => (text, Vec::new()),
+    };
+    match name.is_empty() {
+        true => Err("nobody is named; write NAME, or NAME=operator.read".to_owned()),
+        false => Ok((name.to_owned(), scopes)),
     }
 }
 

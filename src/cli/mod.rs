@@ -4,6 +4,7 @@
 
 mod admin;
 mod ask;
+pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod credentials;
 pub(crate) mod descriptors;
@@ -28,6 +29,7 @@ use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::observe::log::colors_wanted;
 
+use cert::CertCommand;
 use credentials::{KeyCommand, TokenCommand, UserCommand};
 
 /// It was called in a way that it does not know (`EX_USAGE`).
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// The key that cookies are signed with ([auth])
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Certificates: what is served, until when, what happens next
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Let the binary that is there now take the place of the running holdline
     ///
     /// It gets the listening sockets; the old process keeps its sessions until they end or

@@ -7,7 +7,7 @@ use holdline::observe::AdminError;
 use serde_json::Value;
 
 use super::admin::{block_on, print};
-use super::words::{count, printable};
+use super::words::{count, duration, printable};
 use super::{BAD_CONFIG, Settings, fail, say};
 
 #[derive(Debug, Args)]
@@ -61,12 +61,13 @@ fn in_words(answer: &Value) -> String {
     let Some(answer) = answer.as_object() else {
         return format!("reloaded: {}\n", scalar(answer));
     };
-    let mut text = String::new();
+    let (mut text, mut before) = (String::new(), String::new());
     for (key, value) in answer {
         match (key.as_str(), value) {
             ("changed", Value::Array(changes)) if changes.is_empty() => {
                 text.push_str("nothing has changed\n");
             }
+            ("before", value) => before = earlier(value),
             ("changed", Value::Array(changes)) => {
                 text.extend(changes.iter().map(change));
             }
@@ -75,10 +76,26 @@ fn in_words(answer: &Value) -> String {
             (key, value) => text.push_str(&format!("{}: {}\n", printable(key), scalar(value))),
         }
     }
+    text.push_str(&before);
     match text.is_empty() {
         true => "reloaded\n".to_owned(),
         false => text,
     }
+}
+
+/// A changed file has often been taken before somebody asks for it.
+fn earlier(value: &Value) -> String {
+    let (Some(ago), Some(done)) = (
+        value.get("agoMs").and_then(Value::as_u64),
+        value.get("done"),
+    ) else {
+        return String::new();
+    };
+    let lines: String = in_words(done)
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    format!("since the last reload, {} ago:\n{lines}", duration(ago))
 }
 
 fn change(change: &Value) -> String {

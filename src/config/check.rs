@@ -3,6 +3,7 @@
 //! One file per section; rules over several sections are in [`across`]. All of them report to the
 //! [`Checker`] and go on, so that one run finds everything.
 
+mod acme;
 mod across;
 mod auth;
 mod gateway;
@@ -19,7 +20,6 @@ use super::Overrides;
 use super::checker::Checker;
 use super::model::{Auth, Config, Tls};
 use super::section::Section;
-use super::units::Wrong;
 
 pub use auth::user_name;
 
@@ -41,15 +41,16 @@ pub(super) fn config<'t>(
     let http = top.section("http", hold::read_http);
     let limits = top.section("limits", limits::read);
     let auth = top.section("auth", auth::read);
+    let acme = top.section("acme", |section| acme::read(section, &auth.state_dir));
     let admin = top.section("admin", |section| {
         local::read_admin(section, overrides.admin)
     });
     let log = top.section("log", local::read_log);
-    refuse_later_sections(&mut top);
     top.finish();
 
     across::listeners(checker, &listen, &admin);
     across::certificate(checker, &listen, &tls);
+    let acme = acme.into_model(checker, &tls, &listen);
     across::gateway_is_not_us(checker, &listen, &admin, &default, &routes);
     across::client_certificates(checker, &auth, &tls);
     across::routes(checker, &default, &routes);
@@ -59,6 +60,7 @@ pub(super) fn config<'t>(
             client_certificates: auth.client_certificates(),
             ..tls
         },
+        acme,
         routes: routes::into_model(routes, default),
         hold,
         http,
@@ -67,12 +69,4 @@ pub(super) fn config<'t>(
         admin: admin.into_model(),
         log,
     }
-}
-
-fn refuse_later_sections(top: &mut Section<'_, '_>) {
-    let acme = Wrong::new(
-        "certificates by ACME are not in this version yet",
-        "remove the section, and set [tls] certificate = \"files\" or \"dev\"",
-    );
-    top.not_yet("acme", acme);
 }

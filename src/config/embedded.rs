@@ -41,6 +41,15 @@ const INSIDE: &[(&str, &str)] = &[
         "PEM file: the certificate, then its chain.",
     ),
     ("tls.files.key", "PEM file: its private key."),
+    (
+        "acme.eab.directory",
+        "Which CA it is for, as in directories; without it, any that asks.",
+    ),
+    ("acme.eab.kid", "The CA's name of the key."),
+    (
+        "acme.eab.key_file",
+        "Holds the HMAC key in base64url, as the CA shows it.",
+    ),
     ("auth.users.name", "Who it is, as the gateway is told."),
     ("auth.users.hash", "Of the password."),
     ("auth.tokens.name", "What the token is for, in the log."),

@@ -66,7 +66,7 @@ fn preamble(loaded: &Loaded) -> String {
     let secret = |setting: &Setting| setting.value.as_ref().is_some_and(Value::is_secret);
     out.push_str(match loaded.settings.iter().any(secret) {
         true => {
-            "# \"***\" stands for a secret. With the secrets put back this can be used as a config.\n"
+            "# *** stands for a secret. With the secrets put back this can be used as a config.\n"
         }
         false => "# This can be used as a config.\n",
     });

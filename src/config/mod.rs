@@ -48,6 +48,8 @@ pub use scope::Scope;
 pub use settings::{Kind, Range, SetBy, Setting, Settings, Value, Written};
 pub use units::Wrong;
 
+use zeroize::Zeroizing;
+
 use checker::{Checker, Purpose};
 use outside::Surroundings;
 use source::Source;
@@ -78,11 +80,31 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// Where it came from.
     pub source: Origin,
-    /// Every key: its value, and who set it. Two of them can be compared by [`changes`].
+    /// Every key: its value, and who set it. Two of them can be compared by [`changes()`].
     pub settings: Settings,
     /// Every file that it was made of, as paths from where we run: the config file, certificates,
     /// keys, CAs, and what was taken in by `${file:PATH}`. If one of them changes, the config may.
     pub files: Vec<PathBuf>,
+    /// As it was written.
+    pub text: Text,
+}
+
+/// A config as it was written. Not shown: it may hold secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Text(Zeroizing<String>);
+
+impl Text {
+    /// Whether this is `other` up to some place before its end.
+    #[must_use]
+    pub fn is_only_the_beginning_of(&self, other: &Self) -> bool {
+        self.0.len() < other.0.len() && other.0.starts_with(self.0.trim_end())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} bytes)", self.0.len())
+    }
 }
 
 /// Where a config came from.
@@ -182,6 +204,7 @@ fn check_text(
         source,
         settings: checked.settings,
         files: checked.files,
+        text: Text(Zeroizing::new(text.to_owned())),
     })
 }
 

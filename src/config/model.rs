@@ -21,6 +21,8 @@ pub struct Config {
     pub listen: Listen,
     /// Which certificate is served, and which TLS versions.
     pub tls: Tls,
+    /// Certificates from a CA, where `[tls] certificate` says so.
+    pub acme: Option<Acme>,
     /// Every route; the last one is the default (`[gateway]`) and matches everything.
     pub routes: Vec<Route>,
     /// How open and new sessions wait for an absent gateway.
@@ -42,7 +44,7 @@ pub struct Config {
 pub struct Listen {
     /// TLS listeners.
     pub https: Vec<SocketAddr>,
-    /// Plain listeners: they only redirect to https.
+    /// Plain listeners: they answer a CA's `http-01`, and redirect all else to https.
     pub http: Vec<SocketAddr>,
     /// Whether connections from `trusted_proxies` start with a PROXY v1/v2 header.
     pub proxy_protocol: bool,
@@ -82,6 +84,76 @@ pub enum CertificateSource {
     },
     /// PEM files, chosen by SNI; the first is the default.
     Files(Vec<CertificateFiles>),
+    /// From a CA, as `[acme]` says.
+    Acme,
+}
+
+/// `[acme]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// Names and addresses, those of one certificate together; neither is ever empty. Lower case,
+    /// wildcards as `*.name`.
+    pub certificates: Vec<Vec<String>>,
+    /// E-mail addresses for the CA.
+    pub contact: Vec<String>,
+    /// The CAs, in order of preference; never empty.
+    pub directories: Vec<Directory>,
+    /// Ways to show that a name is ours, in order of preference; never empty.
+    pub challenges: Vec<Challenge>,
+    /// For `dns-01`; there if `challenges` has it.
+    pub dns: Option<DnsHook>,
+    /// A profile of the CA.
+    pub profile: Option<String>,
+    /// Customer accounts at CAs that ask for one.
+    pub eab: Vec<ExternalAccount>,
+    /// A further root (PEM file), for the CA's own TLS.
+    pub ca_root: Option<PathBuf>,
+    /// Keeps everything in its folder `acme`.
+    pub state_dir: PathBuf,
+    /// Where another server may have left certificates that are still good.
+    pub import: Vec<PathBuf>,
+}
+
+/// A CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// As it was written: a known name or a URL.
+    pub name: String,
+    /// Of its directory (RFC 8555, 7.1.1).
+    pub url: String,
+}
+
+/// A way to show a CA that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Challenge {
+    /// A file on port 80.
+    Http01,
+    /// A certificate on port 443 (RFC 8737).
+    TlsAlpn01,
+    /// A TXT record; the only one for wildcards.
+    Dns01,
+}
+
+/// `[acme] dns_hook` and what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsHook {
+    /// Program and its first arguments; `present NAME VALUE` or `cleanup NAME VALUE` follows.
+    pub command: Vec<String>,
+    /// The hook may take so long, and the record as long again to be seen.
+    pub timeout: Duration,
+    /// Who is asked whether it is there; empty: the zone's own name servers.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// One of `[acme] eab`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalAccount {
+    /// The directory URL of the CA it is for; `None`: any that asks.
+    pub directory: Option<String>,
+    /// The CA's name of the key.
+    pub kid: String,
+    /// Holds the HMAC key in base64url, as the CA shows it.
+    pub key_file: PathBuf,
 }
 
 /// One certificate chain and its key on disk.

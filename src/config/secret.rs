@@ -1,8 +1,10 @@
 //! Keeps secrets out of messages: a config's text as it may be shown.
 //!
-//! What follows a key that holds a secret is blanked, and what looks like a hash or a token
-//! anywhere: a value may stand under a misspelt key, or in a line that is no TOML. Every byte stays
+//! What follows a key that holds a secret is blanked, and anywhere the query of a URL and what looks
+//! like a hash or a token: a value may stand under a misspelt key, or in a line that is no TOML. Every byte stays
 //! where it is, so that places in the shown text are places in the text.
+
+use std::ops::Range;
 
 /// Whose values are never shown. Also those that nobody should have written.
 const KEYS: [&str; 4] = ["hash", "password", "token", "secret"];
@@ -24,12 +26,44 @@ pub(super) fn blanked(text: &str) -> String {
     for start in values(text) {
         blank_value(&mut shown, start);
     }
+    for query in queries(text) {
+        shown.get_mut(query).unwrap_or_default().fill(BLANK);
+    }
     blank_random(&mut shown);
     // Only whole characters were blanked, so that this changes nothing.
     String::from_utf8(shown).unwrap_or_else(|broken| {
         let blank = |byte: &u8| if *byte == b'\n' { '\n' } else { '*' };
         broken.as_bytes().iter().map(blank).collect()
     })
+}
+
+/// The text with the queries of its URLs as `***`, if it has any.
+pub(super) fn without_queries(text: &str) -> Option<String> {
+    let mut shown = text.to_owned();
+    let queries = queries(text);
+    for query in queries.iter().rev() {
+        shown.replace_range(query.clone(), "***");
+    }
+    (!queries.is_empty()).then_some(shown)
+}
+
+/// What stands behind the `?` of URLs, up to what ends a text or a line.
+fn queries(text: &str) -> Vec<Range<usize>> {
+    let mut queries: Vec<Range<usize>> = Vec::new();
+    for (at, _) in text.match_indices("://") {
+        let rest = text.get(at..).unwrap_or_default();
+        let url = rest.split(['"', '\'', ' ', '\t', '\r', '\n']).next();
+        let url = url.unwrap_or_default();
+        let Some((before, query)) = url.split_once('?') else {
+            continue;
+        };
+        let start = at + before.len() + 1;
+        let another = queries.last().is_none_or(|last| last.end <= start);
+        if another && !query.is_empty() {
+            queries.push(start..start + query.len());
+        }
+    }
+    queries
 }
 
 /// Where the values of secret keys begin.
@@ -147,6 +181,36 @@ mod tests {
     }
 
     #[test]
+    fn the_query_of_a_url_is_blanked() {
+        for (from, to, short) in [
+            (
+                "url = \"http://sso/auth?apikey=x\" # a?",
+                "url = \"http://sso/auth?********\" # a?",
+                "url = \"http://sso/auth?***\" # a?",
+            ),
+            (
+                "urll = http://a/?b,ä\nc",
+                "urll = http://a/?****\nc",
+                "urll = http://a/?***\nc",
+            ),
+            (
+                "'http://a?to=http://b?c'",
+                "'http://a?*************'",
+                "'http://a?***'",
+            ),
+        ] {
+            assert_eq!(blanked(from), to);
+            assert_eq!(without_queries(from).as_deref(), Some(short));
+        }
+        for none in ["path = \"/a?b\"", "http://a/?", "http://a \"?b\""] {
+            assert_eq!(
+                (blanked(none), without_queries(none)),
+                (none.to_owned(), None)
+            );
+        }
+    }
+
+    #[test]
     fn what_looks_random_is_blanked_anywhere() {
         let hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let token = format!("hl_{}", "a".repeat(43));
@@ -163,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_place_stays_where_it_was(text in "(hash|token| |=|\"|'|\\\\|ä|\n|x|\\PC){0,60}") {
+        fn every_place_stays_where_it_was(text in "(hash|token|://|[?]| |=|\"|'|\\\\|ä|\n|x|\\PC){0,60}") {
             let shown = blanked(&text);
             prop_assert_eq!(shown.len(), text.len());
             let lines = |text: &str| text.match_indices('\n').map(|(at, _)| at).collect::<Vec<_>>();

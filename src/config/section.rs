@@ -142,15 +142,6 @@ impl<'c, 't> Section<'c, 't> {
         all
     }
 
-    /// Refuses a section that a later version will have.
-    pub(super) fn not_yet(&mut self, key: &'static str, wrong: Wrong) {
-        self.asked.push(key);
-        let found = self.table.and_then(|table| table.get(key));
-        if found.is_some() {
-            self.refuse(key, found, wrong);
-        }
-    }
-
     fn descend<R>(
         &mut self,
         path: String,

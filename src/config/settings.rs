@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use super::problem::{is_invisible, printable};
-use super::secret::{blanked, is_secret};
+use super::secret::{blanked, is_secret, without_queries};
 
 /// Every key that a config has, set or not, in the order of reading.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +44,8 @@ pub struct Value(Inner);
 enum Inner {
     Written(String),
     Secret(Fingerprint),
+    /// A URL with a secret query: what may be shown, and what the whole is told from others by.
+    Query(String, Fingerprint),
 }
 
 /// Tells one text from another, in this process; nothing of the text can be got from it.
@@ -164,32 +166,40 @@ impl Value {
     pub(super) fn new(key: &str, written: String, hide: bool) -> Self {
         // Filters of a log are long, and no secrets.
         let random = |part: &str| blanked(part) != part;
-        match hide || is_secret(key) || written.split([',', '=']).any(random) {
-            true => Self(Inner::Secret(Fingerprint::of(written.as_bytes()))),
-            false => Self(Inner::Written(written)),
-        }
+        let without = without_queries(&written);
+        let rest = without.as_ref().unwrap_or(&written);
+        let hide = hide || is_secret(key) || rest.replace("?***", "").split([',', '=']).any(random);
+        let fingerprint = || Fingerprint::of(written.as_bytes());
+        Self(match without {
+            _ if hide => Inner::Secret(fingerprint()),
+            Some(shown) => Inner::Query(shown, fingerprint()),
+            None => Inner::Written(written),
+        })
     }
 
-    /// As in a config file; `None` if it is a secret.
+    /// As in a config file; `None` if it is a secret or has one in it.
     #[must_use]
     pub fn written(&self) -> Option<&str> {
         match &self.0 {
             Inner::Written(written) => Some(written),
-            Inner::Secret(_) => None,
+            Inner::Secret(_) | Inner::Query(..) => None,
         }
     }
 
-    /// Whether it is not to be shown.
+    /// Whether it is not to be shown, or not all of it.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         self.written().is_none()
     }
 }
 
-/// As in a config file; a secret is `"***"`.
+/// As in a config file; a secret is `"***"`, and a query `***`.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.written().unwrap_or("\"***\""))
+        f.write_str(match &self.0 {
+            Inner::Written(shown) | Inner::Query(shown, _) => shown,
+            Inner::Secret(_) => "\"***\"",
+        })
     }
 }
 

@@ -50,6 +50,33 @@ fn warnings(text: &str) -> Vec<Problem> {
 // === defaults ===
 
 #[test]
+fn what_acme_is_told_means() {
+    let config = good(
+        "[listen]\nhttps = [\"0.0.0.0:443\"]\n[tls]\ncertificate = \"acme\"\n[auth]\nstate_dir = \"/srv/state\"\n\
+         [acme]\ndomains = [\"A.Example\", \"b.example www.b.example\"]\n\
+         directories = [\"letsencrypt\", \"https://ca.example/dir\"]\ncontact = [\"mailto:a@b.example\"]",
+    );
+    let acme = config.acme.unwrap();
+    assert_eq!(
+        acme.certificates,
+        [vec!["a.example"], vec!["b.example", "www.b.example"]]
+    );
+    // http-01 has no listener here, and nobody asked for it.
+    assert_eq!(acme.challenges, [Challenge::TlsAlpn01]);
+    assert_eq!(acme.contact, ["a@b.example"]);
+    assert_eq!(acme.state_dir, Path::new("/srv/state"));
+    assert_eq!(acme.directories[1].url, "https://ca.example/dir");
+    assert_eq!(config.tls.certificate, CertificateSource::Acme);
+}
+
+#[test]
+fn acme_behind_loopback_is_worth_a_warning() {
+    let text = "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]";
+    let [one] = warnings(text).try_into().unwrap();
+    assert!(one.what.contains("loopback"), "{one}");
+}
+
+#[test]
 fn without_a_file_the_defaults_run() {
     let loaded = load(None, &Overrides::default()).unwrap();
     assert_eq!(loaded.source, Origin::Embedded);
@@ -323,7 +350,7 @@ fn the_development_certificate_on_a_public_address_is_a_warning() {
             .starts_with("holdline.toml:2:10: listen.https[0] = \"0.0.0.0:443\": ")
     );
     assert!(
-        warning.remedy.contains("certificate = \"files\""),
+        warning.remedy.contains("certificate = \"acme\""),
         "{warning}"
     );
 }

@@ -10,6 +10,7 @@ use super::case::Case;
 use super::ours;
 use super::ports::Port;
 use crate::config::{CertificateSource, Tls};
+use crate::tls::acme::{self, CertificateStatus};
 use crate::tls::{Certificate, EXPIRES_SOON, Facts, TlsError};
 
 /// Handshakes with ourselves, of which one address may only make so many a second; of more
@@ -67,6 +68,8 @@ impl CertificateFile {
             CertificateSource::Dev { dir } => {
                 vec![load(&dir.join("cert.pem"), &dir.join("key.pem"), true)]
             }
+            // Told of apart: the running holdline keeps them.
+            CertificateSource::Acme => Vec::new(),
             CertificateSource::Files(pairs) => {
                 let pairs = pairs.iter();
                 pairs
@@ -104,7 +107,7 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
         )];
     }
     let now = SystemTime::now();
-    let mut findings = Vec::new();
+    let mut findings = from_cas(&case).await;
     for (index, file) in case.certificates().await.iter().enumerate() {
         let served = match index < MOST {
             true => served(&case, file).await,
@@ -113,6 +116,35 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
         findings.extend(judge(file, &served, now));
     }
     findings
+}
+
+/// One line for each certificate of `[acme]`, by the state directory.
+async fn from_cas(case: &Case) -> Vec<Finding> {
+    let acme = case.config.as_ref().and_then(|config| config.acme.clone());
+    let Some(acme) = acme else {
+        return Vec::new();
+    };
+    let all = tokio::task::spawn_blocking(move || acme::on_disk(&acme)).await;
+    all.unwrap_or_default().into_iter().map(from_ca).collect()
+}
+
+fn from_ca(status: CertificateStatus) -> Finding {
+    let subject = status.names.join(" ");
+    let seen = match status.until {
+        Some(until) => format!("valid until {until}; it {}", status.next),
+        None => format!("there is none yet; it {}", status.next),
+    };
+    let reason = status.last_error.map(|error| error.reason);
+    match (status.state, reason) {
+        (acme::State::Served, None) => Finding::ok(subject, seen),
+        (acme::State::Served, Some(reason)) => Finding::warning(subject, seen, reason),
+        (acme::State::Awaited, Some(reason)) => Finding::failure(subject, seen, reason),
+        (acme::State::Awaited, None) => Finding::warning(
+            subject,
+            seen,
+            "start holdline, and see `holdline cert list`",
+        ),
+    }
 }
 
 async fn served(case: &Case, file: &CertificateFile) -> Served {

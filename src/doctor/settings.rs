@@ -12,11 +12,10 @@ use crate::gateway_settings::{self as gateway, Options, Wanted};
 /// Below the look's own, so that what was seen until then is told.
 const LIMIT: Duration = Duration::from_secs(11);
 
-/// Settings that keep nobody from being served.
-const LIGHT: [&str; 2] = [
-    "gateway.auth.identityScopes",
-    "gateway.auth.trustedProxy.deviceAutoApprove",
-];
+/// Keeps nobody from being served.
+const LIGHT: &str = "gateway.auth.trustedProxy.deviceAutoApprove";
+/// Its remedy is a command already, for one person only.
+const SCOPES: &str = "gateway.auth.identityScopes";
 const ORIGINS: &str = "gateway.controlUi.allowedOrigins";
 
 pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
@@ -44,7 +43,7 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
                     Some(gateway) if !gateway.health().await.answers() => {
                         vec![Finding::cannot_tell(name, "it does not answer")]
                     }
-                    _ => judge(&name, &gateway::check(&wanted, LIMIT).await),
+                    _ => judge(&name, &gateway::check(&wanted, LIMIT).await.findings),
                 }
             }))
         })
@@ -82,7 +81,7 @@ fn judge(name: &str, findings: &[gateway::Finding]) -> Vec<Finding> {
         })
         .map(|finding| {
             let setting = finding.setting.as_str();
-            let light = LIGHT.contains(&setting) || (setting == ORIGINS && any_origin);
+            let light = setting == LIGHT || (setting == ORIGINS && any_origin);
             let verdict = match finding.verdict {
                 gateway::Verdict::Ok => Verdict::Ok,
                 gateway::Verdict::CannotTell => Verdict::CannotTell,
@@ -90,7 +89,7 @@ fn judge(name: &str, findings: &[gateway::Finding]) -> Vec<Finding> {
                 gateway::Verdict::Wrong => Verdict::Failure,
             };
             let remedy = match finding.verdict {
-                gateway::Verdict::Wrong => {
+                gateway::Verdict::Wrong if setting != SCOPES => {
                     format!(
                         "{}; holdline gateway-config prints the commands",
                         finding.remedy
@@ -132,10 +131,12 @@ mod tests {
             judged(&[finding("gateway.trustedProxies", Wrong)]),
             [Verdict::Failure]
         );
-        assert_eq!(judged(&[finding(LIGHT[1], Wrong)]), [Verdict::Warning]);
+        assert_eq!(judged(&[finding(LIGHT, Wrong)]), [Verdict::Warning]);
+        assert_eq!(judged(&[finding(LIGHT, CannotTell)]), [Verdict::CannotTell]);
         assert_eq!(
-            judged(&[finding(LIGHT[0], CannotTell)]),
-            [Verdict::CannotTell]
+            judged(&[finding(SCOPES, Wrong)]),
+            [Verdict::Failure],
+            "somebody may do nothing"
         );
         let (good, bad) = (finding(ORIGINS, Ok), finding(ORIGINS, Wrong));
         assert_eq!(

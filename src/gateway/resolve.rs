@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
+
+use crate::network::look_up;
 
 /// Resolves one host.
 #[derive(Debug)]
@@ -50,7 +51,10 @@ impl Resolver {
     pub(super) async fn addresses(&self, limit: Duration) -> Vec<IpAddr> {
         match self {
             Self::Fixed(addresses) => addresses.clone(),
-            Self::Name(name) => name.addresses(look_up(&name.host), limit).await,
+            Self::Name(name) => {
+                let look_up = look_up(&name.host, LookupIpStrategy::Ipv4thenIpv6);
+                name.addresses(look_up, limit).await
+            }
         }
     }
 }
@@ -98,15 +102,6 @@ fn says_none(error: &NetError) -> bool {
         none.response_code,
         ResponseCode::NXDomain | ResponseCode::NoError
     )
-}
-
-async fn look_up(host: &str) -> Result<Vec<IpAddr>, NetError> {
-    let mut builder = TokioResolver::builder_tokio()?;
-    let options = builder.options_mut();
-    options.cache_size = 0;
-    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
-    let found = builder.build()?.lookup_ip(host).await?;
-    Ok(found.iter().collect())
 }
 
 #[cfg(test)]

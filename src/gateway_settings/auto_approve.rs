@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::answer::text;
-use super::{Finding, check::AUTO_APPROVE};
+use super::{AUTO_APPROVE, Finding};
 
 /// What asks for the config.
 pub(super) const METHOD: &str = "config.get";

@@ -9,12 +9,25 @@ mod auto_approve;
 mod check;
 mod connect;
 mod device;
+mod identities;
+mod people;
 mod wanted;
 
 pub use check::check;
 pub use wanted::{Options, SCOPES, Wanted, WantedError};
 
 use serde::Serialize;
+
+const AUTO_APPROVE: &str = "gateway.auth.trustedProxy.deviceAutoApprove";
+
+/// What a look at a gateway came to.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// Setting by setting.
+    pub findings: Vec<Finding>,
+    /// What it grants to whom, of those who were looked at.
+    granted: Vec<(String, Vec<String>)>,
+}
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Auth, Config, HostPattern, ProtocolKind, Route, Upstream};
+use super::Looked;
+use super::identities::{Identities, SCOPES_OF};
+use crate::config::{Config, HostPattern, ProtocolKind, Route, Upstream};
 
 /// Every scope of an operator, as the Control UI asks for them.
 pub const SCOPES: [&str; 6] = [
@@ -18,20 +20,18 @@ pub const SCOPES: [&str; 6] = [
     "operator.pairing",
 ];
 
-/// What no device gets for nothing more than the person at it being signed in.
-const NEVER_APPROVED: [&str; 2] = ["operator.admin", "operator.pairing"];
-/// What the gateway must find on every request of ours for somebody who signed in.
-const REQUIRED_HEADERS: [&str; 2] = ["x-forwarded-proto", "x-forwarded-host"];
 /// Stands for what only the gateway's side knows.
 const OUR_ADDRESS: &str = "ADDRESS-OF-HOLDLINE";
 
 /// What the config does not say.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What users may do; empty: everything ([`SCOPES`]).
+    /// What users may do of whom `users` does not say it; empty: what the gateway grants them, or
+    /// where that was not seen, everything ([`SCOPES`]).
     pub scopes: Vec<String>,
-    /// Users beyond those in the config, for certificates and forward-auth services.
-    pub users: Vec<String>,
+    /// Users beyond those in the config, for certificates and forward-auth services, and of any
+    /// user what they may do; empty: as of the others.
+    pub users: Vec<(String, Vec<String>)>,
     /// Addresses in browsers beyond those of the listeners.
     pub origins: Vec<String>,
 }
@@ -49,17 +49,7 @@ pub struct Wanted {
     pub(super) origins: Vec<String>,
     /// `gateway.auth`, where it is decided here who comes in.
     pub(super) identity: Option<Identities>,
-    /// What a person must know.
-    pub notes: Vec<String>,
-}
-
-/// `gateway.auth` for a gateway that believes us who somebody is.
-#[derive(Debug, Clone)]
-pub(super) struct Identities {
-    pub(super) user_header: String,
-    pub(super) loopback: bool,
-    pub(super) users: Vec<String>,
-    pub(super) scopes: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// Why there is nothing to set.
@@ -122,7 +112,7 @@ impl Wanted {
         let auth = &config.auth;
         let identity = auth
             .is_on()
-            .then(|| identities(auth, options, loopback, &mut notes));
+            .then(|| Identities::of(auth, options, loopback));
         Some(Self {
             routes: routes.iter().map(|route| route.name.clone()).collect(),
             upstream,
@@ -148,7 +138,7 @@ impl Wanted {
             let auth = json!({
                 "mode": "trusted-proxy",
                 "trustedProxy": identity.trusted_proxy(),
-                "identityScopes": identity.scopes_by_user(),
+                "identityScopes": identity.by_user(|_| true),
             });
             gateway.insert("auth".to_owned(), auth);
         }
@@ -157,112 +147,50 @@ impl Wanted {
         json!({ "gateway": gateway })
     }
 
-    /// The same as commands, in an order in which each of them leaves a valid config.
+    /// What a person must know.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let identity = self.identity.iter().flat_map(Identities::notes);
+        self.notes.iter().cloned().chain(identity).collect()
+    }
+
+    /// Takes over what a gateway that was looked at has already, where nobody said otherwise.
+    pub fn keep(&mut self, looked: &Looked) {
+        if let Some(identity) = &mut self.identity {
+            identity.keep(looked);
+        }
+    }
+
+    /// The same as commands, in an order in which each of them leaves a valid config. What they do
+    /// not name stays as it is.
     #[must_use]
     pub fn commands(&self) -> Vec<String> {
-        let set = |path: &str, value: &Value| {
-            let value = value.to_string().replace('\'', r"'\''");
-            format!("openclaw config set {path} '{value}' --strict-json")
-        };
         let mut commands = vec![
             set("gateway.trustedProxies", &json!(self.trusted_proxies)),
             set("gateway.controlUi.allowedOrigins", &json!(self.origins)),
         ];
         if let Some(identity) = &self.identity {
-            commands.extend([
-                set("gateway.auth.trustedProxy", &identity.trusted_proxy()),
-                set("gateway.auth.identityScopes", &identity.scopes_by_user()),
-                // Removes a token that is set.
-                set("gateway.auth.mode", &json!("trusted-proxy")),
-            ]);
+            let proxy = &identity.trusted_proxy();
+            commands.push(merge("gateway.auth.trustedProxy", proxy));
+            let by_user = identity.by_user(|person| !person.is_kept());
+            if by_user.as_object().is_some_and(|map| !map.is_empty()) {
+                commands.push(merge(SCOPES_OF, &by_user));
+            }
+            // Removes a token that is set.
+            commands.push(set("gateway.auth.mode", &json!("trusted-proxy")));
         }
         commands
     }
 }
 
-// === impl Identities ===
-
-impl Identities {
-    fn trusted_proxy(&self) -> Value {
-        let mut value = json!({
-            "userHeader": self.user_header,
-            "requiredHeaders": REQUIRED_HEADERS,
-            "deviceAutoApprove": self.device_auto_approve(),
-        });
-        if let (true, Some(map)) = (self.loopback, value.as_object_mut()) {
-            map.insert("allowLoopback".to_owned(), json!(true));
-        }
-        value
-    }
-
-    /// Without scopes of its own the gateway would give a device more than its person may do.
-    fn device_auto_approve(&self) -> Value {
-        let scopes = self.device_scopes();
-        match scopes.is_empty() {
-            true => json!({"enabled": false}),
-            false => json!({"enabled": true, "scopes": scopes}),
-        }
-    }
-
-    /// What a device of somebody signed in is approved for by itself; empty: nothing.
-    pub(super) fn device_scopes(&self) -> Vec<&str> {
-        let scopes = self.scopes.iter().map(String::as_str);
-        scopes
-            .filter(|scope| !NEVER_APPROVED.contains(scope))
-            .collect()
-    }
-
-    fn scopes_by_user(&self) -> Value {
-        let by_user = self.users.iter();
-        let by_user = by_user.map(|user| (user.clone(), json!(self.scopes)));
-        Value::Object(by_user.collect())
-    }
+fn set(path: &str, value: &Value) -> String {
+    let value = value.to_string().replace('\'', r"'\''");
+    format!("openclaw config set {path} '{value}' --strict-json")
 }
 
-fn identities(
-    auth: &Auth,
-    options: &Options,
-    loopback: bool,
-    notes: &mut Vec<String>,
-) -> Identities {
-    let mut users: Vec<String> = Vec::new();
-    let named = auth.users.iter().map(|user| &user.name);
-    let tokens = auth.tokens.iter().map(|token| &token.user);
-    for user in named.chain(tokens).chain(&options.users) {
-        if !users.contains(user) {
-            users.push(user.clone());
-        }
-    }
-    let elsewhere = auth.certificate.is_some() || auth.forward.is_some();
-    if elsewhere && options.users.is_empty() {
-        notes.push(
-            "users who come in by a certificate or through the sign-in service are not in this \
-             config: name each with --user NAME, else they may do nothing at the gateway"
-                .to_owned(),
-        );
-    }
-    notes.push(
-        "a gateway in trusted-proxy mode does not start with a shared token: remove \
-         gateway.auth.token (the commands do), and OPENCLAW_GATEWAY_TOKEN from its environment. For programs on its \
-         own machine set gateway.auth.password"
-            .to_owned(),
-    );
-    notes.push(
-        "identityScopes alone do not limit what an approved device may do: the gateway adds the \
-         device's scopes to the person's, and the device keeps them. deviceAutoApprove.scopes \
-         limits devices approved from now on; for earlier ones see openclaw devices list"
-            .to_owned(),
-    );
-    let scopes = match options.scopes.is_empty() {
-        true => SCOPES.map(str::to_owned).to_vec(),
-        false => options.scopes.clone(),
-    };
-    Identities {
-        user_header: auth.user_header.to_string(),
-        loopback,
-        users,
-        scopes,
-    }
+/// Leaves alone what an object there has beyond this one: other people, `allowUsers`.
+pub(super) fn merge(path: &str, value: &Value) -> String {
+    format!("{} --merge", set(path, value))
 }
 
 fn origins(

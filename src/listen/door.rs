@@ -13,10 +13,13 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use rustls::HandshakeKind;
+use rustls::server::Acceptor;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -28,7 +31,7 @@ use crate::auth::CertificateNames;
 use crate::config::Config;
 use crate::observe::Metrics;
 use crate::observe::labels::{Handshake, Refusal, TlsFailure};
-use crate::tls::Tls;
+use crate::tls::{Authorities, Terms, Tls};
 
 /// Decrypted or encrypted bytes that rustls keeps for a client that reads slowly.
 const TLS_BUFFER: usize = 64 * 1024;
@@ -67,6 +70,8 @@ enum Turned {
     Proxy(io::Error),
     #[error("TLS ({0:?}): {1}")]
     Tls(TlsFailure, io::Error),
+    #[error("a CA has seen its challenge")]
+    Challenge,
 }
 
 // === impl Doors ===
@@ -223,6 +228,8 @@ impl Desk {
         match turned {
             // Counted where it was refused.
             Turned::Refused => {}
+            // No failure, and nothing that a client did.
+            Turned::Challenge => {}
             Turned::Proxy(_) => self
                 .edge
                 .metrics
@@ -250,12 +257,9 @@ impl Desk {
             .local_addr()
             .map_err(|error| closed(error, TlsFailure::Closed))?;
         let socket = expect_tls(socket, deadline).await?;
-        let (acceptor, client_cas) = self.edge.tls.acceptor();
-        let accept = acceptor.accept_with(socket, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)));
-        let tls = timeout_at(deadline, accept)
+        let (tls, client_cas) = timeout_at(deadline, self.shake_hands(socket))
             .await
-            .map_err(|_| timed_out())?
-            .map_err(|error| closed(error, TlsFailure::Rejected))?;
+            .map_err(|_| timed_out())??;
         let (_, session) = tls.get_ref();
         let kind = match session.handshake_kind() {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
@@ -275,6 +279,32 @@ impl Desk {
                 .map(Arc::new),
         };
         Ok((ClientStream::new(tls, open), peer))
+    }
+
+    /// With the CAs that the client's certificate was held to: those of the terms that were in
+    /// force then, which need not be those of the config.
+    async fn shake_hands(
+        &self,
+        socket: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Authorities), Turned> {
+        let rejected = |error| closed(error, TlsFailure::Rejected);
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let hello = hello.await.map_err(rejected)?;
+        match self.edge.tls.terms(&hello.client_hello()) {
+            Some(Terms::Client(terms, client_cas)) => {
+                let tls = hello
+                    .into_stream_with(terms, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)))
+                    .await
+                    .map_err(rejected)?;
+                Ok((tls, client_cas))
+            }
+            Some(Terms::Challenge(terms)) => {
+                let mut tls = hello.into_stream(terms).await.map_err(rejected)?;
+                let _ = tls.shutdown().await;
+                Err(Turned::Challenge)
+            }
+            None => Err(rejected(io::ErrorKind::InvalidData.into())),
+        }
     }
 
     /// The client's address, whether it may tell a further one, and its place in the count.

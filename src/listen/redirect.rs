@@ -1,13 +1,15 @@
-//! The plain listeners: every request is sent to the same place by https, and nothing else.
+//! The plain listeners: a CA's `http-01` challenges are answered, and every other request is sent to
+//! the same place by https.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,6 +19,9 @@ use super::door::Edge;
 use super::serve;
 use crate::observe::labels::HttpOutcome;
 
+/// Where CAs ask, with the token behind it.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
 /// Answers one connection. `https_port`: of the first TLS listener, if there is one at the time.
 pub(super) async fn connection(
     socket: TcpStream,
@@ -25,15 +30,16 @@ pub(super) async fn connection(
     edge: &Edge,
 ) {
     let header_timeout = edge.config.load().limits.header_timeout;
-    let answer = |request: Request<Incoming>| {
-        let response = redirect(&request, https_port);
-        let outcome = if response.status().is_redirection() {
-            HttpOutcome::Redirected
-        } else {
-            HttpOutcome::Refused
+    let answer = async |request: Request<Incoming>| {
+        let challenge = challenge(&request, edge).await;
+        let response = challenge.unwrap_or_else(|| redirect(&request, https_port).map(Full::from));
+        let outcome = match response.status() {
+            status if status.is_redirection() => HttpOutcome::Redirected,
+            status if status.is_success() => HttpOutcome::Own,
+            _ => HttpOutcome::Refused,
         };
         edge.metrics.http_requests.inc(outcome);
-        std::future::ready(Ok::<_, Infallible>(response))
+        Ok::<_, Infallible>(response)
     };
     let served = serve::http1(header_timeout)
         .keep_alive(false)
@@ -46,11 +52,39 @@ pub(super) async fn connection(
     }
 }
 
-fn redirect<B>(request: &Request<B>, https_port: Option<u16>) -> Response<Empty<Bytes>> {
+/// The answer to a CA (RFC 8555, 8.3), if that is who asks. Where ACME is not in use, somebody else
+/// may look after such requests, by https.
+async fn challenge<B>(request: &Request<B>, edge: &Edge) -> Option<Response<Full<Bytes>>> {
+    let token = request.uri().path().strip_prefix(CHALLENGES)?.to_owned();
+    let challenges = Arc::clone(edge.tls.challenges());
+    if !challenges.in_use() {
+        return None;
+    }
+    // Another instance may have left it on disk.
+    let found = tokio::task::spawn_blocking(move || challenges.http(&token)).await;
+    let mut response = Response::new(Full::default());
+    let kind = match found.ok().flatten() {
+        Some(answer) => {
+            *response.body_mut() = Full::from(answer);
+            "application/octet-stream"
+        }
+        None => {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            *response.body_mut() = Full::from("no order of holdline waits for this token\n");
+            "text/plain; charset=utf-8"
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
+}
+
+fn redirect<B>(request: &Request<B>, https_port: Option<u16>) -> Response<Bytes> {
     let location = https_port
         .and_then(|port| location(request.uri(), request.headers(), port))
         .and_then(|location| HeaderValue::try_from(location).ok());
-    let mut response = Response::new(Empty::new());
+    let mut response = Response::new(Bytes::new());
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));

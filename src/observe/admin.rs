@@ -43,6 +43,9 @@ pub trait StatusSource: Send + Sync {
     /// Brings the numbers up to date that are not counted as they change; called for `/metrics`.
     fn measure(&self, _metrics: &Metrics) {}
 
+    /// Appends numbers whose labels are known at run time only, in the same format.
+    fn numbers(&self, _out: &mut String) {}
+
     /// Why clients cannot be served (yet, or any more); an absent gateway is no reason.
     ///
     /// # Errors
@@ -59,6 +62,8 @@ pub enum Command {
     Drain,
     /// Take a new config; the answer says what has changed, or what is wrong.
     Reload(oneshot::Sender<Result<Value, Value>>),
+    /// Renew the certificate with this name, or every one; the answer lists the names concerned.
+    RenewCertificates(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
     /// Let the binary that is there now take over; the answer says who serves, or why not.
     Upgrade(oneshot::Sender<Result<Value, Value>>),
 }
@@ -182,7 +187,7 @@ impl Admin {
         let path = request.uri().path();
         let command = match path {
             "/healthz" | "/readyz" | "/metrics" | "/status" => false,
-            "/drain" | "/reload" | "/upgrade" => true,
+            "/drain" | "/reload" | "/cert/renew" | "/upgrade" => true,
             _ => {
                 return say(
                     StatusCode::NOT_FOUND,
@@ -236,7 +241,9 @@ impl Admin {
         }
         self.status.measure(&self.metrics);
         let kind = "text/plain; version=0.0.4; charset=utf-8";
-        reply(StatusCode::OK, kind, self.metrics.render())
+        let mut text = self.metrics.render();
+        self.status.numbers(&mut text);
+        reply(StatusCode::OK, kind, text)
     }
 
     async fn command(&self, request: &Request<()>, from: SocketAddr) -> Answer {
@@ -257,6 +264,9 @@ impl Admin {
                 Err(_) => gone(),
             };
         }
+        if request.uri().path() == "/cert/renew" {
+            return self.renew(request).await.unwrap_or_else(gone);
+        }
         let (answer, answered) = oneshot::channel();
         let (command, done) = match request.uri().path() {
             "/upgrade" => (Command::Upgrade(answer), "upgraded"),
@@ -270,6 +280,22 @@ impl Admin {
             Ok(Err(refused)) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
             Err(_) => gone(),
         }
+    }
+
+    /// `?name=NAME` for one of them. `None` while stopping.
+    async fn renew(&self, request: &Request<()>) -> Option<Answer> {
+        let query = request.uri().query().unwrap_or_default();
+        let name = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("name="))
+            .map(|name| name.replace("%2A", "*").replace("%3A", ":"));
+        let (answer, answered) = oneshot::channel();
+        let order = Command::RenewCertificates(name, answer);
+        self.commands.send(order).await.ok()?;
+        Some(match answered.await.ok()? {
+            Ok(names) => json(StatusCode::ACCEPTED, &json!({ "renewing": names })),
+            Err(error) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })),
+        })
     }
 }
 

@@ -175,6 +175,22 @@ impl AdminClient {
         Ok(said.get_mut("reloaded").map(Value::take).unwrap_or(said))
     }
 
+    /// Asks for a certificate to be renewed, or for all of them.
+    ///
+    /// # Errors
+    /// Why not: [`AdminError::Denied`] holds the reason of the running holdline.
+    pub async fn renew_certificates(&self, name: Option<&str>) -> Result<(), AdminError> {
+        let path = match name {
+            Some(name) => format!("/cert/renew?name={name}"),
+            None => "/cert/renew".to_owned(),
+        };
+        let answer = self.ask(Method::POST, &path, LIMIT).await?;
+        match answer.status().is_success() {
+            true => Ok(()),
+            false => Err(AdminError::Denied(reason(&answer))),
+        }
+    }
+
     /// Lets the binary that is there now take over; the answer says who serves.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use crate::listen::{BindError, Changes, Doors, Edge, Inherited, Listener, Share}
 use crate::observe::AdminDoor;
 use crate::session::{House, Lines, Sessions};
 use crate::tls;
+use crate::tls::acme::AcmeKeeper;
 
 /// What is in force.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(crate) struct Swapped {
     pub(crate) lines: Arc<ArcSwap<Lines>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) keeper: Arc<AcmeKeeper>,
     pub(crate) edge: Edge,
 }
 
@@ -163,6 +165,7 @@ impl InForce {
             lines: current_lines,
             sessions,
             gate,
+            keeper,
             edge,
         } = &self.swapped;
         let (old_table, old_lines) = (current_table.load_full(), current_lines.load_full());
@@ -198,7 +201,14 @@ impl InForce {
         current_table.store(Arc::new(table));
         current_lines.store(lines);
         edge.config.store(Arc::clone(&config));
+        // It must not publish what is not wanted any more after the others have been.
+        if config.acme.is_none() {
+            keeper.configure(None);
+        }
         edge.tls.apply(tls);
+        if let Some(acme) = &config.acme {
+            keeper.configure(Some(acme.clone()));
+        }
         let before = &old_table.config().auth;
         let ended = gate.turn(desk, before, &config.auth);
         drop(turning);

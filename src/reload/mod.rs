@@ -1,9 +1,11 @@
 //! A new config for a running proxy: read, checked and built aside, then taken whole, or refused
 //! whole with the old one still in force.
 //!
-//! What is replaced is in [`in_force`]; when files are looked at by themselves is in [`watch`].
+//! What is replaced is in [`in_force`]; when files are looked at by themselves is in [`watch`], and
+//! which of them are not taken then in [`doubt`].
 //! Nothing here knows how a session, a door or a certificate is changed.
 
+mod doubt;
 mod in_force;
 #[cfg(test)]
 mod tests;
@@ -15,18 +17,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::auth::DeskError;
-use crate::config::{self, Change, ConfigErrors, Loaded, Problem, Settings};
+use crate::config::{self, Change, Config, ConfigErrors, Loaded, Problem, Settings, Text};
 use crate::listen::BindError;
 use crate::observe::log::{LogControl, LogError};
 use crate::protocol::rescue::millis;
 use crate::tls::TlsError;
 
+pub use doubt::Doubt;
+use doubt::Known;
 pub(crate) use in_force::{InForce, Swapped, first_table};
 use watch::Watch;
 
+/// For reading a config with all its files.
+const READ_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks at whether everybody who is in may still be.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -69,6 +76,26 @@ pub enum ReloadError {
     /// The log's level.
     #[error("the new config is refused, the old one is in force: {0}")]
     Log(#[from] LogError),
+    /// A file that changed could be half-written, or opens the door.
+    #[error(
+        "the changed file is not taken by itself, the old config is in force: {0}; if that is meant, \
+         run `holdline reload`"
+    )]
+    Doubtful(Doubt),
+    /// What was read at the start cannot be read again.
+    #[error(
+        "the new config is refused, the old one is in force: {} is no regular file, so it cannot be \
+         read again; put a file in its place",
+        .0.display()
+    )]
+    NoFile(PathBuf),
+    /// The file system does not answer.
+    #[error(
+        "the config could not be read within {} s, the old one is in force; see to the file system \
+         that it is on, and try again",
+        READ_LIMIT.as_secs()
+    )]
+    Slow,
     /// The proxy ends.
     #[error("the config is not read any more: holdline is stopping")]
     Stopping,
@@ -81,6 +108,18 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// Sessions whose sign-in or token is gone, and which were ended for it.
     pub ended: usize,
+    /// Where nothing is different: what the last reload has done, and how long ago. A file that
+    /// changed has often been taken before somebody asks for it.
+    pub before: Option<(Duration, Value)>,
+}
+
+/// Who wants a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// An operator.
+    Command,
+    /// Nobody: a file has changed.
+    File,
 }
 
 impl Reloaded {
@@ -88,7 +127,14 @@ impl Reloaded {
     #[must_use]
     pub fn json(&self) -> Value {
         let changes: Vec<Value> = self.changes.iter().map(Change::json).collect();
-        json!({"changed": changes, "sessionsEnded": self.ended})
+        let mut said = json!({"changed": changes, "sessionsEnded": self.ended});
+        if let (Some((ago, done)), Some(said)) = (&self.before, said.as_object_mut()) {
+            said.insert(
+                "before".to_owned(),
+                json!({"agoMs": millis(*ago), "done": done}),
+            );
+        }
+        said
     }
 
     fn keys(&self) -> String {
@@ -146,40 +192,63 @@ impl LastReload {
     }
 }
 
+/// What the config in force says.
+#[derive(Default)]
+struct Said {
+    settings: Settings,
+    text: Text,
+    /// What the last reload that changed something has done.
+    last: Option<(Instant, Value)>,
+}
+
 /// Takes new configs, one after the other.
 pub(crate) struct Reloader {
     in_force: Arc<InForce>,
-    source: Option<Source>,
-    /// What the config in force says, key by key. Locked while another one is taken, or the older
-    /// file could win.
-    settings: Mutex<Settings>,
+    source: Option<Arc<Source>>,
+    /// Locked while another one is taken, or the older file could win.
+    said: tokio::sync::Mutex<Said>,
+    /// For reading: what hangs there is waited for once.
+    reading: Arc<Semaphore>,
     last: Arc<LastReload>,
     watch: Arc<Watch>,
 }
 
+/// What a running proxy was started with, beside its config.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) settings: Settings,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) text: Text,
+}
+
 impl Reloader {
-    /// `files`: those that the config in force was made of.
     pub(crate) fn new(
         in_force: Arc<InForce>,
         source: Option<Source>,
-        settings: Settings,
-        files: Vec<PathBuf>,
+        written: Written,
         last: Arc<LastReload>,
     ) -> Self {
+        let Written {
+            settings,
+            files,
+            text,
+        } = written;
         Self {
             in_force,
-            source,
-            settings: Mutex::new(settings),
+            source: source.map(Arc::new),
+            said: tokio::sync::Mutex::new(Said {
+                settings,
+                text,
+                last: None,
+            }),
+            reading: Arc::new(Semaphore::new(1)),
             last,
             watch: Arc::new(Watch::new(files)),
         }
     }
 
-    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, ReloadError> {
-        let this = Arc::clone(self);
-        let reloaded = tokio::task::spawn_blocking(move || this.take())
-            .await
-            .unwrap_or(Err(ReloadError::Stopping));
+    pub(crate) async fn reload(self: &Arc<Self>, by: By) -> Result<Reloaded, ReloadError> {
+        let reloaded = self.take(by).await;
         match &reloaded {
             Ok(done) => {
                 tracing::info!(changed = done.keys(), ended = done.ended, "reloaded");
@@ -190,30 +259,82 @@ impl Reloader {
         reloaded
     }
 
-    /// Reads files.
-    fn take(&self) -> Result<Reloaded, ReloadError> {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = self.source.as_ref().ok_or(ReloadError::NoSource)?;
-        let stamps = self.watch.stamps();
-        let loaded = (source.load)().map_err(|errors| {
-            // One of these may be what makes it good.
-            self.watch.set(errors.files.clone(), &stamps);
-            ReloadError::Config(errors)
-        })?;
-        self.watch.set(loaded.files, &stamps);
-        let level = LogControl::prepare(&loaded.config.log)?;
-        let log_changed = self.in_force.config().log != loaded.config.log;
-        let prepared = self.in_force.prepare(loaded.config)?;
-        let ended = self.in_force.take(prepared);
-        if let (Some(log), true) = (&source.log, log_changed) {
-            log.apply(level);
+    async fn take(self: &Arc<Self>, by: By) -> Result<Reloaded, ReloadError> {
+        let mut said = self.said.lock().await;
+        let loaded = self.read().await?;
+        let old = self.in_force.config();
+        if by == By::File
+            && let Some(doubt) = doubt::doubt(&known(&said, &old), &known_of(&loaded))
+        {
+            return Err(ReloadError::Doubtful(doubt));
         }
-        for warning in &loaded.warnings {
+        let Loaded {
+            config,
+            warnings,
+            settings,
+            text,
+            ..
+        } = loaded;
+        let this = Arc::clone(self);
+        let taking = tokio::task::spawn_blocking(move || this.put_in_force(config));
+        let ended = taking.await.unwrap_or(Err(ReloadError::Stopping))?;
+        for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        let changes = config::changes(&settings, &loaded.settings);
-        *settings = loaded.settings;
-        Ok(Reloaded { changes, ended })
+        let changes = config::changes(&said.settings, &settings);
+        (said.settings, said.text) = (settings, text);
+        let now = Instant::now();
+        let before = said.last.as_ref().filter(|_| changes.is_empty());
+        let before = before.map(|(at, done)| (now.saturating_duration_since(*at), done.clone()));
+        let done = Reloaded {
+            changes,
+            ended,
+            before,
+        };
+        if !done.changes.is_empty() {
+            said.last = Some((now, done.json()));
+        }
+        Ok(done)
+    }
+
+    /// Reads the files, within a limit; a file system that hangs keeps one thread, and no more.
+    async fn read(self: &Arc<Self>) -> Result<Loaded, ReloadError> {
+        let source = self.source.clone().ok_or(ReloadError::NoSource)?;
+        let place = Arc::clone(&self.reading).try_acquire_owned();
+        let place = place.map_err(|_| ReloadError::Slow)?;
+        let this = Arc::clone(self);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            if let Some(odd) = this.watch.irregular() {
+                return Err(ReloadError::NoFile(odd));
+            }
+            let stamps = this.watch.stamps();
+            let loaded = (source.load)();
+            let files = match &loaded {
+                Ok(loaded) => loaded.files.clone(),
+                // One of these may be what makes it good.
+                Err(errors) => errors.files.clone(),
+            };
+            this.watch.set(files, &stamps);
+            loaded.map_err(ReloadError::Config)
+        });
+        match tokio::time::timeout(READ_LIMIT, reading).await {
+            Ok(read) => read.unwrap_or(Err(ReloadError::Stopping)),
+            Err(_) => Err(ReloadError::Slow),
+        }
+    }
+
+    /// Reads certificates and keys.
+    fn put_in_force(&self, config: Config) -> Result<usize, ReloadError> {
+        let level = LogControl::prepare(&config.log)?;
+        let log_changed = self.in_force.config().log != config.log;
+        let prepared = self.in_force.prepare(config)?;
+        let ended = self.in_force.take(prepared);
+        let log = self.source.as_ref().and_then(|source| source.log.as_ref());
+        if let (Some(log), true) = (log, log_changed) {
+            log.apply(level);
+        }
+        Ok(ended)
     }
 
     /// For ever: ends the sessions of whom another process signed out.
@@ -230,6 +351,22 @@ impl Reloader {
             Some(_) => self.watch.changed().await,
             None => std::future::pending().await,
         }
+    }
+}
+
+fn known<'k>(said: &'k Said, config: &'k Config) -> Known<'k> {
+    Known {
+        text: &said.text,
+        settings: &said.settings,
+        auth: &config.auth,
+    }
+}
+
+fn known_of(loaded: &Loaded) -> Known<'_> {
+    Known {
+        text: &loaded.text,
+        settings: &loaded.settings,
+        auth: &loaded.config.auth,
     }
 }
 

@@ -52,6 +52,13 @@ impl Watch {
         watch
     }
 
+    /// The first of them that is there and no regular file: reading it could wait for ever.
+    pub(super) fn irregular(&self) -> Option<PathBuf> {
+        let files = self.lock().clone();
+        let mut paths = files.into_iter().map(|(path, _)| path);
+        paths.find(|path| fs::metadata(path).is_ok_and(|at| !at.is_file()))
+    }
+
     /// How the files are now: to be taken before they are read.
     pub(super) fn stamps(&self) -> Vec<(PathBuf, Stamp)> {
         let files = self.lock().clone();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::handover::{Arrival, Binary, Process, Successor, UpgradeError, Upgraded, Upgrades};
 use crate::protocol::rescue::millis;
-use crate::reload::{ReloadError, Reloaded};
+use crate::reload::{By, ReloadError, Reloaded};
 use crate::systemd::{Notifier, Watchdog};
 
 /// Between two lines of the log about what has stayed behind after an upgrade.
@@ -104,12 +104,12 @@ impl Shared {
     }
 
     /// A new config, and the manager hears that it is being taken.
-    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn reload(&self, by: By) -> Result<Reloaded, ReloadError> {
         let told = !self.succession.handed_over.is_cancelled();
         if told {
             self.succession.notifier.reloading();
         }
-        let reloaded = self.reloader.reload().await;
+        let reloaded = self.reloader.reload(by).await;
         if told {
             let refused = reloaded.as_ref().err().map(ToString::to_string);
             let refused = refused.map(|error| format!("not reloaded: {error}"));
@@ -253,10 +253,14 @@ async fn feed(watchdog: Option<Watchdog>, notifier: &Notifier) {
 /// Nobody accepts for a successor that ends; its manager has to see to that.
 async fn watch(mut successor: Successor) {
     let status = successor.ended().await;
-    let status = status.map(|status| status.to_string());
-    tracing::warn!(
-        pid = successor.process.pid,
-        status,
-        "the process that took over has ended"
+    let (pid, in_order) = (
+        successor.process.pid,
+        status.is_some_and(|status| status.success()),
     );
+    let status = status.map(|status| status.to_string());
+    match in_order {
+        // Stopped, or upgraded itself.
+        true => tracing::info!(pid, "the process that took over has ended in order"),
+        false => tracing::warn!(pid, status, "the process that took over has ended"),
+    }
 }

@@ -45,6 +45,35 @@ impl Certificate {
             },
             error => TlsError::from_pem(key, error),
         })?;
+        Self::new(chain, private, [cert, key], provider, now)
+    }
+
+    /// The same from one text with both; `path` is what it is called.
+    ///
+    /// # Errors
+    /// As [`Certificate::load`].
+    pub(super) fn from_pem(
+        pem: &[u8],
+        path: &Path,
+        provider: &CryptoProvider,
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        let chain = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| TlsError::from_pem(path, error))?;
+        let private = PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::NoKey {
+            path: path.to_owned(),
+        })?;
+        Self::new(chain, private, [path, path], provider, now)
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        private: PrivateKeyDer<'static>,
+        [cert, key]: [&Path; 2],
+        provider: &CryptoProvider,
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
         let Some(leaf) = chain.first() else {
             return Err(TlsError::NoCertificate {
                 path: cert.to_owned(),

@@ -4,6 +4,7 @@
 //! chain is checked ([`Certificate`]) before it is published, so a bad file never replaces a good
 //! one. Nothing here knows sockets, HTTP or routes: `listen` asks for an acceptor and runs it.
 
+pub mod acme;
 mod authorities;
 mod chain;
 mod client;
@@ -20,5 +21,5 @@ pub use client::{Ordinary, Shown, greet};
 pub use error::TlsError;
 pub use facts::{EXPIRES_SOON, Facts, Warning};
 pub(crate) use server::provider;
-pub use server::{Prepared, Tls, read_client_ca};
+pub use server::{Prepared, Terms, Tls, read_client_ca};
 pub use store::CertStore;

@@ -7,28 +7,37 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use tokio_rustls::TlsAcceptor;
 
+use super::acme::Challenges;
 use super::{Authorities, CertStore, Certificate, Facts, TlsError, dev};
 use crate::config::{self, CertificateSource, ClientCertificates, TlsVersion};
 
 /// ALPN, most preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What a CA asks for that wants to see a `tls-alpn-01` challenge (RFC 8737), and nothing else.
+const CHALLENGE: &[u8] = b"acme-tls/1";
 
 /// TLS towards clients as a whole: the terms and the certificates, both replaceable at run time.
 #[derive(Debug)]
 pub struct Tls {
     store: Arc<CertStore>,
-    terms: ArcSwap<Terms>,
+    in_force: ArcSwap<InForce>,
+    challenges: Arc<Challenges>,
+    /// Towards a CA: no client has to show a certificate, and nothing is served but the challenge.
+    challenge_terms: Arc<ServerConfig>,
 }
 
+/// The terms for clients, and the CAs that their certificates are held to by them.
 #[derive(Debug)]
-struct Terms {
+struct InForce {
     config: Arc<ServerConfig>,
     client_cas: Authorities,
 }
@@ -36,8 +45,9 @@ struct Terms {
 /// Certificates and terms of another config, checked and not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
-    certificates: Vec<Certificate>,
-    terms: Terms,
+    /// `None`: they come from a CA, and are published by themselves.
+    certificates: Option<Vec<Certificate>>,
+    terms: InForce,
 }
 
 // === impl Tls ===
@@ -54,9 +64,13 @@ impl Tls {
         let store = Arc::new(CertStore::new());
         let terms = terms(config, Arc::clone(&store), None)?;
         publish(&store, certificates);
+        let challenges = Arc::default();
+        let challenge_terms = Arc::new(challenge_terms(Arc::clone(&challenges))?);
         Ok(Self {
             store,
-            terms: ArcSwap::from_pointee(terms),
+            in_force: ArcSwap::from_pointee(terms),
+            challenges,
+            challenge_terms,
         })
     }
 
@@ -71,7 +85,7 @@ impl Tls {
         let terms = terms(
             config,
             Arc::clone(&self.store),
-            Some(&self.terms.load().config),
+            Some(&self.in_force.load().config),
         )?;
         Ok(Prepared {
             certificates,
@@ -83,14 +97,26 @@ impl Tls {
     /// were given stay good.
     pub fn apply(&self, prepared: Prepared) {
         publish(&self.store, prepared.certificates);
-        self.terms.store(Arc::new(prepared.terms));
+        self.in_force.store(Arc::new(prepared.terms));
     }
 
-    /// What runs the next handshake, and the CAs that a client's certificate is held to in it.
-    pub fn acceptor(&self) -> (TlsAcceptor, Authorities) {
-        let terms = self.terms.load();
-        let acceptor = TlsAcceptor::from(Arc::clone(&terms.config));
-        (acceptor, terms.client_cas.clone())
+    /// The terms for a client that has said hello; `None` if nobody is to be answered so.
+    pub fn terms(&self, hello: &ClientHello<'_>) -> Option<Terms> {
+        let asked = || hello.alpn().into_iter().flatten();
+        if asked().count() == 1 && asked().all(|protocol| protocol == CHALLENGE) {
+            let terms = Arc::clone(&self.challenge_terms);
+            return self.challenges.in_use().then_some(Terms::Challenge(terms));
+        }
+        let in_force = self.in_force.load();
+        Some(Terms::Client(
+            Arc::clone(&in_force.config),
+            in_force.client_cas.clone(),
+        ))
+    }
+
+    /// What CAs may ask for.
+    pub fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     /// Where certificates are published.
@@ -104,7 +130,20 @@ impl Tls {
     }
 }
 
-fn publish(store: &CertStore, certificates: Vec<Certificate>) {
+/// On which terms a handshake is finished.
+#[derive(Debug, Clone)]
+pub enum Terms {
+    /// With a client, whose certificate is held to these CAs.
+    Client(Arc<ServerConfig>, Authorities),
+    /// With a CA that looks at a challenge, and hangs up then.
+    Challenge(Arc<ServerConfig>),
+}
+
+/// `None`: they come from elsewhere.
+fn publish(store: &CertStore, certificates: Option<Vec<Certificate>>) {
+    let Some(certificates) = certificates else {
+        return;
+    };
     let known = store.facts();
     for certificate in &certificates {
         let facts = certificate.facts();
@@ -119,15 +158,18 @@ fn publish(store: &CertStore, certificates: Vec<Certificate>) {
     store.publish(certificates);
 }
 
-fn load(config: &config::Tls, now: SystemTime) -> Result<Vec<Certificate>, TlsError> {
+/// `None`: the ACME side publishes them.
+fn load(config: &config::Tls, now: SystemTime) -> Result<Option<Vec<Certificate>>, TlsError> {
     let provider = provider();
     match &config.certificate {
-        CertificateSource::Dev { dir } => Ok(vec![dev::ensure(dir, &provider, now)?]),
+        CertificateSource::Acme => Ok(None),
+        CertificateSource::Dev { dir } => Ok(Some(vec![dev::ensure(dir, &provider, now)?])),
         CertificateSource::Files(pairs) if pairs.is_empty() => Err(TlsError::Nothing),
         CertificateSource::Files(pairs) => pairs
             .iter()
             .map(|pair| Certificate::load(&pair.cert, &pair.key, &provider, now))
-            .collect(),
+            .collect::<Result<_, _>>()
+            .map(Some),
     }
 }
 
@@ -141,7 +183,7 @@ fn terms(
     config: &config::Tls,
     store: Arc<CertStore>,
     before: Option<&ServerConfig>,
-) -> Result<Terms, TlsError> {
+) -> Result<InForce, TlsError> {
     let setup = |source| TlsError::Setup { source };
     let provider = provider();
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -164,10 +206,32 @@ fn terms(
     .with_cert_resolver(store);
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     resumption(&mut terms, config.client_ca.is_some(), before).map_err(setup)?;
-    Ok(Terms {
+    Ok(InForce {
         config: Arc::new(terms),
         client_cas,
     })
+}
+
+fn challenge_terms(challenges: Arc<Challenges>) -> Result<ServerConfig, TlsError> {
+    let mut terms = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Setup { source })?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ChallengeCertificates(challenges)));
+    terms.alpn_protocols = vec![CHALLENGE.to_vec()];
+    terms.session_storage = Arc::new(NoServerSessionStorage {});
+    terms.send_tls13_tickets = 0;
+    Ok(terms)
+}
+
+/// Only what is asked for by its name.
+#[derive(Debug)]
+struct ChallengeCertificates(Arc<Challenges>);
+
+impl ResolvesServerCert for ChallengeCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.tls(hello.server_name()?)
+    }
 }
 
 /// Tickets only: the state of a resumable session is kept by its client, not by us. None at all

@@ -49,6 +49,10 @@ impl CertStore {
             .collect()
     }
 
+    pub(super) fn all(&self) -> Vec<Certificate> {
+        self.current.load().certificates.clone()
+    }
+
     /// Whether nothing is served yet.
     pub fn is_empty(&self) -> bool {
         self.current.load().certificates.is_empty()

@@ -261,3 +261,61 @@ async fn every_route_has_a_gateway_that_is_looked_at() {
         ended.out
     );
 }
+
+#[tokio::test]
+async fn a_restricted_person_is_not_to_be_made_more() {
+    const READER: &str = "reader@example.com";
+    for (scopes, expected) in [
+        (
+            &["operator.read"][..],
+            "ok gateway settings gateway.auth.identityScopes: reader@example.com: operator.read",
+        ),
+        (
+            &[],
+            "failure gateway settings gateway.auth.identityScopes: reader@example.com: nothing",
+        ),
+    ] {
+        let gateway = Scripted::restricted(READER, scopes).of_any_origin();
+        let gateway = gateway.start().await;
+        let folder = folder(&format!(
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"off\"\n\
+             [gateway]\nurl = \"http://{}\"\n[limits]\norigins = [\"https://claw.example.com\"]\n\
+             [auth]\nmodes = [\"token\"]\nstate_dir = \"state\"\n\
+             tokens = [{{ name = \"cli\", user = \"{READER}\", hash = \"{}\" }}]\n",
+            gateway.address,
+            "A".repeat(43)
+        ));
+        let args = ["doctor", "--json", "--config", "holdline.toml"];
+        let ended = ended(&folder, &args).await;
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let of_scopes = |finding: &&Value| {
+            finding["subject"]
+                .as_str()
+                .unwrap()
+                .ends_with("identityScopes")
+        };
+        let found: Vec<_> = findings.iter().filter(of_scopes).collect();
+        let [finding] = &found[..] else {
+            panic!("{report:#}")
+        };
+        let text = |key: &str| finding[key].as_str().unwrap();
+        let subject = text("subject").rsplit(' ').next().unwrap();
+        let line = format!(
+            "{} {} {subject}: {}",
+            text("verdict"),
+            text("look"),
+            text("seen")
+        );
+        assert!(line.starts_with(expected), "{line}");
+        let command = "config set gateway.auth.identityScopes '{\"reader@example.com\":[";
+        assert_eq!(
+            text("remedy").contains(command),
+            scopes.is_empty(),
+            "{finding:#}"
+        );
+        if scopes.is_empty() {
+            assert_eq!(ended.code, Some(1));
+        }
+    }
+}

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Ended, ended, folder, run};
 
 const NICK: &str = "nick@example.com";
+const READER: &str = "reader@example.com";
 /// Decided here who comes in, for a gateway on this machine.
 const SIGNED_IN: &str = "[auth]\nmodes = [\"forward\"]\n\
     [auth.forward]\nurl = \"http://127.0.0.1:4180/auth\"\n";
@@ -96,6 +97,16 @@ async fn with_auth_the_gateway_is_to_believe_us() {
     let commands = report["commands"].as_array().unwrap();
     let scopes = commands[3].as_str().unwrap();
     assert!(scopes.contains(r"o'\''hara@x"), "{scopes}");
+    // Other people there, and `allowUsers`, are none of our business.
+    for command in &commands[2..4] {
+        assert!(
+            command
+                .as_str()
+                .unwrap()
+                .ends_with("' --strict-json --merge"),
+            "{command}"
+        );
+    }
     let mode = "openclaw config set gateway.auth.mode '\"trusted-proxy\"' --strict-json";
     assert_eq!(*commands.last().unwrap(), mode);
     let fewer = printed(
@@ -138,6 +149,52 @@ async fn a_device_is_approved_for_no_more_than_its_person() {
 }
 
 #[tokio::test]
+async fn scopes_are_said_per_user() {
+    let users = [
+        "--user",
+        NICK,
+        "--user",
+        "reader@example.com=operator.read",
+        "--user",
+        "CN=two=operator.write,operator.read",
+    ];
+    let report = printed(SIGNED_IN, &users).await;
+    let auth = &report["settings"]["gateway"]["auth"];
+    assert_eq!(
+        auth["identityScopes"],
+        json!({
+            NICK: SIX,
+            READER: ["operator.read"],
+            "CN=two": ["operator.write", "operator.read"],
+        })
+    );
+    let approve = &auth["trustedProxy"]["deviceAutoApprove"];
+    assert_eq!(
+        *approve,
+        json!({"enabled": true, "scopes": ["operator.read"]}),
+        "nobody gets by a device what another may"
+    );
+    let args = [
+        &users[..],
+        &["--scopes", "operator.read,operator.approvals"],
+    ]
+    .concat();
+    let report = printed(SIGNED_IN, &args).await;
+    let scopes = &report["settings"]["gateway"]["auth"]["identityScopes"];
+    assert_eq!(scopes[NICK], json!(["operator.read", "operator.approvals"]));
+    assert_eq!(scopes[READER], json!(["operator.read"]));
+    // Somebody of the config, too.
+    let config = format!(
+        "[auth]\nmodes = [\"token\"]\n\
+         tokens = [{{ name = \"cli\", user = \"{READER}\", hash = \"{}\" }}]\n",
+        "A".repeat(43)
+    );
+    let report = printed(&config, &["--user", "reader@example.com=operator.read"]).await;
+    let scopes = &report["settings"]["gateway"]["auth"]["identityScopes"];
+    assert_eq!(*scopes, json!({READER: ["operator.read"]}));
+}
+
+#[tokio::test]
 async fn what_only_the_other_side_knows_is_asked_for() {
     let config = format!(
         "{SIGNED_IN}[gateway]\nurl = \"http://gateway:3001\"\n\
@@ -177,6 +234,9 @@ async fn what_only_the_other_side_knows_is_asked_for() {
 async fn wrong_words_are_a_usage_error_and_a_bad_config_a_bad_config() {
     for (args, words) in [
         (["--scopes", "operator.everything"], "operator.admin"),
+        (["--user", "a=operator.reed"], "operator.admin"),
+        (["--user", "a="], "operator.admin"),
+        (["--user", "=operator.read"], "nobody is named"),
         (["--origin", "http://plain.example.com"], "not an origin"),
         (["--origin", "https://a.example/path"], "not an origin"),
     ] {
@@ -204,6 +264,8 @@ pub(super) struct Scripted {
     loopback: bool,
     allowed: Option<&'static str>,
     scopes: Vec<&'static str>,
+    /// `identityScopes` of the only user who has others.
+    finer: (&'static str, Vec<&'static str>),
     /// `deviceAutoApprove`.
     approve: Value,
     started: bool,
@@ -220,6 +282,7 @@ impl Scripted {
             loopback: true,
             allowed: None,
             scopes: SIX.to_vec(),
+            finer: ("", Vec::new()),
             approve: json!({"enabled": true}),
             started: true,
         }
@@ -228,6 +291,22 @@ impl Scripted {
     pub(super) fn token() -> Self {
         Self {
             mode: "token",
+            ..Self::good()
+        }
+    }
+
+    fn granted(&self, head: &Head) -> &[&'static str] {
+        match head.get(self.user_header) == Some(self.finer.0) {
+            true => &self.finer.1,
+            false => &self.scopes,
+        }
+    }
+
+    /// What a restricted person has, beside somebody who may do everything.
+    pub(super) fn restricted(user: &'static str, scopes: &[&'static str]) -> Self {
+        Self {
+            finer: (user, scopes.to_vec()),
+            approve: json!({"enabled": true, "scopes": ["operator.read"]}),
             ..Self::good()
         }
     }
@@ -275,7 +354,7 @@ impl Scripted {
             None if device => refuse("PAIRING_REQUIRED", None),
             None if self.mode == "none" => refuse("CONTROL_UI_DEVICE_IDENTITY_REQUIRED", None),
             None => Ok(json!({"type": "hello-ok",
-                "auth": {"method": "trusted-proxy", "scopes": self.scopes}})),
+                "auth": {"method": "trusted-proxy", "scopes": self.granted(head)}})),
             Some(_) if !device => refuse("CONTROL_UI_DEVICE_IDENTITY_REQUIRED", None),
             Some(reason) if reason == "token_missing" => refuse("AUTH_TOKEN_MISSING", Some(reason)),
             Some(reason) if reason == "rate_limited" => refuse("AUTH_RATE_LIMITED", Some(reason)),
@@ -317,13 +396,18 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The findings as `verdict setting: seen`, those with a remedy with `-> remedy`; exit code.
-    async fn check(&self, config: &str, args: &[&str]) -> (Vec<String>, Option<i32>) {
+    async fn report(&self, config: &str, args: &[&str]) -> Value {
         let url = format!("http://{}", self.address);
         let args = [&["--json", "--gateway", &url][..], args].concat();
         let ended = asked(config, &args).await;
         let report = one(&ended.out);
         assert_eq!(report["ok"], json!(ended.code == Some(0)));
+        report
+    }
+
+    /// The findings as `verdict setting: seen`, those with a remedy with `-> remedy`; exit code.
+    async fn check(&self, config: &str, args: &[&str]) -> (Vec<String>, Option<i32>) {
+        let report = self.report(config, args).await;
         let lines = report["checks"].as_array().unwrap().iter().map(|finding| {
             let text = |key: &str| finding[key].as_str().unwrap().to_owned();
             let setting = text("setting");
@@ -334,7 +418,7 @@ impl Running {
                 remedy => format!("{line} -> {remedy}"),
             }
         });
-        (lines.collect(), ended.code)
+        (lines.collect(), Some(i32::from(report["ok"] != true)))
     }
 }
 
@@ -411,7 +495,8 @@ async fn talk(gateway: Scripted, mut stream: TcpStream, head: &Head, seen: Arc<M
     if welcome && let Some(Ok(Message::Text(text))) = socket.next().await {
         let request: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(request["method"], "config.get", "a method that only reads");
-        let config = match gateway.scopes.contains(&"operator.read") {
+        let may_read = |scope: &&str| ["operator.read", "operator.admin"].contains(scope);
+        let config = match gateway.granted(head).iter().any(may_read) {
             true => Ok(json!({"valid": true, "config": {"gateway": {"auth": {
                 "token": "__REDACTED__",
                 "trustedProxy": {"deviceAutoApprove": gateway.approve}}}}})),
@@ -438,7 +523,7 @@ async fn a_gateway_that_is_set_up_is_found_so_and_nothing_is_left_there() {
             "ok mode: trusted-proxy",
             "ok userHeader: it reads x-forwarded-user",
             "ok allowLoopback: it believes us over loopback",
-            &format!("ok identityScopes: {NICK} has {}", SIX.join(", ")),
+            &format!("ok identityScopes: {NICK}: {}", SIX.join(", ")),
             "ok requiredHeaders: x-forwarded-proto is required",
             "ok requiredHeaders: x-forwarded-host is required",
             "ok deviceAutoApprove: devices get operator.read, operator.write, \
@@ -519,21 +604,13 @@ async fn each_wrong_setting_is_named_with_what_to_do() {
         ),
         (
             Scripted {
-                scopes: SIX[..5].to_vec(),
-                ..good()
-            },
-            "wrong identityScopes: nick@example.com has operator.admin, operator.read, \
-             operator.write, operator.approvals, operator.questions -> add operator.pairing for \
-             nick@example.com",
-        ),
-        (
-            Scripted {
                 scopes: Vec::new(),
                 ..good()
             },
-            "wrong identityScopes: nick@example.com may do nothing -> add operator.admin, \
-             operator.read, operator.write, operator.approvals, operator.questions, \
-             operator.pairing for nick@example.com",
+            "wrong identityScopes: nick@example.com: nothing; they may come in, and do nothing -> \
+             say what they may do; for everything: openclaw config set gateway.auth.identityScopes \
+             '{\"nick@example.com\":[\"operator.admin\",\"operator.read\",\"operator.write\",\
+             \"operator.approvals\",\"operator.questions\",\"operator.pairing\"]}' --strict-json --merge",
         ),
         (
             Scripted {
@@ -609,6 +686,123 @@ async fn every_gateway_of_a_route_is_looked_at() {
             .contains("pages of https://two.example.net:8443 are refused")
     );
     assert_eq!((ended.code, &report["ok"]), (Some(1), &json!(false)));
+}
+
+/// The command that sets the scopes of people, without its beginning and end.
+fn scopes_command(gateway: &Value) -> Option<Value> {
+    let commands = gateway["commands"].as_array().unwrap().iter();
+    let mut commands = commands.map(|command| command.as_str().unwrap());
+    let of = "openclaw config set gateway.auth.identityScopes '";
+    let value = commands.find_map(|command| command.strip_prefix(of))?;
+    let value = value.strip_suffix("' --strict-json --merge").unwrap();
+    Some(serde_json::from_str(value).unwrap())
+}
+
+const BOTH: [&str; 4] = ["--user", NICK, "--user", READER];
+
+#[tokio::test]
+async fn a_restricted_person_stays_so() {
+    let gateway = Scripted::restricted(READER, &["operator.read"])
+        .start()
+        .await;
+    let (findings, code) = gateway.check(SIGNED_IN, &BOTH).await;
+    let of_scopes = |line: &&String| line.contains("identityScopes");
+    assert_eq!(
+        findings.iter().filter(of_scopes).collect::<Vec<_>>(),
+        [
+            &format!("ok identityScopes: {NICK}: {}", SIX.join(", ")),
+            "ok identityScopes: reader@example.com: operator.read",
+        ]
+    );
+    assert_eq!(code, Some(0), "{findings:#?}");
+    let report = gateway.report(SIGNED_IN, &BOTH).await;
+    assert_eq!(scopes_command(&report), None, "all of it is there");
+    let auth = &report["settings"]["gateway"]["auth"];
+    assert_eq!(
+        auth["identityScopes"],
+        json!({NICK: SIX, READER: ["operator.read"]})
+    );
+    assert!(!report["commands"].to_string().contains("deviceAutoApprove"));
+    assert!(!report["notes"].to_string().contains("overwritten"));
+
+    // Another, who has nothing, needs a command for them only.
+    let args = [&BOTH[..], &["--user", "new@example.com"]].concat();
+    let mut nothing = Scripted::restricted("new@example.com", &[]);
+    nothing.scopes = vec!["operator.read", "operator.write"];
+    let report = nothing.start().await.report(SIGNED_IN, &args).await;
+    assert_eq!(
+        scopes_command(&report),
+        Some(json!({"new@example.com": SIX}))
+    );
+    assert_eq!(report["ok"], false);
+}
+
+#[tokio::test]
+async fn what_is_overwritten_is_said() {
+    let gateway = Scripted::restricted(READER, &["operator.read"])
+        .start()
+        .await;
+    let args = [
+        "--user",
+        NICK,
+        "--user",
+        "reader@example.com=operator.write",
+    ];
+    let report = gateway.report(SIGNED_IN, &args).await;
+    assert_eq!(
+        scopes_command(&report),
+        Some(json!({READER: ["operator.write"]}))
+    );
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("what the gateway grants reader@example.com is overwritten: operator.read"),
+        "{notes}"
+    );
+    assert!(
+        report["checks"]
+            .to_string()
+            .contains("add operator.write for reader@example.com; remove operator.read for reader")
+    );
+
+    let report = printed(SIGNED_IN, &BOTH).await;
+    let notes = report["notes"].to_string();
+    let unseen = "what the gateway grants nick@example.com, reader@example.com already was not \
+         seen, and is overwritten. Without --print, ";
+    assert!(notes.contains(unseen), "{notes}");
+}
+
+#[tokio::test]
+async fn who_administers_limits_no_device() {
+    let mut gateway = Scripted::good();
+    gateway.scopes = vec!["operator.admin"];
+    let (findings, code) = gateway.start().await.check(SIGNED_IN, &AS_NICK).await;
+    assert!(
+        findings
+            .last()
+            .unwrap()
+            .starts_with("ok deviceAutoApprove: "),
+        "{findings:#?}"
+    );
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn a_device_that_gets_more_than_somebody_may_is_found() {
+    let mut gateway = Scripted::restricted(READER, &["operator.read"]);
+    gateway.approve = json!({"enabled": true});
+    let gateway = gateway.start().await;
+    let (findings, _) = gateway.check(SIGNED_IN, &BOTH).await;
+    assert!(
+        findings
+            .last()
+            .unwrap()
+            .starts_with("wrong deviceAutoApprove: ")
+            && findings
+                .last()
+                .unwrap()
+                .ends_with("-> set scopes to operator.read"),
+        "{findings:#?}"
+    );
 }
 
 #[tokio::test]

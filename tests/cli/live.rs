@@ -147,3 +147,73 @@ async fn the_answer_says_key_by_key_what_it_means() {
     let again: Value = serde_json::from_str(&again.out).unwrap();
     assert_eq!(again["changed"], serde_json::json!([]));
 }
+
+const SIGN_IN: &str = "[hold]\nmax = \"5m\"\n[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"a\", user = \"b\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]\n";
+
+/// Half a file is often a good one, in which everybody may come in.
+#[tokio::test]
+async fn a_file_that_would_open_the_door_waits_for_a_word() {
+    let mut running = Running::start(SIGN_IN).await;
+    let file = running.folder.path().join("holdline.toml");
+    for (torn, words) in [
+        ("", "it sets nothing"),
+        (
+            "[hold]\nmax = \"5m\"\n",
+            "only the beginning of what it was",
+        ),
+        (
+            "[hold]\nmax = \"6m\"\n",
+            "token would be gone from [auth] modes",
+        ),
+    ] {
+        fs::write(&file, torn).unwrap();
+        let told = running.line("not reloaded").await;
+        assert!(told.contains(words), "{told}");
+        assert!(told.contains("run `holdline reload`"), "{told}");
+        let refused = status(&running).await["lastReload"]["refused"].clone();
+        assert!(refused.as_str().unwrap().contains(words), "{refused}");
+    }
+    // Somebody's word is enough.
+    let admin = running.address("admin");
+    let meant = ended(&running.folder, &["reload", "--admin", &admin]).await;
+    assert_eq!(meant.code, Some(0), "{}", meant.err);
+    assert!(
+        meant.out.contains("auth.modes: [\"token\"] -> []"),
+        "{}",
+        meant.out
+    );
+}
+
+/// Whoever asks after the file has been taken by itself is told what that came to.
+#[tokio::test]
+async fn what_was_taken_by_itself_is_told_to_who_asks() {
+    let mut running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, "[hold]\nmax = \"5m\"\n").unwrap();
+    taken(&mut running).await;
+    let admin = running.address("admin");
+    let asked = ended(&running.folder, &["reload", "--admin", &admin]).await;
+    let (first, rest) = asked.out.split_once('\n').unwrap();
+    assert_eq!(first, "nothing has changed");
+    assert!(rest.starts_with("since the last reload, "), "{rest}");
+    assert!(
+        rest.contains("  hold.max: \"10m\" -> \"5m\" (applies to everything)\n"),
+        "{rest}"
+    );
+}
+
+/// What cannot be read again does not end reloading.
+#[tokio::test]
+async fn a_file_that_became_a_pipe_is_refused_and_the_next_file_is_taken() {
+    let mut running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    let pipe = running.folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    fs::rename(&pipe, &file).unwrap();
+    let told = running.line("not reloaded").await;
+    assert!(told.contains("is no regular file"), "{told}");
+    fs::write(running.folder.path().join("new"), "[hold]\nmax = \"5m\"\n").unwrap();
+    fs::rename(running.folder.path().join("new"), &file).unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max");
+}

@@ -91,6 +91,7 @@ pub(crate) fn config(dir: PathBuf) -> Config {
             client_ca: None,
             client_certificates: ClientCertificates::Required,
         },
+        acme: None,
         routes: Vec::new(),
         hold: config::Hold {
             max: PATIENCE,

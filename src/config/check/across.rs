@@ -43,7 +43,7 @@ pub(super) fn certificate(checker: &mut Checker<'_>, listen: &listen::Draft, tls
         .filter(|item| !item.value.ip().is_loopback())
     {
         let what = "reachable from other machines, where nobody trusts the development certificate";
-        let remedy = "set [tls] certificate = \"files\" and name a certificate in files";
+        let remedy = "set [tls] certificate = \"acme\" and [acme] domains, or \"files\" and name a certificate";
         checker.warn(public, Wrong::new(what, remedy));
     }
 }

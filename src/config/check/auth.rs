@@ -176,7 +176,7 @@ fn documentation_address(text: &str) -> Result<IpAddr, Wrong> {
     ))
 }
 
-fn directory(text: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn directory(text: &str) -> Result<PathBuf, Wrong> {
     match text {
         "" => Err(Wrong::new(
             "no directory is named",

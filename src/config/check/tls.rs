@@ -52,7 +52,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> (Tls, Authorities) {
     check_source(section, &source, count.is_empty());
     let certificate = match source.value {
         Source::Files => CertificateSource::Files(files),
-        Source::Dev | Source::Acme => CertificateSource::Dev {
+        Source::Acme => CertificateSource::Acme,
+        Source::Dev => CertificateSource::Dev {
             dir: section.checker().path(DEV_DIR),
         },
     };
@@ -71,9 +72,9 @@ fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: 
         return;
     }
     let wrong = match source.value {
-        Source::Acme => Wrong::new(
-            "certificates by ACME are not in this version yet",
-            "write \"files\" and name them in files, or \"dev\"",
+        Source::Acme if !no_files => Wrong::new(
+            "files are named, but certificates by ACME would be served",
+            "write certificate = \"files\", or remove files",
         ),
         Source::Files if no_files => Wrong::new(
             "no files are named",
@@ -83,7 +84,7 @@ fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: 
             "files are named, but the development certificate would be served",
             "write certificate = \"files\", or remove files",
         ),
-        Source::Dev | Source::Files => return,
+        Source::Dev | Source::Files | Source::Acme => return,
     };
     let place = if source.is_set() {
         source.clone()
@@ -112,7 +113,10 @@ fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
     Some(files)
 }
 
-fn read_ca(section: &mut Section<'_, '_>, place: &Item<PathBuf>) -> (PathBuf, Authorities) {
+pub(super) fn read_ca(
+    section: &mut Section<'_, '_>,
+    place: &Item<PathBuf>,
+) -> (PathBuf, Authorities) {
     let ca = check_pem(section, place, Pem::Certificate);
     let mut authorities = Authorities::default();
     if ca.readable {

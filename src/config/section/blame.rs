@@ -1,7 +1,7 @@
 //! What is said when a value from outside cannot be used: from the environment, or from a file.
 
 use crate::config::env::{Expanded, Refused, Why};
-use crate::config::secret::is_secret;
+use crate::config::secret::{blanked, is_secret};
 use crate::config::units::Wrong;
 
 /// Why there is no value, and what to do.
@@ -75,6 +75,7 @@ pub(super) fn blamed(key: &str, mut wrong: Wrong, taken: &Expanded<'_>) -> Wrong
         wrong.what = format!("{} (with the content of {path})", wrong.what);
     } else if !taken.variables.is_empty() && !now.contains('@') && !is_secret(key) {
         // A hash must not get into a log, nor a URL with a password.
+        let now = blanked(now);
         wrong.what = format!("{} (with the environment: \"{now}\")", wrong.what);
     }
     wrong

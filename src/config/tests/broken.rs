@@ -70,16 +70,16 @@ broken! { KEYS
     unknown_key_of_a_route: "[[route]]\npath = \"/a\"\nurl = \"http://a\"\nhosts = \"b\"" => "4:1", "route[0].hosts", ["did you mean \"host\"?"];
     value_for_a_section: "hold = \"10m\"" => "1:8", "hold", ["write [hold]"];
     one_bracket_for_a_route: "[route]\nurl = \"http://a\"" => "1:1", "route", ["[[route]]"];
-    acme_is_not_there_yet: "[acme]\ndomains = [\"a.example.net\"]" => "1:1", "acme", ["not in this version yet", "certificate = \"files\""];
+    acme_that_is_not_served: "[acme]\ndomains = [\"a.example.net\"]" => "2:11", "acme.domains", ["[tls] serves another certificate", "certificate = \"acme\""];
     auth_without_a_mode: "[auth]\ntokens = [{ name = \"a\", user = \"b\", hash = \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" }]" => "1:1", "auth", ["tokens are named", "add \"token\""];
     auth_mode: "[auth]\nmodes = [\"basic\"]" => "2:10", "auth.modes[0]", ["not a way to sign in", "\"password\""];
+    acme_without_names: "[tls]\ncertificate = \"acme\"" => "holdline.toml", "acme.domains", ["needs the names that clients use", "domains = ["];
     forward_without_a_url: "[auth]\nmodes = [\"forward\"]" => "holdline.toml", "auth.forward", ["no service is named", "url ="];
     forward_url: "[auth.forward]\nurl = \"ftp://sso/auth\"" => "2:7", "auth.forward.url", ["not a URL", "http://127.0.0.1:4180"];
     forward_with_a_password: "[auth.forward]\nurl = \"https://me:secret@sso/auth\"" => "2:7", "auth.forward.url", ["no user or password"];
     ca_for_plain_http: "[auth.forward]\nurl = \"http://sso/auth\"\nca_root = \"ca.pem\"" => "3:11", "auth.forward.ca_root", ["plain HTTP", "https://"];
     ca_that_is_not_there: "[auth.forward]\nurl = \"https://sso/auth\"\nca_root = \"none.pem\"" => "3:11", "auth.forward.ca_root", ["No such file", "PEM file"];
     recheck_too_often: "[auth.forward]\nrecheck = \"1s\"" => "2:11", "auth.forward.recheck", ["too small", "at least \"5s\""];
-    acme_certificate: "[tls]\ncertificate = \"acme\"" => "2:15", "tls.certificate", ["ACME are not in this version yet"];
 }
 
 // Values.
@@ -206,6 +206,36 @@ fn files_beside_the_development_certificate() {
     assert_eq!(found.len(), 2, "{found:#?}");
 }
 
+/// `[tls] certificate = "acme"` on line 2, `[acme]` on line 3.
+macro_rules! broken_acme {
+    ($($name:ident: $text:expr => $place:literal, $key:literal, [$($word:literal),+];)+) => {
+        $(#[test] fn $name() {
+            let text = format!("[tls]\ncertificate = \"acme\"\n[acme]\n{}", $text);
+            broken(&text, $place, $key, &[$($word),+]);
+        })+
+    };
+}
+
+broken_acme! {
+    acme_wildcard: "domains = [\"*.a.example\"]" => "4:12", "acme.domains[0]", ["*.a.example: CAs issue wildcards only by dns-01", "dns_hook"];
+    acme_address: "domains = [\"192.0.2.1\"]" => "4:12", "acme.domains[0]", ["short-lived profile only", "profile = \"shortlived\""];
+    acme_address_by_dns: "domains = [\"192.0.2.1\"]\nprofile = \"shortlived\"\nchallenges = [\"dns-01\"]\ndns_hook = [\"h\"]" => "4:12", "acme.domains[0]", ["no record for dns-01"];
+    acme_http_without_listener: "domains = [\"a.example\"]\nchallenges = [\"http-01\"]" => "5:15", "acme.challenges[0]", ["needs a plain listener", "http = [\"0.0.0.0:80\""];
+    acme_dns_without_hook: "domains = [\"a.example\"]\nchallenges = [\"dns-01\"]" => "5:15", "acme.challenges[0]", ["needs a command", "dns_hook = ["];
+    acme_hook_without_dns: "domains = [\"a.example\"]\ndns_hook = [\"h\"]" => "5:12", "acme.dns_hook", ["never run"];
+    acme_local_name: "domains = [\"gateway\"]" => "4:12", "acme.domains[0]", ["means something here only", "\"dev\""];
+    acme_url_for_a_name: "domains = [\"https://a.example/\"]" => "4:12", "acme.domains[0]", ["write \"a.example\""];
+    acme_name_twice: "domains = [\"a.example\", \"b.example a.example\"]" => "4:25", "acme.domains[1]", ["a.example is listed twice"];
+    acme_unknown_ca: "domains = [\"a.example\"]\ndirectories = [\"letsencrpyt\"]" => "5:16", "acme.directories[0]", ["did you mean \"letsencrypt\"?"];
+    acme_plain_ca: "domains = [\"a.example\"]\ndirectories = [\"http://ca.example\"]" => "5:16", "acme.directories[0]", ["https://"];
+    acme_no_ca: "domains = [\"a.example\"]\ndirectories = []" => "5:15", "acme.directories", ["no CA is named"];
+    acme_ca_with_customers: "domains = [\"a.example\"]\ndirectories = [\"zerossl\"]" => "5:16", "acme.directories[0]", ["customer's account", "directory = \"zerossl\""];
+    acme_contact: "domains = [\"a.example\"]\ncontact = [\"nick\"]" => "5:12", "acme.contact[0]", ["e-mail"];
+    acme_eab_without_key: "domains = [\"a.example\"]\neab = [{ kid = \"k\" }]" => "5:8", "acme.eab[0]", ["key_file is missing"];
+    acme_no_challenge: "domains = [\"a.example\"]\nchallenges = []" => "5:14", "acme.challenges", ["without a challenge"];
+    acme_name_server: "domains = [\"a.example\"]\ndns_resolvers = [\"ns\"]" => "5:18", "acme.dns_resolvers[0]", ["address of a name server"];
+}
+
 #[test]
 fn a_file_pair_with_a_misspelt_key() {
     let found = errors("[tls]\ncertificate = \"files\"\nfiles = [{ ceert = \"a\" }]");
@@ -235,6 +265,7 @@ resume = \"repaly\"
 [[route]]
 path = \"ws\"
 [acme]
+domains = [\"a.example\"]
 ";
     let places: Vec<String> = errors(text)
         .iter()
@@ -249,7 +280,7 @@ path = \"ws\"
         "9:10 hold.resume",
         "10:1 route[0]",
         "11:8 route[0].path",
-        "12:1 acme",
+        "13:11 acme.domains",
     ];
     assert_eq!(places, expected);
 }
@@ -282,7 +313,7 @@ warning: listen.https[0] = \"0.0.0.0:443\": reachable from other machines, where
   |
 2 | https = [\"0.0.0.0:443\"]
   |          ^^^^^^^^^^^^^
-  = help: set [tls] certificate = \"files\" and name a certificate in files
+  = help: set [tls] certificate = \"acme\" and [acme] domains, or \"files\" and name a certificate
 
 1 error, 1 warning
 ";
@@ -315,6 +346,15 @@ fn no_message_shows_a_secret() {
             "{shown}"
         );
     }
+}
+
+#[test]
+fn a_broken_url_is_told_without_its_query() {
+    let text = "[auth.forward]\nurl = \"ftp://sso/auth?apikey=xyzzy\"";
+    let errors = check(text, &Overrides::default()).verdict.unwrap_err();
+    let shown = format!("{errors} {:?}", errors.errors);
+    assert!(shown.contains("ftp://sso/auth?****"), "{shown}");
+    assert!(!shown.contains("xyzzy"), "{shown}");
 }
 
 #[test]

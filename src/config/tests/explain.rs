@@ -10,6 +10,7 @@ fn loaded(text: &str, overrides: &Overrides) -> Loaded {
         source: Origin::File("/etc/holdline/holdline.toml".into()),
         settings: checked.settings,
         files: checked.files,
+        text: Text::default(),
     }
 }
 
@@ -165,6 +166,35 @@ fn a_long_filter_is_no_secret_and_a_pasted_token_is() {
         told.contains(filter) && told.contains("state_dir = \"***\""),
         "{told}"
     );
+}
+
+#[test]
+fn a_query_is_no_more_shown_than_a_password() {
+    let of = |query: &str| {
+        let url = format!("http://sso:4180/auth?{query}");
+        loaded(
+            &format!("[auth]\nmodes = [\"forward\"]\n[auth.forward]\nurl = \"{url}\""),
+            &Overrides::default(),
+        )
+    };
+    let (one, other) = (of("apikey=xyzzy"), of("apikey=plugh"));
+    let told = explain(&one);
+    let json = explain_json(&one.settings, None).unwrap().to_string();
+    let change = changes(&one.settings, &other.settings);
+    let [change] = &change[..] else {
+        panic!("{change:?}")
+    };
+    assert_eq!(
+        change.to_string(),
+        "auth.forward.url: another secret (applies to everything)"
+    );
+    let block = explain_keys(&one.settings, "auth.forward.url").unwrap();
+    for told in [&told, &block] {
+        let line = "url = \"http://sso:4180/auth?***\"";
+        assert!(told.contains(line), "{told}");
+    }
+    let all = format!("{told}{json}{change:?}{block}{:?}", one.settings);
+    assert!(!all.contains("xyzzy") && !all.contains("plugh"), "{all}");
 }
 
 #[test]

@@ -42,6 +42,7 @@ proptest! {
                 source: Origin::Text("t".to_owned()),
                 settings: checked.settings.clone(),
                 files: checked.files,
+                text: Text::default(),
             });
             let again = check(&told, &Overrides::default());
             prop_assert_eq!(again.verdict.ok(), Some(config), "{}", told);

@@ -22,6 +22,7 @@ impl Setup {
                 client_ca: None,
                 client_certificates: ClientCertificates::Required,
             },
+            acme: None,
             routes: vec![Route {
                 name: "default".into(),
                 host: None,

@@ -4,6 +4,8 @@
 // somebody else or after a sign-out, and nothing that a client says about itself
 // reaches the gateway.
 
+import { connect as connectHttp2 } from "node:http2";
+
 import { Page } from "../lib/browser.mjs";
 import { person, reader, token, userHeader } from "../lib/settings.mjs";
 import { pause, until } from "../lib/time.mjs";
@@ -128,30 +130,79 @@ const malformed = {
 /** `always`: what the one in front of us says on every request. */
 async function spoofed({ road, report }, always) {
   const authorization = `Bearer ${road.edge.bearers[reader.name]}`;
+  const url = `${road.wsUrl}/`;
+  const knock = (headers, options) => new Bare(url, { headers: { ...always, ...headers }, ...options }).settled();
+  const looksOnly = async (what, client) => {
+    const { scopes } = client.hello.auth;
+    const who = await client.identity();
+    report.check(`${what}: ${reader.name}, who may read`, who === reader.name && scopes.join() === "operator.read", `${who}, ${scopes.join()}`);
+    const sessions = await client.request("sessions.list").then(() => "done", (error) => error.message);
+    report.check(`${what}: may look`, sessions === "done", sessions);
+    const refusal = await client.request("sessions.create", { displayName: "never" }).then(() => "done", (error) => error.message);
+    report.check(`${what}: and may only look`, /missing scope/.test(refusal), refusal);
+    client.stop();
+  };
+  // Without a claim it works, or else no refusal below would prove anything.
+  const honest = async (when, h2) => {
+    const what = `nothing claimed, HTTP/${h2 ? "2" : "1.1"}, ${when}`;
+    const client = await knock({ authorization }, { h2 });
+    report.check(`${what}: in`, client.hello !== undefined, JSON.stringify(client.refused));
+    if (client.hello) await looksOnly(what, client);
+    return client.hello !== undefined;
+  };
+  /** What it was refused with; over HTTP/2 the client does not say. */
+  const refusal = async (client, headers, h2) => (h2 ? upgradeOverHttp2(url, { ...always, ...headers }) : client.refused.status);
+
+  for (const h2 of [false, true]) {
+    if (!(await honest("before", h2))) return;
+    report.check(`the answer to an upgrade is seen, HTTP/${h2 ? "2" : "1.1"}`, !h2 || (await upgradeOverHttp2(url, { ...always, authorization })) === 200);
+  }
   const attempts = [
     ...Object.entries(malformed).map(([how, bytes]) => ({ how, headers: { "x-note": "here" }, rewrite: (head) => head.replace("x-note: here", bytes) })),
     ...Object.entries({ ...claims, ...onlyHttp1 }).map(([how, headers]) => ({ how: `${how}, HTTP/1.1`, headers, h2: false })),
     ...Object.entries(claims).map(([how, headers]) => ({ how: `${how}, HTTP/2`, headers, h2: true })),
   ];
   for (const { how, headers, ...options } of attempts) {
-    const client = await new Bare(`${road.wsUrl}/`, { headers: { ...always, ...headers, authorization }, ...options }).settled();
-    if (!client.hello) {
-      // A claim may be refused as a whole; it may not be believed.
-      report.check(`${how}: not believed`, [400, 403].includes(client.refused.status) || options.h2, JSON.stringify(client.refused));
+    const said = { ...headers, authorization };
+    const client = await knock(said, options);
+    if (client.hello) {
+      await looksOnly(how, client);
       continue;
     }
-    const { scopes } = client.hello.auth;
-    const who = scopes.length > 0 ? await client.identity() : reader.name;
-    report.check(`${how}: still ${reader.name}`, who === reader.name && scopes.every((scope) => scope === "operator.read"), `${who}, ${scopes.join()}`);
-    const refusal = await client.request("sessions.create", { displayName: "never" }).then(() => "done", (error) => error.message);
-    report.check(`${how}: and may only look`, /missing scope/.test(refusal), refusal);
-    client.stop();
+    // A claim may be refused as a whole; it may not be believed.
+    const status = await refusal(client, said, options.h2);
+    report.check(`${how}: not believed`, [400, 403].includes(status), `${status} ${JSON.stringify(client.refused)}`);
   }
   // Without a token of its own, what it says about itself opens nothing.
   for (const h2 of [false, true]) {
-    const client = await new Bare(`${road.wsUrl}/`, { headers: { ...always, [userHeader]: person.name }, h2 }).settled();
-    report.check(`a name alone, HTTP/${h2 ? "2" : "1.1"}: refused`, client.hello === undefined && (h2 || [401, 403].includes(client.refused.status)), JSON.stringify(client.refused));
+    const said = { [userHeader]: person.name };
+    const client = await knock(said, { h2 });
+    const status = client.hello ? "in" : await refusal(client, said, h2);
+    report.check(`a name alone, HTTP/${h2 ? "2" : "1.1"}: refused`, [401, 403].includes(status), `${status} ${JSON.stringify(client.refused)}`);
+    client.stop();
   }
+  for (const h2 of [false, true]) await honest("after", h2);
+}
+
+/** The status that an upgrade over HTTP/2 (RFC 8441) is answered with, or why there is none. */
+function upgradeOverHttp2(url, headers) {
+  const { host, pathname } = new URL(url);
+  return new Promise((resolve) => {
+    const session = connectHttp2(`https://${host}`, { rejectUnauthorized: false });
+    const end = (answer) => {
+      resolve(answer);
+      session.destroy();
+    };
+    session.setTimeout(10_000, () => end("no answer"));
+    session.once("error", (error) => end(error.message));
+    session.once("close", () => resolve("closed"));
+    session.once("remoteSettings", ({ enableConnectProtocol }) => {
+      if (!enableConnectProtocol) return end("no WebSockets over HTTP/2");
+      const stream = session.request({ ...headers, ":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": pathname, ":authority": host, "sec-websocket-version": "13" });
+      stream.once("response", ({ ":status": status }) => end(status));
+      stream.once("error", (error) => end(error.message));
+    });
+  });
 }
 
 const screens = {

@@ -1,0 +1,201 @@
+//! `holdline cert`: what is served, until when, and what happens next.
+//!
+//! A running holdline is asked on its admin listener. Without one the state directory tells what it
+//! knows.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Subcommand;
+use holdline::config::{CertificateSource, Config};
+use holdline::observe::AdminClient;
+use holdline::tls::acme::{self, CertificateStatus};
+use holdline::tls::{Certificate, Facts, Tls};
+use serde_json::{Value, json};
+
+use super::admin::{block_on, print};
+use super::words::printable;
+use super::{Settings, fail, say};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// What is served, until when, and what happens next
+    List {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a running holdline renew now, within the limits of the CA
+    Renew {
+        /// Only the certificate with this name
+        name: Option<String>,
+    },
+    /// Make the development certificate, and say how to trust it
+    Dev,
+    /// Change the keys of the accounts at the CAs in [acme]
+    AccountKey,
+}
+
+impl CertCommand {
+    pub(crate) fn run(self, settings: &Settings) -> ExitCode {
+        if let Self::Renew { name } = &self {
+            return renew(settings, name.as_deref());
+        }
+        let config = match settings.load() {
+            Ok(loaded) => loaded.config,
+            Err(refused) => return refused,
+        };
+        match self {
+            Self::List { json } => block_on(list(&config, json)),
+            Self::Dev => dev(&config),
+            Self::AccountKey => account_key(&config),
+            Self::Renew { .. } => ExitCode::SUCCESS,
+        }
+    }
+}
+
+async fn list(config: &Config, as_json: bool) -> ExitCode {
+    let all = match (&config.tls.certificate, &config.acme) {
+        (CertificateSource::Acme, Some(acme)) => match running(config).await {
+            Some(told) => told,
+            None => acme::on_disk(acme).iter().map(status).collect(),
+        },
+        (CertificateSource::Files(pairs), _) => {
+            let pairs = pairs.iter().map(|pair| (&pair.cert, &pair.key));
+            pairs.map(|(cert, key)| of_files(cert, key)).collect()
+        }
+        (CertificateSource::Dev { dir }, _) => {
+            vec![of_files(&dir.join("cert.pem"), &dir.join("key.pem"))]
+        }
+        (CertificateSource::Acme, None) => Vec::new(),
+    };
+    let text = match as_json {
+        true => format!("{:#}\n", Value::Array(all)),
+        false => all.iter().map(in_words).collect(),
+    };
+    show(&text)
+}
+
+/// What a running holdline tells, if there is one that uses ACME.
+async fn running(config: &Config) -> Option<Vec<Value>> {
+    let client = AdminClient::new(config.admin.listen?);
+    let (status, _) = client.status().await.ok()?;
+    let all = status.get("acme")?.as_array()?;
+    (!all.is_empty()).then(|| all.clone())
+}
+
+fn status(status: &CertificateStatus) -> Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+fn of_files(cert: &Path, key: &Path) -> Value {
+    match Certificate::read(cert, key, SystemTime::now()) {
+        Ok(facts) => of_facts(&facts),
+        Err(error) => json!({
+            "names": [cert.display().to_string()],
+            "state": "awaited",
+            "next": "has to be mended by hand",
+            "lastError": {"reason": error.to_string()},
+        }),
+    }
+}
+
+fn of_facts(facts: &Facts) -> Value {
+    json!({
+        "names": facts.names,
+        "state": "served",
+        "until": facts.until(),
+        "issuer": facts.issuer,
+        "next": format!("has to be renewed by whoever wrote {}", facts.source),
+    })
+}
+
+fn in_words(one: &Value) -> String {
+    let text = |key: &str| {
+        one.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let names: Vec<&str> = one
+        .get("names")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let mut lines = format!("{}\n", names.join(" "));
+    match text("until") {
+        until if until.is_empty() => lines.push_str("  there is none yet\n"),
+        until => lines.push_str(&format!("  valid until {until}, by {}\n", text("issuer"))),
+    }
+    lines.push_str(&format!("  {}\n", text("next")));
+    let error = one.get("lastError");
+    let part = |key: &str| error.and_then(|it| it.get(key)).and_then(Value::as_str);
+    if let Some(reason) = part("reason") {
+        let at = part("at").map(|at| format!(" on {at}")).unwrap_or_default();
+        let ca = part("ca").map(|ca| format!(" at {ca}")).unwrap_or_default();
+        lines.push_str(&format!("  failed{at}{ca}: {}\n", printable(reason)));
+    }
+    lines
+}
+
+fn renew(settings: &Settings, name: Option<&str>) -> ExitCode {
+    let client = match settings.running() {
+        Ok(client) => client,
+        Err(refused) => return refused,
+    };
+    let name = name.map(str::to_ascii_lowercase);
+    block_on(async {
+        match client.renew_certificates(name.as_deref()).await {
+            Ok(()) => show("asked for; `holdline cert list` shows what comes of it\n"),
+            Err(error) => fail("nothing is renewed", &error),
+        }
+    })
+}
+
+fn dev(config: &Config) -> ExitCode {
+    let CertificateSource::Dev { dir } = &config.tls.certificate else {
+        say("error: [tls] serves another certificate; write certificate = \"dev\"\n");
+        return ExitCode::FAILURE;
+    };
+    let tls = match Tls::new(&config.tls) {
+        Ok(tls) => tls,
+        Err(error) => return fail("no development certificate", &error),
+    };
+    let cert = dir.join("cert.pem");
+    let facts = tls.certificates().into_iter().next();
+    let (names, until) = facts.map_or_else(Default::default, |facts| {
+        (facts.names.join(", "), facts.until())
+    });
+    show(&format!(
+        "{}\n  for {names}, until {until}\n  to trust it: curl --cacert {0}, or import it into the browser as an authority\n",
+        cert.display()
+    ))
+}
+
+fn account_key(config: &Config) -> ExitCode {
+    let Some(acme) = &config.acme else {
+        say("error: certificates do not come from a CA here; see [tls] certificate\n");
+        return ExitCode::FAILURE;
+    };
+    block_on(async {
+        let mut code = ExitCode::SUCCESS;
+        for (ca, changed) in acme::change_account_keys(acme).await {
+            match changed {
+                Ok(true) => say(&format!("{ca}: the account has a new key\n")),
+                Ok(false) => say(&format!("{ca}: there is no account yet\n")),
+                Err(reason) => {
+                    say(&format!("error: {ca}: {reason}\n"));
+                    code = ExitCode::FAILURE;
+                }
+            }
+        }
+        code
+    })
+}
+
+fn show(text: &str) -> ExitCode {
+    print(text).map_or_else(|gone| gone, |()| ExitCode::SUCCESS)
+}

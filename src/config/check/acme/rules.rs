@@ -1,0 +1,210 @@
+//! What contradicts what in `[acme]`, and in what the rest of the config has to offer.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::super::listen;
+use super::{Draft, EAB_WANTED, LETSENCRYPT, MOST_CERTIFICATES, SHORTLIVED, values};
+use crate::config::checker::{Checker, Item};
+use crate::config::model::{Acme, CertificateSource, Challenge, Directory, DnsHook, Tls};
+use crate::config::units::Wrong;
+
+impl Draft {
+    /// What is to be done, if certificates are to come from a CA at all.
+    pub(in crate::config) fn into_model(
+        self,
+        checker: &mut Checker<'_>,
+        tls: &Tls,
+        listen: &listen::Draft,
+    ) -> Option<Acme> {
+        let wanted = tls.certificate == CertificateSource::Acme;
+        if !wanted {
+            if !self.domains.value.is_empty() {
+                let what = "names are listed, but [tls] serves another certificate";
+                let remedy = "set [tls] certificate = \"acme\", or empty the list";
+                checker.error(&self.domains, Wrong::new(what, remedy));
+            }
+            return None;
+        }
+        self.check_domains(checker);
+        let challenges = self.check_challenges(checker, listen);
+        self.check_names(checker, &challenges);
+        self.check_eab(checker);
+        let command = values(self.dns_hook.value);
+        Some(Acme {
+            certificates: values(self.domains.value),
+            contact: self.rest.contact,
+            directories: values(self.directories),
+            dns: challenges.contains(&Challenge::Dns01).then_some(DnsHook {
+                command,
+                timeout: self.rest.dns_timeout,
+                resolvers: self.rest.dns_resolvers,
+            }),
+            challenges,
+            profile: Some(self.profile.value).filter(|profile| !profile.is_empty()),
+            eab: self.eab.into_iter().flatten().collect(),
+            ca_root: self.rest.ca_root,
+            state_dir: self.rest.state_dir,
+            import: self.rest.import,
+        })
+    }
+
+    /// The key if it was written, else the section, else the file.
+    fn place<T>(&self, item: &Item<T>) -> Item<()> {
+        match item.is_set() {
+            true => item.with(()),
+            false => Item {
+                key: item.key.clone(),
+                ..self.header.clone()
+            },
+        }
+    }
+
+    fn check_domains(&self, checker: &mut Checker<'_>) {
+        if self.domains.is_sound() && self.domains.value.is_empty() {
+            let what = "certificate = \"acme\" needs the names that clients use";
+            let remedy = "write domains = [\"a.example.net\"] under [acme]";
+            checker.error(&self.place(&self.domains), Wrong::new(what, remedy));
+        }
+        if self.domains.value.len() > MOST_CERTIFICATES {
+            let what = format!("more than {MOST_CERTIFICATES} certificates");
+            let remedy = "put names of one owner together in one text, separated by spaces";
+            checker.error(&self.domains, Wrong::new(what, remedy));
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for item in &self.domains.value {
+            for name in &item.value {
+                if seen.contains(&name.as_str()) {
+                    let wrong = Wrong::new(format!("{name} is listed twice"), "list it once");
+                    checker.error(item, wrong);
+                }
+                seen.push(name);
+            }
+        }
+    }
+
+    /// Those that can be used here. One that somebody wrote and that cannot be is an error.
+    fn check_challenges(
+        &self,
+        checker: &mut Checker<'_>,
+        listen: &listen::Draft,
+    ) -> Vec<Challenge> {
+        let written = self.challenges.is_set();
+        if self.challenges.is_sound() && self.challenges.value.is_empty() {
+            let remedy = "write challenges = [\"tls-alpn-01\", \"http-01\"]";
+            let wrong = Wrong::new("no CA issues without a challenge", remedy);
+            checker.error(&self.challenges, wrong);
+        }
+        let mut usable = Vec::new();
+        for item in &self.challenges.value {
+            let wrong = match item.value {
+                Challenge::Http01 if listen.http.is_empty() => Some(Wrong::new(
+                    "http-01 needs a plain listener, which the CA reaches on port 80",
+                    "set [listen] http = [\"0.0.0.0:80\", \"[::]:80\"], or leave http-01 out",
+                )),
+                Challenge::Dns01 if self.dns_hook.value.is_empty() => Some(Wrong::new(
+                    "dns-01 needs a command that writes the record",
+                    "set dns_hook = [\"/etc/holdline/dns-hook\"]; docs/dns-hook is one to start from",
+                )),
+                Challenge::Http01 | Challenge::TlsAlpn01 | Challenge::Dns01 => None,
+            };
+            match wrong {
+                None => usable.push(item.value),
+                Some(wrong) if written => checker.error(item, wrong),
+                Some(_) => {}
+            }
+        }
+        if !self.dns_hook.value.is_empty() && !usable.contains(&Challenge::Dns01) {
+            let remedy = "add \"dns-01\" to challenges, or remove dns_hook";
+            let wrong = Wrong::new("without dns-01 among challenges it is never run", remedy);
+            checker.error(&self.dns_hook, wrong);
+        }
+        let loopback =
+            |items: &[Item<SocketAddr>]| items.iter().all(|it| it.value.ip().is_loopback());
+        let unreachable = match usable.as_slice() {
+            [] => false,
+            usable => usable.iter().all(|challenge| match challenge {
+                Challenge::TlsAlpn01 => loopback(&listen.https),
+                Challenge::Http01 => loopback(&listen.http),
+                Challenge::Dns01 => false,
+            }),
+        };
+        if unreachable {
+            let what = "no CA can connect to a loopback address";
+            let remedy = "set [listen] https = [\"0.0.0.0:443\", \"[::]:443\"], unless something \
+                          here passes ports 80 or 443 on";
+            checker.warn(&self.place(&self.domains), Wrong::new(what, remedy));
+        }
+        usable
+    }
+
+    /// Names that only some challenges or CAs can serve.
+    fn check_names(&self, checker: &mut Checker<'_>, challenges: &[Challenge]) {
+        let dns = challenges.contains(&Challenge::Dns01);
+        let only_dns = challenges.iter().all(|each| *each == Challenge::Dns01);
+        for item in &self.domains.value {
+            let wildcard = item.value.iter().find(|name| name.starts_with("*."));
+            if let Some(name) = wildcard.filter(|_| !dns) {
+                let what = format!("{name}: CAs issue wildcards only by dns-01");
+                let remedy = "add \"dns-01\" to challenges and set dns_hook, or list each name";
+                checker.error(item, Wrong::new(what, remedy));
+            }
+            let Some(address) = item
+                .value
+                .iter()
+                .find(|name| name.parse::<IpAddr>().is_ok())
+            else {
+                continue;
+            };
+            if only_dns && !challenges.is_empty() {
+                let what = format!("{address}: an address has no record for dns-01");
+                let remedy = "add \"tls-alpn-01\" or \"http-01\" to challenges";
+                checker.error(item, Wrong::new(what, remedy));
+            }
+            let letsencrypt = self
+                .directories
+                .iter()
+                .any(|it| it.value.name.starts_with(LETSENCRYPT));
+            if letsencrypt && self.profile.is_sound() && self.profile.value != SHORTLIVED {
+                let what = format!(
+                    "{address}: Let's Encrypt issues for addresses with its short-lived profile only"
+                );
+                let remedy = "set profile = \"shortlived\", or name another CA in directories";
+                checker.error(item, Wrong::new(what, remedy));
+            }
+        }
+    }
+
+    /// A CA that would turn us away.
+    fn check_eab(&self, checker: &mut Checker<'_>) {
+        for item in &self.directories {
+            let Directory { name, url } = &item.value;
+            let bound = self
+                .eab
+                .iter()
+                .flatten()
+                .any(|eab| eab.directory.as_ref().is_none_or(|of| of == url));
+            if EAB_WANTED.contains(&name.as_str()) && !bound {
+                let what = format!("{name} asks for a customer's account (EAB)");
+                let remedy = format!(
+                    "get kid and key from it, and set eab = [{{ directory = \"{name}\", kid = \
+                     \"...\", key_file = \"eab.key\" }}]"
+                );
+                checker.error(item, Wrong::new(what, remedy));
+            }
+        }
+        for eab in self.eab.iter().flatten() {
+            let Some(of) = &eab.directory else { continue };
+            if !self.directories.iter().any(|item| item.value.url == *of) {
+                let place = Item {
+                    key: "acme.eab".to_owned(),
+                    ..self.header.clone()
+                };
+                let what = format!("eab names a CA that is not among directories: {of}");
+                checker.error(
+                    &place,
+                    Wrong::new(what, "add it to directories, or remove it"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What a CA may come and ask for while an order is under way, by HTTP and by TLS.
+//!
+//! Kept in memory, and in the state directory, so that each of several instances can answer: a load
+//! balancer does not know which of them has ordered. Everything here is made by us; what a CA (or
+//! anybody who pretends to be one) sends only chooses among it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use aws_lc_rs::digest;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::state::{StateDir, file_name};
+use crate::tls::server::provider;
+
+/// Tokens are 43 characters in practice.
+const LONGEST_TOKEN: usize = 256;
+/// Certificates made for a CA's questions; a further one is made anew at each.
+const MOST_MADE: usize = 64;
+
+/// How a CA is shown that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Shown {
+    /// `http-01`, by token.
+    Http,
+    /// `tls-alpn-01`, by name.
+    Tls,
+}
+
+/// The answers that are ready. One for the whole program.
+#[derive(Debug, Default)]
+pub struct Challenges {
+    /// Key authorizations (RFC 8555, 8.1).
+    ready: Mutex<HashMap<(Shown, String), String>>,
+    /// Where other instances leave theirs; `None` while ACME is not in use.
+    shared: RwLock<Option<StateDir>>,
+    /// By key authorization.
+    made: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+}
+
+/// Takes an answer back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Presented {
+    challenges: Arc<Challenges>,
+    key: (Shown, String),
+}
+
+impl Drop for Presented {
+    fn drop(&mut self) {
+        lock(&self.challenges.ready).remove(&self.key);
+        if let Some(state) = self.challenges.shared() {
+            state.remove(&path(&self.key));
+        }
+    }
+}
+
+// === impl Challenges ===
+
+impl Challenges {
+    /// Whether requests of CAs are to be expected at all.
+    pub fn in_use(&self) -> bool {
+        self.shared
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
+    pub(super) fn share(&self, state_dir: Option<&Path>) {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        *shared = state_dir.map(StateDir::new);
+    }
+
+    fn shared(&self) -> Option<StateDir> {
+        self.shared
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Answers from now on.
+    pub(super) fn present(
+        self: &Arc<Self>,
+        shown: Shown,
+        asked: &str,
+        key_authorization: &str,
+    ) -> Presented {
+        let key = (shown, asked.to_ascii_lowercase());
+        let key = match shown {
+            Shown::Http => (shown, asked.to_owned()),
+            Shown::Tls => key,
+        };
+        lock(&self.ready).insert(key.clone(), key_authorization.to_owned());
+        if let Some(state) = self.shared()
+            && let Err(error) = state.write(&path(&key), key_authorization.as_bytes())
+        {
+            tracing::debug!(%error, "other instances cannot answer this challenge");
+        }
+        Presented {
+            challenges: Arc::clone(self),
+            key,
+        }
+    }
+
+    /// The key authorization for the token of an `http-01` challenge. Reads a file if it is not
+    /// ours.
+    pub fn http(&self, token: &str) -> Option<String> {
+        let sane = token.len() <= LONGEST_TOKEN
+            && !token.is_empty()
+            && token
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        sane.then(|| self.find(&(Shown::Http, token.to_owned())))
+            .flatten()
+    }
+
+    /// The certificate for a `tls-alpn-01` challenge (RFC 8737) of this name.
+    pub fn tls(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
+        let name = server_name.to_ascii_lowercase();
+        let key_authorization = self.find(&(Shown::Tls, name.clone()))?;
+        if let Some(made) = lock(&self.made).get(&key_authorization) {
+            return Some(Arc::clone(made));
+        }
+        let made = match certificate(&name, &key_authorization, &provider()) {
+            Ok(made) => Arc::new(made),
+            Err(error) => {
+                tracing::warn!(name, error, "cannot make the certificate for a challenge");
+                return None;
+            }
+        };
+        let mut all = lock(&self.made);
+        if all.len() >= MOST_MADE {
+            all.clear();
+        }
+        all.insert(key_authorization, Arc::clone(&made));
+        Some(made)
+    }
+
+    fn find(&self, key: &(Shown, String)) -> Option<String> {
+        if let Some(ready) = lock(&self.ready).get(key) {
+            return Some(ready.clone());
+        }
+        let bytes = self.shared()?.read(&path(key)).ok()??;
+        String::from_utf8(bytes.to_vec()).ok()
+    }
+}
+
+fn path((shown, asked): &(Shown, String)) -> String {
+    let kind = match shown {
+        Shown::Http => "http-01",
+        Shown::Tls => "tls-alpn-01",
+    };
+    format!("challenges/{kind}/{}", file_name(asked))
+}
+
+/// The name by which a CA asks for an identifier in TLS: addresses have one as well (RFC 8738, 6).
+pub(super) fn tls_name(identifier: &str) -> String {
+    match identifier.parse::<IpAddr>() {
+        Ok(IpAddr::V4(v4)) => {
+            let [a, b, c, d] = v4.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        Ok(IpAddr::V6(v6)) => {
+            let nibbles = v6.octets().into_iter().rev();
+            let digits = nibbles.map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4));
+            format!("{}ip6.arpa", digits.collect::<String>())
+        }
+        Err(_) => identifier.to_owned(),
+    }
+}
+
+/// The other way round.
+fn identifier_of(tls_name: &str) -> String {
+    let v4 = || {
+        let parts: Vec<u8> = tls_name
+            .strip_suffix(".in-addr.arpa")?
+            .split('.')
+            .map(|part| part.parse().ok())
+            .collect::<Option<_>>()?;
+        let [d, c, b, a] = <[u8; 4]>::try_from(parts).ok()?;
+        Some(IpAddr::from([a, b, c, d]))
+    };
+    let v6 = || {
+        let digits: Vec<u8> = tls_name
+            .strip_suffix(".ip6.arpa")?
+            .split('.')
+            .map(|digit| {
+                u8::from_str_radix(digit, 16)
+                    .ok()
+                    .filter(|digit| *digit < 16)
+            })
+            .collect::<Option<_>>()?;
+        let bytes: Vec<u8> = digits
+            .chunks(2)
+            .rev()
+            .map(|pair| match pair {
+                [low, high] => low | (high << 4),
+                _ => 0,
+            })
+            .collect();
+        Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?))
+    };
+    v4().or_else(v6)
+        .map_or_else(|| tls_name.to_owned(), |address| address.to_string())
+}
+
+fn certificate(
+    tls_name: &str,
+    key_authorization: &str,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, String> {
+    let hash = digest::digest(&digest::SHA256, key_authorization.as_bytes());
+    let made = || {
+        let mut params = CertificateParams::new(vec![identifier_of(tls_name)])?;
+        params.distinguished_name = DistinguishedName::new();
+        params.custom_extensions = vec![CustomExtension::new_acme_identifier(hash.as_ref())];
+        let key = KeyPair::generate()?;
+        Ok::<_, rcgen::Error>((params.self_signed(&key)?.der().clone(), key.serialize_der()))
+    };
+    let (certificate, key) = made().map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+    let signer = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| error.to_string())?;
+    Ok(CertifiedKey::new(vec![certificate], signer))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+    #[test]
+    fn addresses_have_names_in_tls() {
+        for (identifier, name) in [
+            ("a.example", "a.example"),
+            ("192.0.2.7", "7.2.0.192.in-addr.arpa"),
+            (
+                "2001:db8::1",
+                "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+            ),
+        ] {
+            assert_eq!(tls_name(identifier), name);
+            assert_eq!(identifier_of(name), identifier);
+        }
+        for odd in ["1.2.3.in-addr.arpa", "g.ip6.arpa", "300.1.1.1.in-addr.arpa"] {
+            assert_eq!(identifier_of(odd), odd);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_there_until_it_is_taken_back_for_every_instance() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (Arc::new(Challenges::default()), Challenges::default());
+        assert!(!one.in_use());
+        one.share(Some(dir.path()));
+        other.share(Some(dir.path()));
+        let http = one.present(Shown::Http, "to-Ken_1", "to-Ken_1.key");
+        let tls = one.present(Shown::Tls, "A.example", "other.key");
+        for each in [&*one, &other] {
+            assert_eq!(each.http("to-Ken_1").as_deref(), Some("to-Ken_1.key"));
+            assert!(each.http("../http-01/to-Ken_1").is_none() && each.http("").is_none());
+            let certified = each.tls("a.Example").unwrap();
+            let (_, parsed) = X509Certificate::from_der(&certified.cert[0]).unwrap();
+            let san = parsed.subject_alternative_name().unwrap().unwrap();
+            assert_eq!(san.value.general_names.len(), 1);
+            let extension = parsed
+                .extensions()
+                .iter()
+                .find(|each| each.oid.to_id_string() == "1.3.6.1.5.5.7.1.31")
+                .unwrap();
+            assert!(extension.critical);
+            assert!(each.tls("b.example").is_none());
+        }
+        drop((http, tls));
+        for each in [&*one, &other] {
+            assert!(each.http("to-Ken_1").is_none() && each.tls("a.example").is_none());
+        }
+    }
+}

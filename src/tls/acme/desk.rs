@@ -1,0 +1,370 @@
+//! All certificates together: what is on disk, what is served, and what is to be started.
+//!
+//! Owned by the keeper's task, which lends it to a thread that may wait for disks. Decides by `plan`,
+//! starts nothing itself.
+
+mod finish;
+mod serve;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use instant_acme::CertificateIdentifier;
+use zeroize::Zeroizing;
+
+use super::ca::health_file;
+use super::challenge::Challenges;
+use super::history::{Health, Renewal};
+use super::kept::{Busy, Kept};
+use super::moment::Moment;
+use super::order::Job;
+use super::plan::Next;
+use super::problem::Failure;
+use super::state::{Locked, StateDir};
+use crate::config::Acme;
+use crate::tls::{CertStore, Certificate};
+
+/// Orders at a time; a CA has its limits, and a hook may not bear more.
+const ORDERS: usize = 4;
+/// Questions when to renew at a time.
+const QUESTIONS: usize = 8;
+/// How long another instance is left to its order before it is looked after again.
+const ELSEWHERE: u64 = 5;
+/// Clocks are set and machines sleep: whatever is planned is looked at again this often.
+const LOOK_EVERY: u64 = 60;
+
+/// What is to be started.
+pub(super) enum Start {
+    Order(Box<Job>, Locked),
+    /// Ask this CA when it wants this certificate renewed.
+    Renewal {
+        folder: String,
+        ca: String,
+        certificate: String,
+        acme: Arc<Acme>,
+    },
+}
+
+/// What has come of it.
+pub(super) enum Done {
+    Order {
+        folder: String,
+        ca: String,
+        result: Result<Zeroizing<Vec<u8>>, Failure>,
+        lock: Locked,
+    },
+    Renewal {
+        folder: String,
+        certificate: String,
+        result: Result<Renewal, Failure>,
+    },
+}
+
+/// The certificates of one config.
+pub(super) struct Desk {
+    store: Arc<CertStore>,
+    challenges: Arc<Challenges>,
+    acme: Option<Arc<Acme>>,
+    kept: Vec<Kept>,
+    health: HashMap<String, Health>,
+    /// Served before ACME was turned on: until there is something better.
+    before: Vec<Certificate>,
+    stand_ins: HashMap<String, Certificate>,
+}
+
+// === impl Desk ===
+
+impl Desk {
+    pub(super) fn new(store: Arc<CertStore>, challenges: Arc<Challenges>) -> Self {
+        Self {
+            store,
+            challenges,
+            acme: None,
+            kept: Vec::new(),
+            health: HashMap::new(),
+            before: Vec::new(),
+            stand_ins: HashMap::new(),
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.acme.is_some()
+    }
+
+    fn state(&self) -> Option<StateDir> {
+        self.acme
+            .as_ref()
+            .map(|acme| StateDir::new(&acme.state_dir))
+    }
+
+    /// Keeps these certificates from now on, and serves what there is of them.
+    pub(super) fn configure(&mut self, acme: Option<Acme>) {
+        let Some(acme) = acme else {
+            self.challenges.share(None);
+            self.acme = None;
+            self.kept.clear();
+            self.before.clear();
+            self.stand_ins.clear();
+            return;
+        };
+        if self.acme.is_none() {
+            self.before = self.store.all();
+        }
+        let moved = self
+            .acme
+            .as_ref()
+            .is_some_and(|old| old.state_dir != acme.state_dir);
+        self.challenges.share(Some(&acme.state_dir));
+        let state = StateDir::new(&acme.state_dir);
+        state.sweep();
+        let mut old = std::mem::take(&mut self.kept);
+        for names in &acme.certificates {
+            let known = old.iter().position(|kept| kept.names == *names && !moved);
+            self.kept.push(match known {
+                Some(index) => old.swap_remove(index),
+                None => Kept::open(names, &state, &acme),
+            });
+        }
+        for ca in &acme.directories {
+            let health = state.load(&health_file(&ca.url));
+            self.health.insert(ca.url.clone(), health);
+        }
+        let kept = &self.kept;
+        self.stand_ins
+            .retain(|folder, _| kept.iter().any(|kept| kept.folder == *folder));
+        self.acme = Some(Arc::new(acme));
+        let now = Moment::now();
+        for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
+            tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
+        }
+        self.publish(now);
+    }
+
+    /// Renews this one, or all, as soon as the CAs' limits allow. The names of what is concerned.
+    pub(super) fn renew(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+        let Some(state) = self.state() else {
+            return Err(
+                "certificates do not come from a CA here; see [tls] certificate".to_owned(),
+            );
+        };
+        let now = Moment::now();
+        let mut renewed = Vec::new();
+        for kept in &mut self.kept {
+            if name.is_some_and(|name| !kept.names.iter().any(|it| it == name)) {
+                continue;
+            }
+            let asked = kept.amend_history(&state, now, |history| history.asked = Some(now));
+            if let Err(error) = asked {
+                return Err(format!("{error}; {}", error.remedy()));
+            }
+            renewed.extend(kept.names.clone());
+        }
+        match (name, renewed.is_empty()) {
+            (Some(name), true) => Err(format!(
+                "{name} is in no certificate; there are {}",
+                self.kept
+                    .iter()
+                    .flat_map(|it| it.names.clone())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )),
+            _ => Ok(renewed),
+        }
+    }
+
+    // === what is to be done ===
+
+    /// Looks at everything; returns what is to be started.
+    pub(super) fn look(&mut self) -> Vec<Start> {
+        let (Some(acme), Some(state)) = (self.acme.clone(), self.state()) else {
+            return Vec::new();
+        };
+        let now = Moment::now();
+        let mut changed = false;
+        for kept in &mut self.kept {
+            kept.save(&state);
+            if kept.refresh(&state) {
+                kept.reload_history(&state, now);
+                changed = true;
+            }
+            if kept.history.settle(now) {
+                let _ = kept.amend_history(&state, now, |_| {});
+            }
+        }
+        for health in self.health.values_mut() {
+            health.settle(now);
+        }
+        if changed || self.anything_expired(now) {
+            self.publish(now);
+        }
+        let mut starts = Vec::new();
+        let mut running = self
+            .kept
+            .iter()
+            .filter(|kept| matches!(kept.busy, Busy::Ordering(_)))
+            .count();
+        for index in 0..self.kept.len() {
+            if let Some(start) = self.ask_when(index, &acme, now) {
+                starts.push(start);
+            }
+            if running >= ORDERS {
+                continue;
+            }
+            if let Some(start) = self.begin(index, &acme, &state, now) {
+                running += 1;
+                starts.push(start);
+            }
+        }
+        starts
+    }
+
+    /// The longest time until the next look.
+    pub(super) fn wake_in(&self) -> u64 {
+        let now = Moment::now();
+        let soonest = self
+            .kept
+            .iter()
+            .map(|kept| match (&kept.busy, self.next(kept, now)) {
+                (Busy::Ordering(_), _) => LOOK_EVERY,
+                (Busy::Elsewhere, _) => ELSEWHERE,
+                // It could not be begun: for lack of room, or of a disk.
+                (Busy::No, Next::Order(_)) => ELSEWHERE,
+                (Busy::No, Next::Wait(until, _)) => until.since(now).max(1),
+            });
+        soonest.min().unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
+    }
+
+    fn next(&self, kept: &Kept, now: Moment) -> Next {
+        let healthy = Health::default();
+        let directories = self.acme.iter().flat_map(|acme| &acme.directories);
+        let cas: Vec<(&str, &Health)> = directories
+            .map(|ca| {
+                (
+                    ca.url.as_str(),
+                    self.health.get(&ca.url).unwrap_or(&healthy),
+                )
+            })
+            .collect();
+        kept.next(&cas, now)
+    }
+
+    /// Everything before the first request of an order: it is written down before the CA hears of
+    /// it, under a lock that other instances see.
+    fn begin(
+        &mut self,
+        index: usize,
+        acme: &Arc<Acme>,
+        state: &StateDir,
+        now: Moment,
+    ) -> Option<Start> {
+        let kept = self.kept.get(index)?;
+        if matches!(kept.busy, Busy::Ordering(_)) {
+            return None;
+        }
+        let Next::Order(_) = self.next(kept, now) else {
+            self.kept.get_mut(index)?.busy = Busy::No;
+            return None;
+        };
+        let lock = match self.lock(index, state) {
+            Ok(lock) => lock?,
+            Err(trouble) => {
+                let kept = self.kept.get_mut(index)?;
+                if kept.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
+                }
+                kept.trouble = Some(trouble);
+                return None;
+            }
+        };
+        // Another instance may have been at it since we looked.
+        let kept = self.kept.get_mut(index)?;
+        kept.reload_history(state, now);
+        if kept.refresh(state) {
+            self.publish(now);
+        }
+        for ca in &acme.directories {
+            if let Some(mut health) = state.load_some::<Health>(&health_file(&ca.url)) {
+                health.settle(now);
+                self.health.insert(ca.url.clone(), health);
+            }
+        }
+        let kept = self.kept.get(index)?;
+        let Next::Order(at) = self.next(kept, now) else {
+            return None;
+        };
+        let ca = acme.directories.get(at)?;
+        let kept = self.kept.get_mut(index)?;
+        let tried = kept.failures();
+        kept.history.start(&ca.url, now);
+        if let Err(error) = kept.save_history(state) {
+            kept.history.attempts.pop();
+            kept.trouble = Some(format!("{error}; {}", error.remedy()));
+            return None;
+        }
+        kept.trouble = None;
+        kept.busy = Busy::Ordering(ca.name.clone());
+        tracing::info!(names = ?kept.names, ca = ca.name, "ordering a certificate");
+        let job = Job {
+            names: kept.names.clone(),
+            ca: ca.url.clone(),
+            acme: Arc::clone(acme),
+            state: state.clone(),
+            challenges: Arc::clone(&self.challenges),
+            folder: kept.folder.clone(),
+            tried,
+            replaces: replaced(kept, &ca.url),
+        };
+        Some(Start::Order(Box::new(job), lock))
+    }
+
+    /// `Ok(None)`: another instance has it.
+    fn lock(&mut self, index: usize, state: &StateDir) -> Result<Option<Locked>, String> {
+        let in_words = |error: super::StateError| format!("{error}; {}", error.remedy());
+        state.probe().map_err(in_words)?;
+        let Some(kept) = self.kept.get_mut(index) else {
+            return Ok(None);
+        };
+        let lock = state
+            .try_lock(&format!("{}/order.lock", kept.folder))
+            .map_err(in_words)?;
+        kept.busy = match lock {
+            Some(_) => Busy::No,
+            None => Busy::Elsewhere,
+        };
+        Ok(lock)
+    }
+
+    /// Asks the CA that has issued a certificate when it wants it renewed, if it is time to.
+    fn ask_when(&mut self, index: usize, acme: &Arc<Acme>, now: Moment) -> Option<Start> {
+        let asking = self.kept.iter().filter(|kept| kept.asking).count();
+        let kept = self.kept.get_mut(index)?;
+        let ca = kept.history.issuer.clone()?;
+        let certificate = kept.identifier()?.to_string();
+        let renewal = kept
+            .history
+            .renewal
+            .as_ref()
+            .filter(|it| it.certificate == certificate);
+        let known = acme.directories.iter().any(|it| it.url == ca);
+        if asking >= QUESTIONS
+            || kept.asking
+            || !known
+            || renewal.is_some_and(|it| it.ask_again > now)
+        {
+            return None;
+        }
+        kept.asking = true;
+        Some(Start::Renewal {
+            folder: kept.folder.clone(),
+            ca,
+            certificate,
+            acme: Arc::clone(acme),
+        })
+    }
+}
+
+fn replaced(kept: &Kept, ca: &str) -> Option<CertificateIdentifier<'static>> {
+    (kept.history.issuer.as_deref() == Some(ca))
+        .then(|| kept.identifier())
+        .flatten()
+}

@@ -1,0 +1,80 @@
+//! What is served, and what is told of it.
+
+use super::Desk;
+use crate::tls::acme::moment::Moment;
+use crate::tls::acme::stand_in;
+use crate::tls::acme::status::CertificateStatus;
+
+impl Desk {
+    pub(super) fn anything_expired(&self, now: Moment) -> bool {
+        self.kept.iter().any(|kept| {
+            kept.certificate.is_some()
+                && !kept.is_served(now)
+                && !self.stand_ins.contains_key(&kept.folder)
+        })
+    }
+
+    /// Serves everything that is there, and what says that it is not for the rest.
+    pub(super) fn publish(&mut self, now: Moment) {
+        let (mut real, mut missing) = (Vec::new(), Vec::new());
+        for kept in &self.kept {
+            match &kept.certificate {
+                Some(certificate) if kept.is_served(now) => {
+                    self.stand_ins.remove(&kept.folder);
+                    real.push(certificate.clone());
+                }
+                _ => missing.push(kept),
+            }
+        }
+        if missing.is_empty() {
+            self.before.clear();
+        }
+        let mut stand_ins = Vec::new();
+        for kept in missing.iter().filter(|_| self.before.is_empty()) {
+            match self.stand_ins.get(&kept.folder) {
+                Some(made) => stand_ins.push(made.clone()),
+                None => match stand_in::make(&kept.names) {
+                    Ok(made) => {
+                        self.stand_ins.insert(kept.folder.clone(), made.clone());
+                        stand_ins.push(made);
+                    }
+                    Err(error) => tracing::error!(names = ?kept.names, "{error}"),
+                },
+            }
+        }
+        let all = [real, self.before.clone(), stand_ins].concat();
+        self.store.publish(all);
+    }
+
+    /// What is told.
+    pub(in crate::tls::acme) fn status(&self) -> Vec<CertificateStatus> {
+        let now = Moment::now();
+        let directories = self.acme.as_ref().map_or(&[][..], |acme| &acme.directories);
+        self.kept
+            .iter()
+            .map(|kept| kept.status(self.next(kept, now), directories, now))
+            .collect()
+    }
+
+    /// Why no client can be served with a good certificate at all, if that is so.
+    pub(in crate::tls::acme) fn awaited(&self) -> Option<String> {
+        let now = Moment::now();
+        let any = !self.before.is_empty() || self.kept.iter().any(|kept| kept.is_served(now));
+        if any || self.acme.is_none() {
+            return None;
+        }
+        let waiting = self.status().into_iter().map(|status| {
+            let error = status.last_error.map(|error| format!("; {}", error.reason));
+            format!(
+                "{} {}{}",
+                status.names.join(" "),
+                status.next,
+                error.unwrap_or_default()
+            )
+        });
+        Some(format!(
+            "no certificate yet: {}",
+            waiting.take(5).collect::<Vec<_>>().join("\n")
+        ))
+    }
+}

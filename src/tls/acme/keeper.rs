@@ -1,0 +1,236 @@
+//! The task that keeps certificates good, and the handle by which the rest of the program talks to
+//! it.
+//!
+//! One task owns everything; it lends it to a thread wherever a disk has to be waited for, so that
+//! no session ever waits for one. Orders run beside it and report back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ca::{Ca, blocking};
+use super::desk::{Desk, Done, Start};
+use super::problem::Failure;
+use super::status::{CertificateStatus, numbers};
+use super::transport::Transport;
+use crate::config::Acme;
+use crate::tls::Tls;
+
+/// Keeps the certificates of `[acme]` good. There is one, whether ACME is in use or not.
+///
+/// Dropping it stops everything; what was being ordered is taken up by the next one.
+#[derive(Debug)]
+pub struct AcmeKeeper {
+    asks: mpsc::Sender<Ask>,
+    view: watch::Receiver<View>,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Configure(Box<Option<Acme>>, oneshot::Sender<()>),
+    Renew(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
+}
+
+/// What can be told at any time.
+#[derive(Debug, Default)]
+struct View {
+    certificates: Vec<CertificateStatus>,
+    awaited: Option<String>,
+}
+
+// === impl AcmeKeeper ===
+
+impl AcmeKeeper {
+    /// Publishes what there is of the certificates of `acme` before it returns, and goes on in a
+    /// task of its own. `None`: it does nothing until it is told to.
+    pub async fn start(acme: Option<Acme>, tls: &Tls) -> Self {
+        let desk = Desk::new(Arc::clone(tls.store()), Arc::clone(tls.challenges()));
+        let (asks, asked) = mpsc::channel(8);
+        let (view, seen) = watch::channel(View::default());
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Some(desk) = run(desk, asked, &view).await {
+                drop(desk);
+                tracing::error!("certificates are no longer looked after; restart holdline");
+            }
+        }));
+        let keeper = Self {
+            asks,
+            view: seen,
+            _task: task,
+        };
+        keeper.reconfigure(acme).await;
+        keeper
+    }
+
+    /// Keeps these certificates from now on. Those that were wanted before and still are stay as
+    /// they are; new ones are served as soon as they are there, and nothing is closed.
+    pub async fn reconfigure(&self, acme: Option<Acme>) {
+        let (done, taken) = oneshot::channel();
+        if self
+            .asks
+            .send(Ask::Configure(Box::new(acme), done))
+            .await
+            .is_ok()
+        {
+            let _ = taken.await;
+        }
+    }
+
+    /// The same for a thread that may wait; not for the middle of an async task.
+    pub fn configure(&self, acme: Option<Acme>) {
+        let (done, taken) = oneshot::channel();
+        let ask = Ask::Configure(Box::new(acme), done);
+        if self.asks.blocking_send(ask).is_ok() {
+            let _ = taken.blocking_recv();
+        }
+    }
+
+    /// Renews the certificate with this name, or every one, as soon as the limits of the CAs allow.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub async fn renew(&self, name: Option<String>) -> Result<Vec<String>, String> {
+        let stopping = || "holdline is stopping".to_owned();
+        let (done, taken) = oneshot::channel();
+        self.asks
+            .send(Ask::Renew(name, done))
+            .await
+            .map_err(|_| stopping())?;
+        taken.await.map_err(|_| stopping())?
+    }
+
+    /// What is served, until when, and what happens next; one for each certificate of `[acme]`.
+    #[must_use]
+    pub fn status(&self) -> Vec<CertificateStatus> {
+        self.view.borrow().certificates.clone()
+    }
+
+    /// What is awaited while nothing that a client would accept is there at all.
+    #[must_use]
+    pub fn awaited(&self) -> Option<String> {
+        self.view.borrow().awaited.clone()
+    }
+
+    /// Appends its numbers in the Prometheus text format.
+    pub fn numbers(&self, out: &mut String) {
+        numbers(&self.view.borrow().certificates, out);
+    }
+}
+
+/// Returns only if a thread got lost, or nobody asks any more (`None`).
+async fn run(
+    mut desk: Desk,
+    mut asked: mpsc::Receiver<Ask>,
+    view: &watch::Sender<View>,
+) -> Option<Failure> {
+    let mut tasks: JoinSet<Done> = JoinSet::new();
+    loop {
+        let starts;
+        (desk, starts) = match lend(desk, Desk::look).await {
+            Ok(back) => back,
+            Err(lost) => return Some(lost),
+        };
+        for start in starts {
+            tasks.spawn(perform(start));
+        }
+        show(&desk, view);
+        let wake = Duration::from_secs(desk.wake_in());
+        tokio::select! {
+            ask = asked.recv() => match ask? {
+                Ask::Configure(acme, done) => {
+                    (desk, ()) = match lend(desk, |desk| desk.configure(*acme)).await {
+                        Ok(back) => back,
+                        Err(lost) => return Some(lost),
+                    };
+                    show(&desk, view);
+                    let _ = done.send(());
+                }
+                Ask::Renew(name, done) => {
+                    let answer;
+                    (desk, answer) = match lend(desk, move |desk| desk.renew(name.as_deref())).await {
+                        Ok(back) => back,
+                        Err(lost) => return Some(lost),
+                    };
+                    let _ = done.send(answer);
+                }
+            },
+            Some(done) = tasks.join_next() => {
+                if let Ok(done) = done {
+                    (desk, ()) = match lend(desk, |desk| desk.finish(done)).await {
+                        Ok(back) => back,
+                        Err(lost) => return Some(lost),
+                    };
+                }
+            }
+            () = tokio::time::sleep(wake), if desk.is_on() => {}
+        }
+    }
+}
+
+fn show(desk: &Desk, view: &watch::Sender<View>) {
+    view.send_replace(View {
+        certificates: desk.status(),
+        awaited: desk.awaited(),
+    });
+}
+
+async fn lend<T: Send + 'static>(
+    mut desk: Desk,
+    work: impl FnOnce(&mut Desk) -> T + Send + 'static,
+) -> Result<(Desk, T), Failure> {
+    blocking(move || {
+        let result = work(&mut desk);
+        (desk, result)
+    })
+    .await
+}
+
+async fn perform(start: Start) -> Done {
+    match start {
+        Start::Order(job, lock) => {
+            let (folder, ca) = (job.folder.clone(), job.ca.clone());
+            // Apart, so that even a bug in the middle of it ends in a known next attempt.
+            let run = AbortOnDropHandle::new(tokio::spawn(job.run()));
+            let result = run.await.unwrap_or_else(|_| {
+                Err(Failure::ca(
+                    "the order broke off by a fault of holdline; please report it",
+                ))
+            });
+            Done::Order {
+                folder,
+                ca,
+                result,
+                lock,
+            }
+        }
+        Start::Renewal {
+            folder,
+            ca,
+            certificate,
+            acme,
+        } => {
+            let result = ask_when(&ca, &certificate, &acme).await;
+            Done::Renewal {
+                folder,
+                certificate,
+                result,
+            }
+        }
+    }
+}
+
+async fn ask_when(
+    ca: &str,
+    certificate: &str,
+    acme: &Acme,
+) -> Result<super::history::Renewal, Failure> {
+    let root = acme.ca_root.clone();
+    let transport = blocking(move || Transport::new(root.as_deref()))
+        .await?
+        .map_err(Failure::from)?;
+    Ca::open(ca, transport).await?.renewal(certificate).await
+}

@@ -1,0 +1,417 @@
+//! Why there is no certificate, in a sentence that says what to do.
+//!
+//! Every problem type of RFC 8555 (6.7) and RFC 9773 has one. Whose fault it is decides for whom
+//! the failure counts: a CA that is down says nothing about a name.
+
+use instant_acme::{Error, Problem};
+
+use super::history::Concerns;
+use super::moment::{HOUR, Moment};
+use super::transport::TransportError;
+use crate::config::Challenge;
+
+/// Why an order has ended without a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) concerns: Concerns,
+    /// For people; a sentence without its full stop.
+    pub(super) reason: String,
+    /// The CA wants to hear no more of it until then.
+    pub(super) not_before: Option<Moment>,
+}
+
+/// How far an order had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Directory,
+    Account,
+    Order,
+    Validation,
+    Issue,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub(super) fn names(reason: impl Into<String>) -> Self {
+        Self {
+            concerns: Concerns::Names,
+            reason: reason.into(),
+            not_before: None,
+        }
+    }
+
+    pub(super) fn ca(reason: impl Into<String>) -> Self {
+        Self {
+            concerns: Concerns::Ca,
+            ..Self::names(reason)
+        }
+    }
+
+    /// From what the library says. `wait_until` is what the CA's last answer asked for.
+    pub(super) fn of(error: &Error, stage: Stage, wait_until: Option<Moment>) -> Self {
+        match error {
+            Error::Api(problem) => Self::of_problem(problem, stage, wait_until),
+            Error::Other(inner) => match inner.downcast_ref::<TransportError>() {
+                Some(error) => Self {
+                    concerns: match error {
+                        TransportError::Status(status) if !status.is_server_error() => {
+                            concerns(stage)
+                        }
+                        _ => Concerns::Ca,
+                    },
+                    reason: unreachable(error),
+                    not_before: wait_until,
+                },
+                None => Self {
+                    not_before: wait_until,
+                    ..Self::ca(clean(&inner.to_string()))
+                },
+            },
+            Error::Timeout(_) => Self {
+                concerns: concerns(stage),
+                reason: match stage {
+                    Stage::Validation => {
+                        "the CA did not decide in time whether the names are ours; it is tried again"
+                            .to_owned()
+                    }
+                    _ => "the CA did not issue in time; it is tried again".to_owned(),
+                },
+                not_before: wait_until,
+            },
+            other => Self {
+                concerns: Concerns::Ca,
+                reason: format!("the CA's answer cannot be used ({other}); check the directory URL"),
+                not_before: wait_until,
+            },
+        }
+    }
+
+    fn of_problem(problem: &Problem, stage: Stage, wait_until: Option<Moment>) -> Self {
+        let kind = kind(problem.r#type.as_deref());
+        let limited = kind == "rateLimited";
+        Self {
+            concerns: match kind {
+                "accountDoesNotExist"
+                | "badNonce"
+                | "badPublicKey"
+                | "badSignatureAlgorithm"
+                | "externalAccountRequired"
+                | "invalidContact"
+                | "serverInternal"
+                | "unsupportedContact"
+                | "userActionRequired" => Concerns::Ca,
+                _ => concerns(stage),
+            },
+            reason: sentence(problem, None),
+            // A limit without a date is one all the same.
+            not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
+        }
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        Self::ca(unreachable(&error))
+    }
+}
+
+fn concerns(stage: Stage) -> Concerns {
+    match stage {
+        Stage::Directory | Stage::Account => Concerns::Ca,
+        Stage::Order | Stage::Validation | Stage::Issue => Concerns::Names,
+    }
+}
+
+/// The last part of a problem's URN.
+pub(super) fn kind(urn: Option<&str>) -> &str {
+    urn.unwrap_or_default()
+        .rsplit(':')
+        .next()
+        .unwrap_or_default()
+}
+
+/// A problem of a CA in words: ours, its own, and what to do about it. `by` is the challenge that it
+/// is about, if it is about one.
+pub(super) fn sentence(problem: &Problem, by: Option<Challenge>) -> String {
+    let mut text = one(problem.r#type.as_deref(), problem.detail.as_deref(), by);
+    for part in problem.subproblems.iter().take(8) {
+        let name = part
+            .identifier
+            .as_ref()
+            .map(|id| id.authorized(false).to_string());
+        let said = one(part.r#type.as_deref(), part.detail.as_deref(), by);
+        text.push_str(&match name {
+            Some(name) => format!("; {name}: {said}"),
+            None => format!("; {said}"),
+        });
+    }
+    text
+}
+
+fn one(urn: Option<&str>, detail: Option<&str>, by: Option<Challenge>) -> String {
+    let kind = kind(urn);
+    let said = detail.map(clean).unwrap_or_default();
+    let said = match said.is_empty() {
+        true => String::new(),
+        false => format!(" (the CA: {said})"),
+    };
+    match advice(kind) {
+        Some((what, remedy)) => {
+            let remedy = by.and_then(|by| remedy_by(kind, by)).unwrap_or(remedy);
+            format!("{what}{said}; {remedy}")
+        }
+        None if kind.is_empty() => format!("the CA refuses{said}"),
+        None => format!("the CA refuses: {kind}{said}"),
+    }
+}
+
+/// What to do where it is known how the name was to be shown.
+fn remedy_by(kind: &str, by: Challenge) -> Option<&'static str> {
+    let reach = matches!(
+        kind,
+        "connection" | "tls" | "incorrectResponse" | "unauthorized"
+    );
+    match by {
+        Challenge::Http01 if reach => Some(
+            "let port 80 of the name's address (AAAA as well) reach [listen] http of this machine, \
+             in every firewall, with no other server or CDN before it",
+        ),
+        Challenge::TlsAlpn01 if reach => Some(
+            "let port 443 of the name's address (AAAA as well) reach this machine with TLS \
+             untouched, in every firewall, with no other server or CDN before it",
+        ),
+        Challenge::Dns01 if reach || kind == "dns" => Some(
+            "check that the hook adds the value that it is given to the zone that everybody sees, \
+             and leaves other values of the name alone",
+        ),
+        Challenge::Http01 | Challenge::TlsAlpn01 if kind == "dns" => {
+            Some("check that the name exists for everybody, and its zone's DNSSEC")
+        }
+        Challenge::Http01 | Challenge::TlsAlpn01 | Challenge::Dns01 => None,
+    }
+}
+
+/// What it means, and what to do.
+fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
+    Some(match kind {
+        "accountDoesNotExist" => (
+            "the CA does not know our account any more",
+            "a new one is made at the next attempt",
+        ),
+        "alreadyReplaced" => (
+            "the CA says that the certificate has been replaced already",
+            "it is ordered as a new one",
+        ),
+        "alreadyRevoked" => (
+            "the certificate is revoked already",
+            "nothing is to be done",
+        ),
+        "badCSR" => (
+            "the CA does not take the request for these names",
+            "check domains and profile under [acme]",
+        ),
+        "badNonce" => (
+            "the CA kept refusing fresh nonces",
+            "its servers may disagree; it is tried again",
+        ),
+        "badPublicKey" | "badSignatureAlgorithm" => (
+            "the CA does not take keys of our kind (ECDSA P-256)",
+            "name another CA in [acme] directories",
+        ),
+        "badRevocationReason" => (
+            "the CA does not revoke for this reason",
+            "nothing is to be done",
+        ),
+        "caa" => (
+            "a CAA record forbids this CA to issue for the name",
+            "allow the CA in the CAA records of the name's zone, or name another CA in [acme] \
+             directories",
+        ),
+        "compound" => ("several things are wrong", "see each of them"),
+        "connection" => (
+            "the CA cannot connect to the name",
+            "let its address be this machine's, and open port 80 for http-01 or port 443 for \
+             tls-alpn-01 in every firewall; an AAAA record counts, too",
+        ),
+        "dns" => (
+            "the CA cannot look the name up",
+            "check that the name exists for everybody, and its zone's DNSSEC; for dns-01, that \
+             the hook has added the record",
+        ),
+        "externalAccountRequired" => (
+            "the CA takes only accounts that are bound to one of its customers",
+            "get kid and key from it, and set them in [acme] eab",
+        ),
+        "incorrectResponse" => (
+            "something else answered in our place",
+            "check that the name's address (AAAA as well) is this machine, and that no other \
+             server or CDN stands before it on port 80 or 443",
+        ),
+        "invalidContact" | "unsupportedContact" => (
+            "the CA does not take the contact",
+            "write a working e-mail address in [acme] contact, or none",
+        ),
+        "invalidProfile" => (
+            "the CA has no such profile",
+            "write one of its profiles in [acme] profile, or none",
+        ),
+        "malformed" => (
+            "the CA cannot make sense of the request",
+            "check domains under [acme]: the names have to be public ones",
+        ),
+        "orderNotReady" => ("the order was not ready yet", "it is tried again"),
+        "rateLimited" => (
+            "a limit of the CA is reached",
+            "nothing is to be done but to wait; a second CA in [acme] directories would step in",
+        ),
+        "rejectedIdentifier" => (
+            "the CA does not issue for this name",
+            "remove it from [acme] domains, or name another CA in directories",
+        ),
+        "serverInternal" => (
+            "the CA has a fault of its own",
+            "it is tried again; its status page may say more",
+        ),
+        "tls" => (
+            "the CA found no TLS that it could use at the name",
+            "check that port 443 of the name's address reaches this machine with TLS untouched",
+        ),
+        "unauthorized" => (
+            "the CA is not convinced that the name is ours",
+            "check that the name's address (AAAA as well) is this machine; for dns-01, that the \
+             hook wrote the value that it was given",
+        ),
+        "unsupportedIdentifier" => (
+            "the CA does not issue for names of this kind",
+            "for IP addresses at Let's Encrypt, set profile = \"shortlived\" under [acme]",
+        ),
+        "userActionRequired" => (
+            "the CA wants a person to do something, such as to agree to new terms",
+            "open the address that it names, then run `holdline cert renew`",
+        ),
+        _ => return None,
+    })
+}
+
+/// One line of printable text, of a length that a log bears.
+fn clean(text: &str) -> String {
+    const MOST: usize = 600;
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST)
+        .collect();
+    line.trim().trim_end_matches('.').to_owned()
+}
+
+/// Why the CA could not be asked, and what to do.
+fn unreachable(error: &TransportError) -> String {
+    let said = clean(&error.to_string());
+    let dates = ["expired", "Expired", "NotValidYet", "not valid yet"];
+    let remedy = match error {
+        TransportError::Name(_) => "check the name servers of this machine".to_owned(),
+        TransportError::Connect(_) | TransportError::TooSlow => {
+            "let this machine open connections to it; if it is down, it is tried again".to_owned()
+        }
+        // Then it is our clock that is wrong.
+        TransportError::Tls(_) if dates.iter().any(|word| said.contains(word)) => {
+            format!("check this machine's clock, it says {}", Moment::now())
+        }
+        TransportError::Tls(_) => {
+            "if it is a CA of your own, name its root certificate in [acme] ca_root".to_owned()
+        }
+        TransportError::Status(status) if status.is_client_error() => {
+            "check the URL in [acme] directories".to_owned()
+        }
+        TransportError::Status(_) | TransportError::Broken(_) => {
+            "it seems to be in trouble, its status page may say more; it is tried again".to_owned()
+        }
+        TransportError::NotHttps => "write an https:// URL in [acme] directories".to_owned(),
+        TransportError::Root(_) => "name a PEM file with the root certificate".to_owned(),
+    };
+    format!("the CA cannot be asked: {said}; {remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(kind: &str) -> Problem {
+        let json = format!(
+            "{{\"type\":\"urn:ietf:params:acme:error:{kind}\",\"detail\":\"so\\nit is.\"}}"
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    /// RFC 8555, 6.7, and RFC 9773, 7.4.
+    const KINDS: [&str; 24] = [
+        "accountDoesNotExist",
+        "alreadyRevoked",
+        "badCSR",
+        "badNonce",
+        "badPublicKey",
+        "badRevocationReason",
+        "badSignatureAlgorithm",
+        "caa",
+        "compound",
+        "connection",
+        "dns",
+        "externalAccountRequired",
+        "incorrectResponse",
+        "invalidContact",
+        "malformed",
+        "orderNotReady",
+        "rateLimited",
+        "rejectedIdentifier",
+        "serverInternal",
+        "tls",
+        "unauthorized",
+        "unsupportedContact",
+        "unsupportedIdentifier",
+        "userActionRequired",
+    ];
+
+    #[test]
+    fn every_problem_says_what_to_do() {
+        for kind in KINDS
+            .into_iter()
+            .chain(["alreadyReplaced", "invalidProfile"])
+        {
+            let said = sentence(&problem(kind), None);
+            assert!(said.contains(" (the CA: so it is); "), "{said}");
+        }
+        assert_eq!(
+            sentence(&problem("novel"), None),
+            "the CA refuses: novel (the CA: so it is)"
+        );
+    }
+
+    #[test]
+    fn what_to_do_depends_on_the_challenge() {
+        let by = |kind: &str, by| sentence(&problem(kind), Some(by));
+        assert!(by("connection", Challenge::Http01).contains("port 80"));
+        assert!(by("connection", Challenge::TlsAlpn01).contains("port 443"));
+        assert!(by("unauthorized", Challenge::Dns01).contains("the hook"));
+        assert!(!by("dns", Challenge::Http01).contains("hook"));
+        assert!(by("caa", Challenge::Http01).contains("CAA"));
+    }
+
+    #[test]
+    fn a_limit_is_kept_even_without_a_date() {
+        let of = |kind: &str, stage, until| Failure::of(&Error::Api(problem(kind)), stage, until);
+        let limited = of("rateLimited", Stage::Order, None);
+        assert!(limited.not_before.unwrap() > Moment::now().after(HOUR - 60));
+        assert_eq!(limited.concerns, Concerns::Names);
+        let account = of("rateLimited", Stage::Account, Some(Moment(5)));
+        assert_eq!(
+            (account.concerns, account.not_before),
+            (Concerns::Ca, Some(Moment(5)))
+        );
+        assert_eq!(
+            of("serverInternal", Stage::Order, None).concerns,
+            Concerns::Ca
+        );
+        assert_eq!(of("caa", Stage::Order, None).not_before, None);
+    }
+}

@@ -1,0 +1,462 @@
+//! A small CA in this process: what Pebble has not, and what a CA may do on a bad day.
+//!
+//! It speaks RFC 8555 with ARI (RFC 9773) and profiles, checks nonces and signatures, and believes
+//! everybody: challenges are Pebble's business.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData,
+    SerialNumber, SignatureAlgorithm,
+};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
+
+use crate::kit::wait::Shared;
+
+/// What it does.
+#[derive(Debug, Clone)]
+pub(crate) struct Habits {
+    /// Seconds that its certificates are valid, from now; and how long they already are.
+    pub(crate) lifetime: (i64, i64),
+    /// When it wants them renewed: seconds from now.
+    pub(crate) window: Option<(i64, i64)>,
+    pub(crate) profiles: Vec<&'static str>,
+    /// Answers requests for such a resource with this problem.
+    pub(crate) problem: Option<Problem>,
+    /// Issues for this name in place of the one asked for.
+    pub(crate) wrong_name: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub(crate) resource: &'static str,
+    pub(crate) status: u16,
+    pub(crate) kind: &'static str,
+    pub(crate) retry_after: Option<&'static str>,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            lifetime: (90 * 86400, 3600),
+            window: None,
+            profiles: Vec::new(),
+            problem: None,
+            wrong_name: false,
+        }
+    }
+}
+
+/// What it has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    nonces: HashSet<String>,
+    accounts: HashMap<String, Vec<u8>>,
+    pub(crate) orders: Vec<Order>,
+    /// Resources that were asked for.
+    pub(crate) asked: Vec<String>,
+    count: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) names: Vec<Value>,
+    pub(crate) replaces: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) certificate: Option<String>,
+}
+
+pub(crate) struct Ca {
+    pub(crate) habits: Shared<Habits>,
+    pub(crate) book: Shared<Book>,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) directory: String,
+    dir: TempDir,
+    _serves: AbortOnDropHandle<()>,
+}
+
+struct Desk {
+    url: String,
+    habits: Shared<Habits>,
+    book: Shared<Book>,
+    issuer: Issuer<'static, KeyPair>,
+    root: String,
+}
+
+impl Ca {
+    pub(crate) async fn start(habits: Habits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (issuer, root) = authority();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap().der().clone();
+        std::fs::write(dir.path().join("root.pem"), &root.0).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let desk = Arc::new(Desk {
+            url: url.clone(),
+            habits: Shared::new(habits),
+            book: Shared::default(),
+            issuer,
+            root: root.0,
+        });
+        let (habits, book) = (desk.habits.clone(), desk.book.clone());
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let serves = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let (acceptor, desk) = (acceptor.clone(), Arc::clone(&desk));
+                tokio::spawn(async move {
+                    let Ok(tls) = acceptor.accept(socket).await else {
+                        return;
+                    };
+                    let service = service_fn(|request| {
+                        let desk = Arc::clone(&desk);
+                        async move { Ok::<_, Infallible>(desk.answer(request).await) }
+                    });
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(tls), service)
+                        .await;
+                });
+            }
+        });
+        Self {
+            habits,
+            book,
+            root: root.1,
+            directory: format!("{url}/dir"),
+            dir,
+            _serves: AbortOnDropHandle::new(serves),
+        }
+    }
+
+    pub(crate) fn ca_root(&self) -> PathBuf {
+        self.dir.path().join("root.pem")
+    }
+
+    /// Settings for a proxy that gets certificates here.
+    pub(crate) fn settings(&self, state: &std::path::Path, acme: &str) -> String {
+        settings(&[&self.directory], &self.ca_root(), state, acme)
+    }
+
+    pub(crate) fn orders(&self) -> Vec<Order> {
+        self.book.read(|book| book.orders.clone())
+    }
+}
+
+pub(crate) fn settings(
+    directories: &[&str],
+    ca_root: &std::path::Path,
+    state: &std::path::Path,
+    acme: &str,
+) -> String {
+    format!(
+        "[tls]\ncertificate = \"acme\"\nfiles = []\n\
+         [acme]\ndirectories = {directories:?}\nca_root = {ca_root:?}\nstate_dir = {state:?}\n{acme}\n",
+    )
+}
+
+fn authority() -> (Issuer<'static, KeyPair>, (String, CertificateDer<'static>)) {
+    let key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name
+        .push(DnType::CommonName, "CA of a test");
+    let root = ca.self_signed(&key).unwrap();
+    (Issuer::new(ca, key), (root.pem(), root.der().clone()))
+}
+
+/// The key of a request.
+struct Requested(Vec<u8>);
+
+impl PublicKeyData for Requested {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path().to_owned();
+        let resource = path.split('/').nth(1).unwrap_or_default().to_owned();
+        let body = body.collect().await.unwrap().to_bytes();
+        self.book.change(|book| book.asked.push(resource.clone()));
+        let habits = self.habits.read(Habits::clone);
+        if let Some(problem) = habits.problem.as_ref().filter(|it| it.resource == resource) {
+            let kind = format!("urn:ietf:params:acme:error:{}", problem.kind);
+            let mut answer = self.reply(
+                problem.status,
+                &json!({"type": kind, "detail": "So it is."}),
+            );
+            if problem.kind.is_empty() {
+                *answer.body_mut() = Full::from("<html>a bad day</html>");
+                answer.headers_mut().remove("content-type");
+            }
+            if let Some(wait) = problem.retry_after {
+                answer
+                    .headers_mut()
+                    .insert("retry-after", wait.parse().unwrap());
+            }
+            return answer;
+        }
+        match (&head.method, resource.as_str()) {
+            (_, "dir") => self.reply(200, &self.directory(&habits)),
+            (_, "nonce") => self.reply(200, &json!({})),
+            (&Method::GET, "ari") => self.renewal(&habits),
+            (&Method::POST, _) => match self.open(&head.uri.to_string(), &body) {
+                Ok((payload, who)) => self.act(&resource, &path, &payload, &who, &habits),
+                Err(kind) => {
+                    let kind = format!("urn:ietf:params:acme:error:{kind}");
+                    self.reply(400, &json!({"type": kind, "detail": "refused"}))
+                }
+            },
+            _ => self.reply(404, &json!({})),
+        }
+    }
+
+    fn directory(&self, habits: &Habits) -> Value {
+        let url = |name: &str| format!("{}/{name}", self.url);
+        let profiles: HashMap<_, _> = habits.profiles.iter().map(|name| (*name, "so")).collect();
+        let mut directory = json!({
+            "newNonce": url("nonce"), "newAccount": url("account"), "newOrder": url("order"),
+            "keyChange": url("key"), "revokeCert": url("revoke"), "meta": {"profiles": profiles},
+        });
+        if habits.window.is_some() {
+            directory["renewalInfo"] = json!(url("ari"));
+        }
+        directory
+    }
+
+    fn renewal(&self, habits: &Habits) -> Response<Full<Bytes>> {
+        let at = |offset: i64| {
+            let moment = OffsetDateTime::now_utc() + time::Duration::seconds(offset);
+            moment.format(&Rfc3339).unwrap()
+        };
+        let (start, end) = habits.window.unwrap();
+        let window = json!({"suggestedWindow": {"start": at(start), "end": at(end)}});
+        let mut answer = self.reply(200, &window);
+        answer
+            .headers_mut()
+            .insert("retry-after", "21600".parse().unwrap());
+        answer
+    }
+
+    /// Checks a request (RFC 8555, 6.2) and returns what it says, and of whom.
+    fn open(&self, path: &str, body: &[u8]) -> Result<(Value, String), &'static str> {
+        let jws: Value = serde_json::from_slice(body).map_err(|_| "malformed")?;
+        let part = |name: &str| jws[name].as_str().ok_or("malformed");
+        let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| "malformed");
+        let header: Value =
+            serde_json::from_slice(&decode(part("protected")?)?).map_err(|_| "malformed")?;
+        let nonce = header["nonce"].as_str().ok_or("badNonce")?;
+        if !self.book.change(|book| book.nonces.remove(nonce)) {
+            return Err("badNonce");
+        }
+        if header["url"] != format!("{}{path}", self.url) {
+            return Err("unauthorized");
+        }
+        let (key, who) = match header["kid"].as_str() {
+            Some(kid) => {
+                let key = self.book.read(|book| book.accounts.get(kid).cloned());
+                (key.ok_or("accountDoesNotExist")?, kid.to_owned())
+            }
+            None => {
+                let half = |name: &str| decode(header["jwk"][name].as_str().ok_or("malformed")?);
+                let key = [vec![4], half("x")?, half("y")?].concat();
+                (key, String::new())
+            }
+        };
+        let signed = format!("{}.{}", part("protected")?, part("payload")?);
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key)
+            .verify(signed.as_bytes(), &decode(part("signature")?)?)
+            .map_err(|_| "unauthorized")?;
+        let payload = decode(part("payload")?)?;
+        let payload = serde_json::from_slice(&payload).unwrap_or_default();
+        Ok((
+            payload,
+            if who.is_empty() {
+                BASE64_URL_SAFE_NO_PAD.encode(key)
+            } else {
+                who
+            },
+        ))
+    }
+
+    fn act(
+        &self,
+        resource: &str,
+        path: &str,
+        payload: &Value,
+        who: &str,
+        habits: &Habits,
+    ) -> Response<Full<Bytes>> {
+        let id = path
+            .split('/')
+            .nth(2)
+            .and_then(|id| id.parse::<usize>().ok());
+        let (status, body, location) = match (resource, id) {
+            ("account", _) => {
+                let key = BASE64_URL_SAFE_NO_PAD.decode(who).unwrap();
+                let kid = self.book.change(|book| {
+                    let known = book.accounts.iter().find(|(_, it)| **it == key);
+                    let kid = known.map_or_else(
+                        || format!("{}/acct/{}", self.url, book.accounts.len()),
+                        |(kid, _)| kid.clone(),
+                    );
+                    book.accounts.insert(kid.clone(), key);
+                    kid
+                });
+                (201, json!({"status": "valid"}), Some(kid))
+            }
+            ("acct", _) => (200, json!({"status": "valid"}), None),
+            ("order", None) => {
+                let text = |name: &str| payload[name].as_str().map(str::to_owned);
+                let order = Order {
+                    names: payload["identifiers"].as_array().unwrap().clone(),
+                    replaces: text("replaces"),
+                    profile: text("profile"),
+                    certificate: None,
+                };
+                let id = self.book.change(|book| {
+                    book.orders.push(order);
+                    book.orders.len() - 1
+                });
+                (
+                    201,
+                    self.order(id),
+                    Some(format!("{}/order/{id}", self.url)),
+                )
+            }
+            ("order", Some(id)) => (200, self.order(id), None),
+            ("authz", Some(id)) => {
+                let name = self.book.read(|book| book.orders[id].names[0].clone());
+                (
+                    200,
+                    json!({"status": "valid", "identifier": name, "challenges": []}),
+                    None,
+                )
+            }
+            ("finalize", Some(id)) => {
+                let csr = BASE64_URL_SAFE_NO_PAD
+                    .decode(payload["csr"].as_str().unwrap())
+                    .unwrap();
+                let certificate = self.issue(id, &csr, habits);
+                self.book
+                    .change(|book| book.orders[id].certificate = Some(certificate));
+                (200, self.order(id), None)
+            }
+            ("cert", Some(id)) => {
+                let pem = self
+                    .book
+                    .read(|book| book.orders[id].certificate.clone().unwrap());
+                let mut answer = self.reply(200, &json!({}));
+                *answer.body_mut() = Full::from(pem);
+                return answer;
+            }
+            _ => (404, json!({}), None),
+        };
+        let mut answer = self.reply(status, &body);
+        if let Some(location) = location {
+            answer
+                .headers_mut()
+                .insert("location", location.parse().unwrap());
+        }
+        answer
+    }
+
+    fn order(&self, id: usize) -> Value {
+        let order = self.book.read(|book| book.orders[id].clone());
+        let url = |name: &str| format!("{}/{name}/{id}", self.url);
+        let mut shown = json!({
+            "status": if order.certificate.is_some() { "valid" } else { "ready" },
+            "identifiers": order.names, "authorizations": [url("authz")], "finalize": url("finalize"),
+        });
+        if let Some(replaces) = order.replaces {
+            shown["replaces"] = json!(replaces);
+        }
+        if order.certificate.is_some() {
+            shown["certificate"] = json!(url("cert"));
+        }
+        shown
+    }
+
+    fn issue(&self, id: usize, csr: &[u8], habits: &Habits) -> String {
+        let (_, csr) = X509CertificationRequest::from_der(csr).unwrap();
+        let info = &csr.certification_request_info;
+        let key = Requested(info.subject_pki.subject_public_key.data.to_vec());
+        let (names, count) = self.book.change(|book| {
+            book.count += 1;
+            (book.orders[id].names.clone(), book.count)
+        });
+        let names = names
+            .iter()
+            .map(|name| name["value"].as_str().unwrap().to_owned());
+        let names = match habits.wrong_name {
+            true => vec!["somebody.else.example".to_owned()],
+            false => names.collect(),
+        };
+        let mut leaf = CertificateParams::new(names).unwrap();
+        let now = OffsetDateTime::now_utc();
+        leaf.not_before = now - time::Duration::seconds(habits.lifetime.1);
+        leaf.not_after = now + time::Duration::seconds(habits.lifetime.0);
+        leaf.use_authority_key_identifier_extension = true;
+        leaf.serial_number = Some(SerialNumber::from(count + 1000));
+        let leaf = leaf.signed_by(&key, &self.issuer).unwrap();
+        format!("{}{}", leaf.pem(), self.root)
+    }
+
+    fn reply(&self, status: u16, body: &Value) -> Response<Full<Bytes>> {
+        let nonce = self.book.change(|book| {
+            book.count += 1;
+            let nonce = format!("nonce-{}", book.count);
+            book.nonces.insert(nonce.clone());
+            nonce
+        });
+        let kind = if status < 400 {
+            "application/json"
+        } else {
+            "application/problem+json"
+        };
+        Response::builder()
+            .status(status)
+            .header("replay-nonce", nonce)
+            .header("content-type", kind)
+            .body(Full::from(body.to_string()))
+            .unwrap()
+    }
+}

@@ -1,0 +1,173 @@
+//! What a client of the proxy sees: the certificate, and whether it is one to trust.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdline::Holdline;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::kit::{Proxy, ms};
+
+/// An order takes seconds, on a busy machine more.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Takes any certificate, to look at it.
+#[derive(Debug)]
+struct Anything;
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = aws_lc_rs::default_provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, &known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = aws_lc_rs::default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, &known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+async fn dial(
+    addr: SocketAddr,
+    name: &str,
+    config: ClientConfig,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(addr).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await
+}
+
+fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+}
+
+/// The leaf that is served under a name.
+pub(crate) async fn leaf(addr: SocketAddr, name: &str) -> CertificateDer<'static> {
+    let config = builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_no_client_auth();
+    let tls = dial(addr, name, config).await.expect("a handshake");
+    tls.get_ref().1.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
+}
+
+/// Its subject.
+pub(crate) async fn subject(addr: SocketAddr, name: &str) -> String {
+    let leaf = leaf(addr, name).await;
+    let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
+    parsed.subject().to_string()
+}
+
+/// Whether a client that trusts this root takes what is served under the name.
+pub(crate) async fn is_trusted(
+    addr: SocketAddr,
+    name: &str,
+    root: &CertificateDer<'static>,
+) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let config = builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    dial(addr, name, config).await.is_ok()
+}
+
+/// Waits until a client that trusts this root takes what is served under the name.
+pub(crate) async fn until_trusted(proxy: &Proxy, name: &str, root: &CertificateDer<'static>) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !is_trusted(proxy.addr(), name, root).await {
+            tokio::time::sleep(ms(100)).await;
+        }
+    });
+    if waited.await.is_err() {
+        panic!("{name} is not served: {:#}", proxy.status().await["acme"]);
+    }
+}
+
+/// What is told of the certificate with this name.
+pub(crate) async fn told(proxy: &Proxy, name: &str) -> Value {
+    let status = proxy.status().await;
+    let all = status["acme"].as_array().unwrap();
+    let has = |one: &&Value| one["names"].as_array().unwrap().iter().any(|it| it == name);
+    all.iter()
+        .find(has)
+        .unwrap_or_else(|| panic!("no {name} in {all:?}"))
+        .clone()
+}
+
+/// Waits until what is told is so.
+pub(crate) async fn until_told(
+    proxy: &Proxy,
+    name: &str,
+    mut found: impl FnMut(&Value) -> bool,
+) -> Value {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let told = told(proxy, name).await;
+            if found(&told) {
+                return told;
+            }
+            tokio::time::sleep(ms(50)).await;
+        }
+    });
+    match waited.await {
+        Ok(told) => told,
+        Err(_) => panic!("it never was so: {:#}", told(proxy, name).await),
+    }
+}
+
+/// The last error in words, once there is one.
+pub(crate) async fn until_failed(proxy: &Proxy, name: &str) -> String {
+    let told = until_told(proxy, name, |told| told["lastError"].is_object()).await;
+    told["lastError"]["reason"].as_str().unwrap().to_owned()
+}
+
+pub(crate) async fn renew(holdline: &Holdline, name: &str) {
+    let admin = crate::kit::Target::plain(holdline.admin_addr().unwrap());
+    let path = format!("/cert/renew?name={name}");
+    let answer = crate::kit::http::request(&admin, "POST", &path, &[], b"").await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}

@@ -1,0 +1,97 @@
+//! `holdline cert`: with nobody running, and with a certificate on disk.
+
+use tempfile::TempDir;
+
+use super::ended;
+
+fn folder(config: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("h.toml"), config).unwrap();
+    folder
+}
+
+const ACME: &str = "[tls]\ncertificate = \"acme\"\n[listen]\nhttps = [\"0.0.0.0:443\"]\n\
+    [acme]\ndomains = [\"a.example\", \"b.example www.b.example\"]\nstate_dir = \"state\"\nimport = []\n\
+    [admin]\nlisten = \"127.0.0.1:1\"\n";
+
+#[tokio::test]
+async fn the_list_needs_no_running_holdline_and_changes_nothing() {
+    let folder = folder(ACME);
+    let kept = folder.path().join("state/acme/certificates/a.example");
+    std::fs::create_dir_all(&kept).unwrap();
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
+    std::fs::write(kept.join("certificate.pem"), pem).unwrap();
+    let damaged = "{\"attempts\": [";
+    std::fs::write(kept.join("history.json"), damaged).unwrap();
+    let list = ended(&folder, &["cert", "list", "--config", "h.toml"]).await;
+    assert_eq!(list.code, Some(0), "{}", list.err);
+    assert!(
+        list.out
+            .starts_with("a.example\n  valid until 4096-01-01T00:00:00Z, by "),
+        "{}",
+        list.out
+    );
+    assert!(
+        list.out
+            .contains("b.example www.b.example\n  there is none yet\n  is ordered in a moment\n"),
+        "{}",
+        list.out
+    );
+    assert_eq!(
+        std::fs::read_to_string(kept.join("history.json")).unwrap(),
+        damaged
+    );
+    assert_eq!(std::fs::read_dir(kept).unwrap().count(), 2);
+
+    let json = ended(&folder, &["cert", "list", "--json", "--config", "h.toml"]).await;
+    let all: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        (&all[0]["state"], &all[1]["state"]),
+        (&"served".into(), &"awaited".into())
+    );
+}
+
+#[tokio::test]
+async fn renewing_needs_a_running_holdline_and_says_so() {
+    let folder = folder(ACME);
+    let renew = ended(
+        &folder,
+        &["cert", "renew", "a.example", "--config", "h.toml"],
+    )
+    .await;
+    assert_eq!(renew.code, Some(1));
+    assert!(
+        renew
+            .err
+            .contains("nothing answers on 127.0.0.1:1: holdline is not running"),
+        "{}",
+        renew.err
+    );
+    let keys = ended(&folder, &["cert", "account-key", "--config", "h.toml"]).await;
+    assert!(
+        keys.err.contains("letsencrypt: there is no account yet"),
+        "{}",
+        keys.err
+    );
+}
+
+#[tokio::test]
+async fn the_development_certificate_is_made_and_listed() {
+    let folder = folder("");
+    let made = ended(&folder, &["cert", "dev"]).await;
+    assert_eq!(made.code, Some(0), "{}", made.err);
+    assert!(
+        made.out.contains("certs-dev/cert.pem\n  for localhost"),
+        "{}",
+        made.out
+    );
+    assert!(folder.path().join("certs-dev/cert.pem").exists());
+    let list = ended(&folder, &["cert", "list"]).await;
+    assert!(
+        list.out
+            .starts_with("localhost *.localhost 127.0.0.1 ::1\n  valid until"),
+        "{}",
+        list.out
+    );
+}
