@@ -96,6 +96,16 @@ pub(super) fn refused(because: &'static str, address: IpAddr) {
     );
 }
 
+/// Of a flood of refusals.
+pub(super) fn left_out(count: u64) {
+    tracing::info!(
+        target: "holdline::audit",
+        event = "refused_often",
+        count,
+        "so many more were not let in in the last minutes, without a line each"
+    );
+}
+
 /// Somebody who was let in may not be here any more.
 pub(super) fn ended(identity: &Identity, why: GrantEnd) {
     let (event, message) = match why {

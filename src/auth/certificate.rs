@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls_pki_types::CertificateDer;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -14,6 +15,7 @@ use super::identity::{Credential, Identity};
 use super::name::is_name;
 use crate::config::{Auth, CertificateName};
 use crate::listen::Peer;
+use crate::tls::{Authorities, Authority};
 
 /// The names in one certificate that can be said in a header; taken once per connection, so that
 /// neither is the certificate kept nor read again for every request.
@@ -24,12 +26,22 @@ pub struct CertificateNames {
     san_dns: Option<Arc<str>>,
     san_uri: Option<Arc<str>>,
     not_after: Option<SystemTime>,
+    authorities: Arc<[Authority]>,
 }
 
 impl CertificateNames {
-    /// The names in a certificate; none where it cannot be read.
+    /// Those of the chain that was shown in a handshake, and verified there against these CAs.
+    /// `None`: it is empty.
     #[must_use]
-    pub fn of(der: &[u8]) -> Self {
+    pub fn shown(chain: &[CertificateDer<'_>], client_cas: &Authorities) -> Option<Self> {
+        Some(Self {
+            authorities: client_cas.behind(chain),
+            ..Self::of(chain.first()?)
+        })
+    }
+
+    /// The names in a certificate; none where it cannot be read.
+    fn of(der: &[u8]) -> Self {
         let Ok((rest, x509)) = X509Certificate::from_der(der) else {
             return Self::default();
         };
@@ -55,6 +67,7 @@ impl CertificateNames {
                 _ => None,
             }),
             not_after: Some(end(&x509)),
+            authorities: Arc::default(),
         }
     }
 
@@ -80,10 +93,12 @@ impl CertificateNames {
 #[must_use]
 pub fn identify(peer: &Peer, auth: &Auth) -> Option<Identity> {
     let rule = auth.certificate?;
-    let user = peer.client_certificate.as_ref()?.get(rule)?;
-    Some(Identity {
+    let names = peer.client_certificate.as_ref()?;
+    let user = names.get(rule)?;
+    // A connection may be older than the config.
+    auth.client_cas.count(&names.authorities).then(|| Identity {
         user: Arc::clone(user),
-        credential: Credential::Certificate(rule),
+        credential: Credential::Certificate(rule, Arc::clone(&names.authorities)),
     })
 }
 

@@ -18,13 +18,14 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::credential::Fingerprint;
-use super::ended::Ended;
+use super::ended::{self, Ended};
 use super::error::DeskError;
 use super::forward::Trust;
 use super::gate::Gate;
 use super::identity::{Credential, Identity, Service, SignIn, TokenName};
 use super::keys::{self, Keys, seconds};
 use super::lane::Lane;
+use super::refusals::Refusals;
 use super::seal::{self, Kind};
 use super::state::StateDir;
 use super::throttle::Throttle;
@@ -62,6 +63,7 @@ pub(super) struct Guesses {
     /// Makes keys of names; random, so that nobody can make two names collide.
     pub(super) names: RandomState,
     wrong_tokens: Mutex<Throttle<IpAddr>>,
+    refusals: Mutex<Refusals>,
 }
 
 /// A valid cookie, and whose it is.
@@ -258,17 +260,33 @@ impl Desk {
             .collect()
     }
 
-    /// Takes our cookies and tokens out of a request, so that the gateway never sees them.
+    /// Takes our cookies and tokens out of a request, so that the gateway never sees them: also
+    /// where they are good for nothing any more. Where no tokens are taken, only what is one from
+    /// end to end; another program's may begin alike.
     pub fn remove_ours(auth: &Auth, headers: &mut HeaderMap) {
         cookie::remove_ours(headers);
-        if auth.token && token::presented(headers).is_some() {
+        let mut presented = token::all_presented(headers);
+        if presented.any(|text| auth.token || token::is_one(text)) {
+            drop(presented);
             headers.remove(AUTHORIZATION);
         }
     }
 
-    /// Writes down that somebody was not let in.
-    pub fn note_refused(because: &'static str, address: IpAddr) {
-        audit::refused(because, address);
+    /// Writes down that somebody was not let in. Not each time in a flood.
+    pub fn note_refused(&self, because: &'static str, address: IpAddr) {
+        let mut lines = self
+            .guesses
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let verdict = lines.look(network_of(address), because, Instant::now());
+        drop(lines);
+        if let Some(unsaid) = verdict.left_out {
+            audit::left_out(unsaid);
+        }
+        if verdict.write {
+            audit::refused(because, address);
+        }
     }
 
     // === what holds for how long ===
@@ -288,7 +306,9 @@ impl Desk {
                 };
                 auth.token && auth.tokens.iter().find(same).is_some()
             }
-            Credential::Certificate(rule) => auth.certificate == Some(*rule),
+            Credential::Certificate(rule, authorities) => {
+                auth.certificate == Some(*rule) && auth.client_cas.count(authorities)
+            }
             Credential::Forward(service) => auth
                 .forward
                 .as_ref()
@@ -409,6 +429,7 @@ impl Guesses {
             known_devices: Lane::new(1, 64),
             names: RandomState::new(),
             wrong_tokens: Mutex::new(Throttle::new(FREE_TOKENS, MOST_ADDRESSES)),
+            refusals: Mutex::new(Refusals::new(Instant::now())),
         }
     }
 }
@@ -432,7 +453,7 @@ pub fn check(auth: &Auth) -> Result<(), DeskError> {
         return Ok(());
     }
     match StateDir::look(&auth.state_dir)? {
-        Some(dir) => keys::check(&dir),
+        Some(dir) => keys::check(&dir).and_then(|()| ended::check(&dir)),
         None => Ok(()),
     }
 }

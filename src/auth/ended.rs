@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::credential::{from_hex, to_hex};
 use super::error::DeskError;
 use super::keys::seconds;
-use super::state::StateDir;
+use super::state::{Locked, StateDir};
 
 const FILE: &str = "auth.ended";
 
@@ -51,14 +52,13 @@ impl Ended {
             error,
         };
         let lock = dir.lock().map_err(failed)?;
-        let bytes = dir.read(FILE).map_err(failed)?;
-        let bytes = bytes.map(|(bytes, _)| bytes).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
+        let bytes = dir.read_end(FILE).map_err(failed)?.unwrap_or_default();
         let mut until = HashMap::new();
-        learn(&mut until, &text, seconds(now));
-        if text.lines().count() > 2 * until.len() + SPARE {
-            dir.replace(FILE, write(&until).as_bytes(), &lock)
-                .map_err(failed)?;
+        learn(&mut until, &String::from_utf8_lossy(&bytes), seconds(now));
+        if is_long(dir, until.len())
+            && let Err(error) = dir.replace(FILE, write(&until).as_bytes(), &lock)
+        {
+            told_long(dir, &error);
         }
         let known = Known {
             until,
@@ -105,14 +105,43 @@ impl Ended {
         let Some(dir) = self.file.as_ref().filter(|_| fresh) else {
             return;
         };
-        let written = dir
-            .lock()
-            .and_then(|lock| dir.append(FILE, &line(id, until), &lock));
+        let written = dir.lock().and_then(|lock| {
+            dir.append(FILE, &line(id, until), &lock)?;
+            self.shorten(dir, now, &lock);
+            Ok(())
+        });
         if let Err(error) = written {
             tracing::error!(
                 path = %dir.path(FILE).display(),
                 "a sign-out could not be written and will be forgotten by a restart: {error}"
             );
+        }
+    }
+
+    /// Takes out of the file what says nothing any more, where that is worth it.
+    fn shorten(&self, dir: &StateDir, now: u64, lock: &Locked) {
+        let until = {
+            let mut known = self.lock();
+            if !is_long(dir, known.until.len()) {
+                return;
+            }
+            match dir.read_end(FILE) {
+                Ok(bytes) => {
+                    let bytes = bytes.unwrap_or_default();
+                    learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
+                }
+                Err(error) => return told_long(dir, &error),
+            }
+            known.until.retain(|_, until| *until > now);
+            if !is_long(dir, known.until.len()) {
+                return;
+            }
+            known.until.clone()
+        };
+        match dir.replace(FILE, write(&until).as_bytes(), lock) {
+            // Others write under the lock only: it is what is known.
+            Ok(()) => self.lock().version = dir.version(FILE),
+            Err(error) => told_long(dir, &error),
         }
     }
 
@@ -127,8 +156,8 @@ impl Ended {
         if version == known.version {
             return;
         }
-        match dir.read(FILE) {
-            Ok(Some((bytes, _))) => {
+        match dir.read_end(FILE) {
+            Ok(Some(bytes)) => {
                 known.version = version;
                 let now = seconds(now);
                 learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
@@ -144,7 +173,35 @@ impl Ended {
     }
 }
 
+/// Whether the file could be read, if there is one. However long it is: it is made shorter.
+///
+/// # Errors
+/// As [`Ended::open`].
+pub(super) fn check(dir: &StateDir) -> Result<(), DeskError> {
+    let read = dir.read_end(FILE).map(drop);
+    read.map_err(|error| DeskError::File {
+        path: dir.path(FILE),
+        error,
+    })
+}
+
+/// Whether the file is worth being made shorter, to so many lines.
+fn is_long(dir: &StateDir, lines: usize) -> bool {
+    let length = dir.version(FILE).map_or(0, |(_, length)| length);
+    length > LINE * (2 * lines + SPARE) as u64
+}
+
+fn told_long(dir: &StateDir, error: &io::Error) {
+    tracing::warn!(
+        path = %dir.path(FILE).display(),
+        "the list of ended sign-ins could not be made shorter: {error}"
+    );
+}
+
 // === lines ===
+
+/// Bytes of one with its end.
+const LINE: u64 = 32 + 1 + 16 + 1;
 
 /// Fixed length, so that a part of one is none.
 fn line(id: [u8; 16], until: u64) -> String {
@@ -157,9 +214,12 @@ fn parse(line: &str) -> Option<([u8; 16], u64)> {
     Some((from_hex(id)?.try_into().ok()?, u64::from_be_bytes(until)))
 }
 
+/// In the order in which they were ended, so that the end of the file has the newest.
 fn write(until: &HashMap<[u8; 16], u64>) -> String {
-    until.iter().fold(String::new(), |mut text, (id, until)| {
-        let _ = writeln!(text, "{}", line(*id, *until));
+    let mut lines: Vec<_> = until.iter().collect();
+    lines.sort_unstable_by_key(|(_, until)| **until);
+    lines.iter().fold(String::new(), |mut text, (id, until)| {
+        let _ = writeln!(text, "{}", line(**id, **until));
         text
     })
 }
@@ -280,6 +340,40 @@ mod tests {
             fs::read_to_string(dir.path(FILE)).unwrap(),
             format!("{live}\n")
         );
+    }
+
+    #[test]
+    fn the_file_is_made_shorter_while_it_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let ended = Ended::open(&dir, day(0)).unwrap();
+        // Another process, whose lines are not known here yet, and many that say nothing.
+        let expired = format!("{}\n", line([9; 16], 1)).repeat(3 * SPARE);
+        let live = line([1; 16], u64::MAX);
+        fs::write(dir.path(FILE), format!("{expired}{live}\n")).unwrap();
+        ended.end([2; 16], day(0));
+        let text = fs::read_to_string(dir.path(FILE)).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        for process in [ended, Ended::open(&dir, day(0)).unwrap()] {
+            assert!(process.contains([1; 16], day(0)) && process.contains([2; 16], day(0)));
+        }
+    }
+
+    #[test]
+    fn however_long_the_file_is_holdline_starts_and_it_is_short_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let until = seconds(day(10));
+        let lines = (0..340_000_u128).map(|number| line(number.to_be_bytes(), until) + "\n");
+        fs::write(dir.path(FILE), lines.collect::<String>()).unwrap();
+        check(&dir).unwrap();
+        let ended = Ended::open(&dir, day(0)).unwrap();
+        let length = fs::metadata(dir.path(FILE)).unwrap().len();
+        assert_eq!(length, MOST as u64 * LINE);
+        let sign_out = 1_u128 << 100;
+        ended.end(sign_out.to_be_bytes(), day(0));
+        let again = Ended::open(&dir, day(0)).unwrap();
+        assert!(again.contains(sign_out.to_be_bytes(), day(0)));
     }
 
     #[test]

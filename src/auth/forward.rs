@@ -13,12 +13,13 @@ mod recheck;
 mod trust;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::identity::{Credential, Identity, Service};
 use super::name::is_name;
@@ -46,6 +47,8 @@ pub struct ForwardAuth {
     in_force: watch::Sender<Option<Arc<config::ForwardAuth>>>,
     /// Whose certificates are believed, for a service over TLS.
     trust: ArcSwapOption<Trust>,
+    /// When it last said anything, to whomever.
+    answered: Mutex<Option<Instant>>,
 }
 
 /// On whose behalf it is asked.
@@ -124,6 +127,7 @@ impl ForwardAuth {
             again: Semaphore::new(AGAIN_AT_ONCE),
             in_force: watch::Sender::new(None),
             trust: ArcSwapOption::empty(),
+            answered: Mutex::default(),
         }
     }
 
@@ -139,6 +143,10 @@ impl ForwardAuth {
             *now = config.cloned().map(Arc::new);
             changed
         });
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_force(&self) -> watch::Receiver<Option<Arc<config::ForwardAuth>>> {
@@ -224,7 +232,10 @@ impl ForwardAuth {
             exchange::run(config, asked, self.trust.load_full().as_deref()).await
         };
         let response = match tokio::time::timeout(config.timeout, exchange).await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => {
+                *self.answered() = Some(Instant::now());
+                response
+            }
             Ok(Err(failure)) => return Answer::Failed(failure),
             Err(_) => return Answer::Failed(Failure::TooSlow),
         };

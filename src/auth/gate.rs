@@ -47,6 +47,8 @@ struct Counts {
     networks: Throttle<IpAddr>,
     users: Throttle<u64>,
     devices: Throttle<[u8; 16]>,
+    /// Delays nobody: what of the counts above is one person's from one address.
+    pairs: Throttle<(IpAddr, u64)>,
     neighbourhoods: Crowd,
 }
 
@@ -56,6 +58,7 @@ impl Gate {
             networks: Throttle::new(FREE, MOST),
             users: Throttle::new(FREE, MOST),
             devices: Throttle::new(FREE, MOST),
+            pairs: Throttle::counting(MOST),
             neighbourhoods: Crowd::new(MOST),
         };
         Self {
@@ -79,6 +82,7 @@ impl Gate {
         user.map_err(delayed("this user"))?;
         counts.networks.count(&who.network, now);
         counts.users.count(&who.user, now);
+        counts.pairs.count(&(who.network, who.user), now);
         let crowd = counts
             .neighbourhoods
             .join(wide_network_of(who.network), now);
@@ -93,6 +97,7 @@ impl Gate {
             None => {
                 counts.networks.take_back(&who.network, now);
                 counts.users.take_back(&who.user, now);
+                counts.pairs.take_back(&(who.network, who.user), now);
                 counts
                     .neighbourhoods
                     .leave(wide_network_of(who.network), now);
@@ -100,14 +105,19 @@ impl Gate {
         }
     }
 
-    /// The password was right. What others have guessed about this user stays counted.
+    /// The password was right: what this user has mistyped here is forgiven. What others have
+    /// guessed about this user stays counted, and so does what was guessed from here about others.
     pub(super) fn succeeded(&self, who: Attempting, now: Instant) {
         let mut counts = self.lock();
-        counts.networks.clear(&who.network);
         match who.device {
             Some(device) => counts.devices.clear(&device),
             None => {
-                counts.users.take_back(&who.user, now);
+                let pair = (who.network, who.user);
+                for _ in 0..counts.pairs.check(&pair, now).unwrap_or_default() {
+                    counts.networks.take_back(&who.network, now);
+                    counts.users.take_back(&who.user, now);
+                }
+                counts.pairs.clear(&pair);
                 counts
                     .neighbourhoods
                     .leave(wide_network_of(who.network), now);
@@ -122,6 +132,7 @@ impl Gate {
             counts.networks.len(),
             counts.users.len(),
             counts.devices.len(),
+            counts.pairs.len(),
             counts.neighbourhoods.len(),
         ];
         lengths.iter().sum()

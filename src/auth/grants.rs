@@ -299,7 +299,7 @@ mod tests {
     fn holder(user: &str) -> Identity {
         Identity {
             user: user.into(),
-            credential: Credential::Certificate(CertificateName::SubjectCn),
+            credential: Credential::Certificate(CertificateName::SubjectCn, Arc::default()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::credential::Fingerprint;
 use crate::config::{CertificateName, ForwardAuth};
 use crate::observe::labels::Way;
+use crate::tls::Authority;
 
 /// Somebody who was let in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,8 +25,8 @@ pub enum Credential {
     Password(SignIn),
     /// An access token.
     Token(TokenName),
-    /// A client certificate, read by this rule.
-    Certificate(CertificateName),
+    /// A client certificate, read by this rule, of one of these CAs.
+    Certificate(CertificateName, Arc<[Authority]>),
     /// A forward-auth service, which is asked for every new connection, and again while it is open.
     Forward(Service),
 }
@@ -58,7 +59,7 @@ impl Credential {
         match self {
             Self::Password(_) => Way::Password,
             Self::Token(_) => Way::Token,
-            Self::Certificate(_) => Way::Mtls,
+            Self::Certificate(..) => Way::Mtls,
             Self::Forward(_) => Way::Forward,
         }
     }
@@ -69,7 +70,7 @@ impl Credential {
         match self {
             Self::Password(_) => "password",
             Self::Token(_) => "token",
-            Self::Certificate(_) => "certificate",
+            Self::Certificate(..) => "certificate",
             Self::Forward(_) => "forward",
         }
     }

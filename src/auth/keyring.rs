@@ -45,6 +45,9 @@ pub enum Damage {
     /// A line that is no key.
     #[error("line {0} is no key")]
     Line(usize),
+    /// More than any that we write.
+    #[error("it is too large")]
+    Size,
     /// No key at all.
     #[error("there is no key in it")]
     Empty,

@@ -3,6 +3,7 @@
 //! A rotated file is seen when something names a key that is not known here, and before signing.
 //! Both look at the file rarely, however often they are asked: the names come from strangers.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::error::DeskError;
-use super::keyring::{Key, KeyId, Keyring};
+use super::keyring::{Damage, Key, KeyId, Keyring};
 use super::state::StateDir;
 
 const FILE: &str = "auth.key";
@@ -150,9 +151,15 @@ fn create(dir: &StateDir, now: SystemTime) -> Result<Keyring, DeskError> {
 
 fn read(dir: &StateDir) -> Result<Option<Keyring>, DeskError> {
     let path = || dir.path(FILE);
-    let read = dir.read(FILE).map_err(|error| DeskError::File {
-        path: path(),
-        error,
+    let read = dir.read(FILE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => DeskError::Damaged {
+            path: path(),
+            damage: Damage::Size,
+        },
+        _ => DeskError::File {
+            path: path(),
+            error,
+        },
     })?;
     let Some((bytes, access)) = read else {
         return Ok(None);

@@ -15,7 +15,7 @@
 //! | `crowd`, `lane` | attempts of a neighbourhood; who is next |
 //! | `certificate`, `forward`, `name` | client certificates; the service that is asked; names that a header can say |
 //! | `grants` | who is in right now |
-//! | `audit` | the lines of the log |
+//! | `audit`, `refusals` | the lines of the log; how many of a flood |
 
 mod audit;
 pub mod certificate;
@@ -35,11 +35,12 @@ mod keys;
 mod lane;
 mod name;
 mod password;
+mod refusals;
 mod seal;
 mod sign_in;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttle;
 mod token;
 mod values;

@@ -5,7 +5,7 @@
 //! they could put files of their own in the place of ours. What is in the files is not known here.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
@@ -129,7 +129,7 @@ impl StateDir {
         };
         let metadata = file.metadata()?;
         if metadata.len() > LARGEST {
-            return Err(io::Error::other("it is too large to be a file of holdline"));
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
         // In one piece from the start: growing would leave copies behind.
         let size = usize::try_from(metadata.len()).unwrap_or_default() + 1;
@@ -142,6 +142,20 @@ impl StateDir {
             trusted: is_trusted(owner, rustix::process::geteuid().as_raw(), dir),
         };
         Ok(Some((bytes, rights)))
+    }
+
+    /// The last part of a file that grows at its end, cut anywhere where it is larger than any.
+    pub(super) fn read_end(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let mut file = match File::open(self.path(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LARGEST)))?;
+        let mut bytes = Vec::new();
+        file.take(LARGEST).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 
     /// Replaces a file: readers see the old content or the new one.
@@ -161,11 +175,16 @@ impl StateDir {
     /// Adds a line, on a line of its own even after a torn one.
     pub(super) fn append(&self, name: &str, line: &str, _lock: &Locked) -> io::Result<()> {
         let path = self.path(name);
-        let torn = matches!(self.read(name)?, Some((bytes, _)) if bytes.last().is_some_and(|last| *last != b'\n'));
-        let mut file = match self.options().append(true).open(&path) {
+        let mut file = match self.options().read(true).append(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(&path)?,
             opened => opened?,
         };
+        let mut last = [b'\n'];
+        if file.metadata()?.len() > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        let torn = last != [b'\n'];
         let start = if torn { "\n" } else { "" };
         file.write_all(format!("{start}{line}\n").as_bytes())?;
         file.sync_data()

@@ -3,7 +3,7 @@
 mod cookies;
 mod flood;
 mod kit;
-mod logged;
+pub(crate) mod logged;
 mod sign_in;
 mod state;
 mod tokens;

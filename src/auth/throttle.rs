@@ -60,6 +60,11 @@ impl<K: Eq + Hash + Clone> Throttle<K> {
         }
     }
 
+    /// Counts, and delays nobody.
+    pub(super) fn counting(most: usize) -> Self {
+        Self::new(MOST_FAILURES, most)
+    }
+
     /// Whether an attempt may be made now; how many have failed, if it may.
     pub(super) fn check(&mut self, key: &K, now: Instant) -> Result<u32, TooSoon> {
         let Some(entry) = self.entries.get_mut(key) else {

@@ -15,6 +15,8 @@ use super::credential::TokenHash;
 use crate::config::AccessToken;
 
 const PREFIX: &str = "hl_";
+/// 32 bytes in base64url.
+const LENGTH: usize = 43;
 
 /// A new token; it is shown once and kept by nobody here.
 ///
@@ -23,7 +25,7 @@ const PREFIX: &str = "hl_";
 pub fn make() -> Result<Zeroizing<String>, NoRandom> {
     let mut bytes = Zeroizing::new([0; 32]);
     rand::fill(bytes.as_mut()).map_err(|_| NoRandom)?;
-    let mut token = Zeroizing::new(String::with_capacity(PREFIX.len() + 43));
+    let mut token = Zeroizing::new(String::with_capacity(PREFIX.len() + LENGTH));
     token.push_str(PREFIX);
     BASE64_URL_SAFE_NO_PAD.encode_string(bytes.as_ref(), &mut token);
     Ok(token)
@@ -36,11 +38,23 @@ pub struct NoRandom;
 
 /// The bearer value of ours in a request, if there is one.
 pub(super) fn presented(headers: &HeaderMap) -> Option<&str> {
-    headers.get_all(AUTHORIZATION).iter().find_map(|value| {
+    all_presented(headers).next()
+}
+
+/// Every one of them.
+pub(super) fn all_presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, rest) = value.to_str().ok()?.trim_start().split_once(' ')?;
         let token = rest.trim();
         (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(PREFIX)).then_some(token)
     })
+}
+
+/// Whether a text has the form of what [`make`] makes.
+pub(super) fn is_one(text: &str) -> bool {
+    let random = text.strip_prefix(PREFIX).unwrap_or_default();
+    let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    random.len() == LENGTH && random.bytes().all(in_alphabet)
 }
 
 /// The configured token that this is. All of them are looked at, whichever it is.
@@ -69,6 +83,7 @@ mod tests {
     fn a_new_token_has_the_form_that_is_recognised() {
         let token = make().unwrap();
         assert_eq!(token.len(), 46);
+        assert!(is_one(&token) && !is_one(&token[..45]) && !is_one("hl_gateway"));
         let mut headers = HeaderMap::new();
         let value = format!("bearer  {}", token.as_str());
         headers.insert(AUTHORIZATION, value.parse().unwrap());

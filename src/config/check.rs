@@ -18,7 +18,7 @@ use toml::de::DeTable;
 
 use super::Overrides;
 use super::checker::Checker;
-use super::model::{Config, Tls};
+use super::model::{Auth, Config, Tls};
 use super::section::Section;
 
 pub use auth::user_name;
@@ -31,7 +31,7 @@ pub(super) fn config<'t>(
 ) -> Config {
     let mut top = Section::top(checker, table);
     let listen = top.section("listen", |section| listen::read(section, &overrides.listen));
-    let tls = top.section("tls", tls::read);
+    let (tls, client_cas) = top.section("tls", tls::read);
     let gateway = top.section("gateway", |section| gateway::read(section, overrides));
     let (hold, resume) = top.section("hold", hold::read);
     let default = gateway.with_resume(resume);
@@ -65,7 +65,7 @@ pub(super) fn config<'t>(
         hold,
         http,
         limits,
-        auth,
+        auth: Auth { client_cas, ..auth },
         admin: admin.into_model(),
         log,
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::auth::{PasswordHash, TokenHash};
 use crate::observe::labels::Way;
+use crate::tls::Authorities;
 
 /// The whole effective config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -376,6 +377,8 @@ pub struct Auth {
     pub token: bool,
     /// Whether a client certificate is taken, and what of it is the name.
     pub certificate: Option<CertificateName>,
+    /// The CAs of `[tls] client_ca`: whoever has shown a certificate of another is out.
+    pub client_cas: Authorities,
     /// The service that is asked about everybody else.
     pub forward: Option<ForwardAuth>,
     /// Who has a password.

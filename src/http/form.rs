@@ -5,10 +5,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::protocol::rescue::Cause;
 
@@ -23,11 +24,9 @@ pub(super) struct Form(Vec<(Zeroizing<String>, Zeroizing<String>)>);
 impl Form {
     /// Reads a request's body.
     pub(super) async fn read(body: Incoming) -> Result<Self, Cause> {
-        let body = timeout(TIME, Limited::new(body, LIMIT).collect()).await;
-        let Ok(Ok(body)) = body else {
-            return Err(Cause::BadRequest("not a form of ours".into()));
-        };
-        Ok(Self::parse(&Zeroizing::new(body.to_bytes().to_vec())))
+        let text = timeout(TIME, whole(body)).await.ok().flatten();
+        let text = text.ok_or_else(|| Cause::BadRequest("not a form of ours".into()))?;
+        Ok(Self::parse(&text))
     }
 
     /// Reads `application/x-www-form-urlencoded`; what is no UTF-8 is replaced.
@@ -60,6 +59,28 @@ impl fmt::Debug for Form {
     }
 }
 
+/// The body, if it is no longer than a form; what it came in is wiped where it is ours alone.
+async fn whole<B>(mut body: B) -> Option<Zeroizing<Vec<u8>>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    // In one piece from the start: growing would leave copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(LIMIT));
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else {
+            continue;
+        };
+        if text.len() + data.len() > LIMIT {
+            return None;
+        }
+        text.extend_from_slice(&data);
+        if let Ok(mut data) = data.try_into_mut() {
+            data.as_mut().zeroize();
+        }
+    }
+    Some(text)
+}
+
 fn decoded(text: &[u8]) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text;
@@ -88,7 +109,26 @@ fn decoded(text: &[u8]) -> Zeroizing<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_form_is_read_in_any_pieces_up_to_its_limit() {
+        let body = |count: usize, length: usize| {
+            let piece = Bytes::from(vec![b'a'; length]);
+            let pieces = vec![piece; count].into_iter();
+            let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+            StreamBody::new(futures_util::stream::iter(frames))
+        };
+        let text = whole(body(LIMIT, 1)).await.unwrap();
+        assert_eq!((text.len(), text.capacity()), (LIMIT, LIMIT));
+        assert!(whole(body(LIMIT + 1, 1)).await.is_none());
+        assert!(whole(body(1, LIMIT + 1)).await.is_none());
+    }
 
     #[test]
     fn forms_are_read_as_browsers_write_them() {

@@ -19,11 +19,14 @@ use crate::auth::forward::{Admitted, Answer, ForwardAuth, Question, Recheck};
 use crate::auth::{
     CookieRefused, Desk, DeskError, Entrant, Grant, Grants, Identity, Term, TokenCheck, certificate,
 };
-use crate::config::Auth;
+use crate::config::{Auth, Config};
 use crate::listen::Peer;
 use crate::observe::Metrics;
 use crate::observe::labels::{GrantEnd, SignInOutcome, Way};
 use crate::protocol::rescue::Cause;
+
+/// Nothing was shown that could let somebody in.
+const NOT_SIGNED_IN: &str = "not signed in";
 
 /// Lets in or not. One for the whole proxy; what is right is read from the config each time.
 #[derive(Debug)]
@@ -116,27 +119,38 @@ impl Gate {
     ) -> Result<Entry, Cause> {
         let auth = caller.auth;
         if !auth.is_on() {
+            // From when it was on.
+            Desk::remove_ours(auth, &mut head.headers);
             return Ok(Entry::Open);
         }
-        let found = self.look(caller, head).await;
+        let mut why_not = NOT_SIGNED_IN;
+        let found = self.look(caller, head, &mut why_not).await;
         Desk::remove_ours(auth, &mut head.headers);
         // What is copied from the service's answer is never the client's own.
         for name in auth.forward.iter().flat_map(|forward| &forward.copy) {
             head.headers.remove(name);
         }
         let refused = match &found {
-            Err(Cause::SignInRequired(_)) => Some("not signed in"),
+            // Whoever shows nothing and is sent to the form is not refused.
+            Ok(Entry::Answered(_)) => Some(why_not).filter(|why_not| *why_not != NOT_SIGNED_IN),
+            Err(Cause::SignInRequired(_) | Cause::AuthUnavailable) => Some(why_not),
             Err(Cause::ForeignOrigin) => Some("foreign origin"),
-            Err(Cause::AuthUnavailable) => Some("the sign-in service has no answer"),
+            // Tokens have lines of their own.
             _ => None,
         };
         if let Some(because) = refused {
-            Desk::note_refused(because, caller.presented.address);
+            self.desk().note_refused(because, caller.presented.address);
         }
         found
     }
 
-    async fn look(&self, caller: &Caller<'_>, head: &mut request::Parts) -> Result<Entry, Cause> {
+    /// `why_not`: for the log, where somebody is not let in.
+    async fn look(
+        &self,
+        caller: &Caller<'_>,
+        head: &mut request::Parts,
+        why_not: &mut &'static str,
+    ) -> Result<Entry, Cause> {
         let (auth, desk) = (caller.auth, self.desk());
         // Not for a WebSocket: over one everything could be asked.
         if !caller.upgrades && is_public(&auth.public, head.uri.path()) {
@@ -190,9 +204,18 @@ impl Gate {
                 };
             }
             Err(CookieRefused::Absent) => {}
-            Err(CookieRefused::Forged) => count(Way::Password, SignInOutcome::Wrong),
-            Err(CookieRefused::Expired) => count(Way::Password, SignInOutcome::Expired),
-            Err(CookieRefused::Ended) => count(Way::Password, SignInOutcome::Revoked),
+            Err(CookieRefused::Forged) => {
+                count(Way::Password, SignInOutcome::Wrong);
+                *why_not = "a session cookie that is not ours";
+            }
+            Err(CookieRefused::Expired) => {
+                count(Way::Password, SignInOutcome::Expired);
+                *why_not = "a session that is over";
+            }
+            Err(CookieRefused::Ended) => {
+                count(Way::Password, SignInOutcome::Revoked);
+                *why_not = "a session that was ended";
+            }
         }
         if let Some(forward) = &auth.forward {
             let from_browser = head.headers.contains_key(header::COOKIE);
@@ -236,12 +259,12 @@ impl Gate {
                 }
                 Answer::No(refusal) => {
                     count(Way::Forward, SignInOutcome::Wrong);
-                    let because = "the sign-in service said no";
-                    Desk::note_refused(because, caller.presented.address);
+                    *why_not = "the sign-in service said no";
                     return Ok(Entry::Answered(sign_in::pass_on(*refusal)));
                 }
                 Answer::Failed(failure) => {
                     count(Way::Forward, SignInOutcome::Unavailable);
+                    *why_not = "the sign-in service has no answer";
                     tracing::warn!(%failure, "nobody can be let in by the sign-in service");
                     return match caller.asker.navigates() && !caller.upgrades {
                         true => Ok(Entry::Answered(sign_in::unavailable())),
@@ -256,21 +279,27 @@ impl Gate {
         Err(sign_in_required(auth))
     }
 
-    /// One client's right to be here, under the config that is in force now.
+    /// One client's right to be here. `looked`: the config that it was looked at under;
+    /// `in_force`: reads the one that is in force.
+    ///
+    /// Entered first and judged after: what changes before that is in what `in_force` reads, and
+    /// what changes later finds the grant.
     pub(super) fn grant(
         &self,
-        auth: &Auth,
+        looked: &Auth,
         entrant: Option<Entrant>,
         metrics: &Arc<Metrics>,
+        in_force: impl FnOnce() -> Arc<Config>,
     ) -> Result<Grant, Cause> {
         let grant = match entrant {
-            Some(entrant) => self.grants.enter(entrant, auth.session_max, metrics),
+            Some(entrant) => self.grants.enter(entrant, looked.session_max, metrics),
             None => self.grants.anybody(),
         };
-        // It may have been ended between the look and the entry.
+        let auth = &in_force().auth;
         let stands = match grant.identity() {
             Some(identity) => auth.is_on() && self.desk().stands(auth, identity),
-            None => true,
+            // Under a config that asks for names, whoever has none was let in for a public path.
+            None => looked.is_on() || !auth.is_on(),
         };
         if stands {
             Ok(grant)
@@ -406,5 +435,175 @@ fn without_default_port(authority: &str) -> String {
     match authority.strip_suffix(":443") {
         Some(host) => host.to_owned(),
         None => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::auth::tests::logged::Lines;
+    use crate::auth::{TokenHash, make_token};
+    use crate::config;
+
+    fn config(text: &str) -> Arc<Config> {
+        Arc::new(config::parse(text, "test").unwrap().config)
+    }
+
+    /// `[auth]` that knows this token.
+    fn knowing(token: &str) -> Arc<Config> {
+        let hash = TokenHash::of(token).to_base64url();
+        config(&format!(
+            "[auth]\nmodes = [\"token\"]\ntokens = [{{ name = \"laptop\", user = \"nick\", hash = \"{hash}\" }}]\n"
+        ))
+    }
+
+    fn reload(gate: &Gate, old: &Config, new: &Config) -> usize {
+        let desk = gate.prepare(&old.auth, &new.auth).unwrap();
+        gate.turn(desk, &old.auth, &new.auth)
+    }
+
+    fn entrant(gate: &Gate, config: &Config, token: &str) -> Entrant {
+        let mut headers = HeaderMap::new();
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        headers.insert(header::AUTHORIZATION, bearer);
+        let address = "192.0.2.1".parse().unwrap();
+        let found = gate.desk().by_token(&config.auth, &headers, address);
+        let TokenCheck::Good(identity) = found else {
+            panic!("{found:?}")
+        };
+        Welcome::of(identity).entrant()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_revoked_between_the_look_and_the_entry_is_out_at_once() {
+        let token = make_token().unwrap();
+        let (old, new) = (knowing(&token), knowing("hl_another"));
+        // Before it enters, and when it has entered but was not judged yet.
+        for entered in [false, true] {
+            let gate = Gate::new(Desk::open(&old.auth).unwrap());
+            let entrant = Some(entrant(&gate, &old, &token));
+            if !entered {
+                assert_eq!(reload(&gate, &old, &new), 0);
+            }
+            let in_force = || {
+                if entered {
+                    assert_eq!(reload(&gate, &old, &new), 1);
+                }
+                Arc::clone(&new)
+            };
+            let grant = gate.grant(&old.auth, entrant, &Arc::default(), in_force);
+            assert!(matches!(grant, Err(Cause::SignedOut)), "{entered}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_asked_is_not_in_when_people_are_asked() {
+        let (old, new) = (config(""), knowing("hl_another"));
+        let gate = Gate::new(Desk::open(&old.auth).unwrap());
+        let grant =
+            |now: &Arc<Config>| gate.grant(&old.auth, None, &Arc::default(), || Arc::clone(now));
+        let before = grant(&old).unwrap();
+        reload(&gate, &old, &new);
+        let ended = tokio::time::timeout(Duration::from_secs(1), before.ended());
+        ended.await.expect("it was in when the reload came");
+        let late = grant(&new);
+        assert!(matches!(late, Err(Cause::SignedOut)));
+        // A public path: nobody is asked there, before and after.
+        let public = gate.grant(&new.auth, None, &Arc::default(), || Arc::clone(&new));
+        assert!(public.is_ok());
+    }
+
+    /// What a request comes to, and what is left of it.
+    async fn enters(
+        gate: &Gate,
+        auth: &Auth,
+        headers: &[(&str, &str)],
+    ) -> (Result<Entry, Cause>, HeaderMap) {
+        let mut request = http::Request::get("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        let address = "192.0.2.1".parse().unwrap();
+        let peer = Peer {
+            remote: std::net::SocketAddr::new(address, 4711),
+            local: "192.0.2.9:443".parse().unwrap(),
+            via_trusted_proxy: false,
+            server_name: None,
+            alpn_h2: false,
+            client_certificate: None,
+        };
+        let host = Host {
+            value: HeaderValue::from_static("gw.example"),
+            name: "gw.example".to_owned(),
+        };
+        let caller = Caller {
+            auth,
+            peer: &peer,
+            presented: Presented {
+                address,
+                local: false,
+            },
+            host: &host,
+            asker: Asker::of(&head),
+            upgrades: false,
+            metrics: &Metrics::default(),
+        };
+        let entry = gate.enter(&caller, &mut head).await;
+        (entry, head.headers)
+    }
+
+    #[tokio::test]
+    async fn every_refusal_is_written_down_with_its_reason() {
+        const PAGE: (&str, &str) = ("sec-fetch-mode", "navigate");
+        const FORGED: (&str, &str) = ("cookie", "__Host-holdline=forged");
+        let folder = tempfile::tempdir().unwrap();
+        let mut auth = config("").auth.clone();
+        auth.password = true;
+        auth.state_dir = folder.path().to_owned();
+        let gate = Gate::new(Desk::open(&auth).unwrap());
+        let forged = Some("a session cookie that is not ours");
+        for (headers, because) in [
+            (&[FORGED][..], forged),
+            (&[FORGED, PAGE][..], forged),
+            (&[][..], Some("not signed in")),
+            // Nobody has tried anything: it is sent to the form.
+            (&[PAGE][..], None),
+        ] {
+            let (lines, _guard) = Lines::start();
+            let (entry, _) = enters(&gate, &auth, headers).await;
+            assert!(!matches!(entry, Ok(Entry::Open | Entry::As(_))));
+            let lines = lines.with("refused");
+            assert_eq!(lines.len(), usize::from(because.is_some()), "{lines:?}");
+            let said = because.is_none_or(|because| lines[0].contains(because));
+            assert!(said, "{lines:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_ours_stays_here_also_where_it_is_good_for_nothing() {
+        let token = make_token().unwrap();
+        let bearer = format!("Bearer {}", token.as_str());
+        let ours = [
+            ("authorization", bearer.as_str()),
+            ("cookie", "a=1; __Host-holdline=x; b=2"),
+        ];
+        let mut without_tokens = config("").auth.clone();
+        without_tokens.password = true;
+        without_tokens.public = vec!["/".to_owned()];
+        let gate = Gate::new(Desk::open(&config("").auth).unwrap());
+        for auth in [&config("").auth, &without_tokens] {
+            let (entry, left) = enters(&gate, auth, &ours).await;
+            assert!(matches!(entry, Ok(Entry::Open)));
+            assert_eq!(left.get("authorization"), None);
+            assert_eq!(left["cookie"], "a=1; b=2");
+            // The gateway's own, whatever it begins with.
+            for other in ["Bearer hl_gateway", "Bearer sk-x"] {
+                let (_, left) = enters(&gate, auth, &[("authorization", other)]).await;
+                assert_eq!(left["authorization"], other);
+            }
+        }
     }
 }

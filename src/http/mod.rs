@@ -238,9 +238,16 @@ impl App {
             Entry::Open => (presented, None),
             Entry::As(welcome) => (gate::presented_as(&config.auth, presented), Some(welcome)),
         };
-        let in_force = Arc::clone(self.table.load().config());
         let entrant = welcome.as_mut().map(|welcome| welcome.entrant());
-        let grant = self.gate.grant(&in_force.auth, entrant, &self.metrics)?;
+        let in_force = || Arc::clone(self.table.load().config());
+        let grant = self
+            .gate
+            .grant(&config.auth, entrant, &self.metrics, in_force)
+            .inspect_err(|_| {
+                let because = "revoked while it came in";
+                let desk = self.gate.desk();
+                desk.note_refused(because, caller.presented.address);
+            })?;
         let (told, cookies) = match &welcome {
             Some(welcome) => (welcome.told.as_slice(), welcome.cookies.as_slice()),
             None => Default::default(),

@@ -88,10 +88,18 @@ impl Visit<'_> {
             return Err(Cause::BadRequest("not a form".into()));
         }
         match origin(&head.headers, self.host) {
-            Origin::Foreign => Err(Cause::ForeignOrigin),
+            Origin::Foreign => {
+                self.note_refused("a form of another site");
+                Err(Cause::ForeignOrigin)
+            }
             // An old browser; the form's own token is asked for as well.
             Origin::Own | Origin::Unnamed => Ok(()),
         }
+    }
+
+    fn note_refused(&self, because: &'static str) {
+        let desk = self.gate.desk();
+        desk.note_refused(because, self.presented.address);
     }
 
     async fn sign_in(&self, head: &request::Parts, form: &Form) -> Response<Body> {
@@ -106,6 +114,7 @@ impl Visit<'_> {
             retry_after: None,
         };
         if !desk.check_form_token(&head.headers, form.get("form"), SystemTime::now()) {
+            self.note_refused("a sign-in form that is not ours, or too old");
             let wrong = "This form was open for too long. Please sign in again.".to_owned();
             return self.page(&again(StatusCode::FORBIDDEN, wrong), head);
         }
@@ -144,6 +153,7 @@ impl Visit<'_> {
                 self.page(&page.after(retry_after), head)
             }
             Err(SignInRefused::Busy { retry_after }) => {
+                self.note_refused("too many people are signing in at this moment");
                 let wrong = "Many people sign in right now. Please try again.".to_owned();
                 let page = again(StatusCode::SERVICE_UNAVAILABLE, wrong);
                 self.page(&page.after(retry_after), head)
@@ -153,6 +163,7 @@ impl Visit<'_> {
 
     async fn sign_out(&self, form: &Form, session: &Session) -> Result<Response<Body>, Cause> {
         if verify_slices_are_equal(session.csrf.as_bytes(), form.get("form").as_bytes()).is_err() {
+            self.note_refused("a sign-out form that is not ours");
             return Err(Cause::ForeignOrigin);
         }
         let Credential::Password(sign_in) = session.identity.credential else {

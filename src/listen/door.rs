@@ -31,7 +31,7 @@ use crate::auth::CertificateNames;
 use crate::config::Config;
 use crate::observe::Metrics;
 use crate::observe::labels::{Handshake, Refusal, TlsFailure};
-use crate::tls::{Terms, Tls};
+use crate::tls::{Authorities, Terms, Tls};
 
 /// Decrypted or encrypted bytes that rustls keeps for a client that reads slowly.
 const TLS_BUFFER: usize = 64 * 1024;
@@ -257,7 +257,7 @@ impl Desk {
             .local_addr()
             .map_err(|error| closed(error, TlsFailure::Closed))?;
         let socket = expect_tls(socket, deadline).await?;
-        let tls = timeout_at(deadline, self.shake_hands(socket))
+        let (tls, client_cas) = timeout_at(deadline, self.shake_hands(socket))
             .await
             .map_err(|_| timed_out())??;
         let (_, session) = tls.get_ref();
@@ -275,21 +275,29 @@ impl Desk {
             alpn_h2: session.alpn_protocol() == Some(b"h2"),
             client_certificate: session
                 .peer_certificates()
-                .and_then(<[_]>::first)
-                .map(|leaf| Arc::new(CertificateNames::of(leaf))),
+                .and_then(|chain| CertificateNames::shown(chain, &client_cas))
+                .map(Arc::new),
         };
         Ok((ClientStream::new(tls, open), peer))
     }
 
-    async fn shake_hands(&self, socket: TcpStream) -> Result<TlsStream<TcpStream>, Turned> {
+    /// With the CAs that the client's certificate was held to: those of the terms that were in
+    /// force then, which need not be those of the config.
+    async fn shake_hands(
+        &self,
+        socket: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Authorities), Turned> {
         let rejected = |error| closed(error, TlsFailure::Rejected);
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let hello = hello.await.map_err(rejected)?;
         match self.edge.tls.terms(&hello.client_hello()) {
-            Some(Terms::Client(terms)) => hello
-                .into_stream_with(terms, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)))
-                .await
-                .map_err(rejected),
+            Some(Terms::Client(terms, client_cas)) => {
+                let tls = hello
+                    .into_stream_with(terms, |tls| tls.set_buffer_limit(Some(TLS_BUFFER)))
+                    .await
+                    .map_err(rejected)?;
+                Ok((tls, client_cas))
+            }
             Some(Terms::Challenge(terms)) => {
                 let mut tls = hello.into_stream(terms).await.map_err(rejected)?;
                 let _ = tls.shutdown().await;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -27,6 +27,8 @@ pub(crate) struct InForce {
     swapped: Swapped,
     doors: Doors,
     admin: AdminDoor,
+    /// Whoever judges by more than one part of [`Swapped`] sees all of the same config.
+    turning: Mutex<()>,
 }
 
 /// What is looked up anew for every connection, request or decision.
@@ -82,6 +84,7 @@ impl InForce {
             swapped,
             doors,
             admin,
+            turning: Mutex::default(),
         }
     }
 
@@ -180,6 +183,7 @@ impl InForce {
         let lines = Arc::new(lines);
         let upgrades = Switchboard::new(Arc::clone(&lines), Arc::clone(sessions));
         let table = Table::new(Arc::clone(&config), forwarders, Box::new(upgrades));
+        let turning = self.turning();
         current_table.store(Arc::new(table));
         current_lines.store(lines);
         edge.config.store(Arc::clone(&config));
@@ -193,6 +197,7 @@ impl InForce {
         }
         let before = &old_table.config().auth;
         let ended = gate.turn(desk, before, &config.auth);
+        drop(turning);
         if let Some(bound) = bound {
             self.doors.apply(bound.doors);
             self.admin.apply(config.admin.listen, bound.admin);
@@ -204,9 +209,14 @@ impl InForce {
 
     /// Ends the sessions of whom another process signed out.
     pub(super) fn sweep(&self) {
+        let _turning = self.turning();
         let config = self.config();
         if config.auth.is_on() {
             self.swapped.gate.sweep(&config.auth);
         }
+    }
+
+    fn turning(&self) -> MutexGuard<'_, ()> {
+        self.turning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,7 @@
 //! one. Nothing here knows sockets, HTTP or routes: `listen` asks for an acceptor and runs it.
 
 pub mod acme;
+mod authorities;
 mod chain;
 mod client;
 mod dev;
@@ -14,10 +15,11 @@ mod files;
 mod server;
 mod store;
 
+pub use authorities::{Authorities, Authority};
 pub use chain::Certificate;
 pub use client::{Ordinary, Shown, greet};
 pub use error::TlsError;
 pub use facts::{EXPIRES_SOON, Facts, Warning};
 pub(crate) use server::provider;
-pub use server::{Prepared, Terms, Tls, check_client_ca};
+pub use server::{Prepared, Terms, Tls, read_client_ca};
 pub use store::CertStore;

@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::acme::Challenges;
-use super::{CertStore, Certificate, Facts, TlsError, dev};
+use super::{Authorities, CertStore, Certificate, Facts, TlsError, dev};
 use crate::config::{self, CertificateSource, ClientCertificates, TlsVersion};
 
 /// ALPN, most preferred first.
@@ -29,10 +29,17 @@ const CHALLENGE: &[u8] = b"acme-tls/1";
 #[derive(Debug)]
 pub struct Tls {
     store: Arc<CertStore>,
-    terms: ArcSwap<ServerConfig>,
+    in_force: ArcSwap<InForce>,
     challenges: Arc<Challenges>,
     /// Towards a CA: no client has to show a certificate, and nothing is served but the challenge.
     challenge_terms: Arc<ServerConfig>,
+}
+
+/// The terms for clients, and the CAs that their certificates are held to by them.
+#[derive(Debug)]
+struct InForce {
+    config: Arc<ServerConfig>,
+    client_cas: Authorities,
 }
 
 /// Certificates and terms of another config, checked and not in force yet.
@@ -40,7 +47,7 @@ pub struct Tls {
 pub struct Prepared {
     /// `None`: they come from a CA, and are published by themselves.
     certificates: Option<Vec<Certificate>>,
-    terms: ServerConfig,
+    terms: InForce,
 }
 
 // === impl Tls ===
@@ -61,7 +68,7 @@ impl Tls {
         let challenge_terms = Arc::new(challenge_terms(Arc::clone(&challenges))?);
         Ok(Self {
             store,
-            terms: ArcSwap::from_pointee(terms),
+            in_force: ArcSwap::from_pointee(terms),
             challenges,
             challenge_terms,
         })
@@ -75,7 +82,11 @@ impl Tls {
     /// As [`Tls::new`].
     pub fn prepare(&self, config: &config::Tls) -> Result<Prepared, TlsError> {
         let certificates = load(config, SystemTime::now())?;
-        let terms = terms(config, Arc::clone(&self.store), Some(&self.terms.load()))?;
+        let terms = terms(
+            config,
+            Arc::clone(&self.store),
+            Some(&self.in_force.load().config),
+        )?;
         Ok(Prepared {
             certificates,
             terms,
@@ -86,7 +97,7 @@ impl Tls {
     /// were given stay good.
     pub fn apply(&self, prepared: Prepared) {
         publish(&self.store, prepared.certificates);
-        self.terms.store(Arc::new(prepared.terms));
+        self.in_force.store(Arc::new(prepared.terms));
     }
 
     /// The terms for a client that has said hello; `None` if nobody is to be answered so.
@@ -96,7 +107,11 @@ impl Tls {
             let terms = Arc::clone(&self.challenge_terms);
             return self.challenges.in_use().then_some(Terms::Challenge(terms));
         }
-        Some(Terms::Client(self.terms.load_full()))
+        let in_force = self.in_force.load();
+        Some(Terms::Client(
+            Arc::clone(&in_force.config),
+            in_force.client_cas.clone(),
+        ))
     }
 
     /// What CAs may ask for.
@@ -118,8 +133,8 @@ impl Tls {
 /// On which terms a handshake is finished.
 #[derive(Debug, Clone)]
 pub enum Terms {
-    /// With a client.
-    Client(Arc<ServerConfig>),
+    /// With a client, whose certificate is held to these CAs.
+    Client(Arc<ServerConfig>, Authorities),
     /// With a CA that looks at a challenge, and hangs up then.
     Challenge(Arc<ServerConfig>),
 }
@@ -168,7 +183,7 @@ fn terms(
     config: &config::Tls,
     store: Arc<CertStore>,
     before: Option<&ServerConfig>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<InForce, TlsError> {
     let setup = |source| TlsError::Setup { source };
     let provider = provider();
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -178,17 +193,23 @@ fn terms(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .map_err(setup)?;
+    let mut client_cas = Authorities::default();
     let mut terms = match &config.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let verifier = client_verifier(path, config.client_certificates, provider)?;
+            let roots = client_roots(path)?;
+            client_cas = Authorities::of(&roots);
+            let verifier = client_verifier(path, roots, config.client_certificates, provider)?;
             builder.with_client_cert_verifier(verifier)
         }
     }
     .with_cert_resolver(store);
     terms.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     resumption(&mut terms, config.client_ca.is_some(), before).map_err(setup)?;
-    Ok(terms)
+    Ok(InForce {
+        config: Arc::new(terms),
+        client_cas,
+    })
 }
 
 fn challenge_terms(challenges: Arc<Challenges>) -> Result<ServerConfig, TlsError> {
@@ -233,21 +254,24 @@ fn resumption(
     Ok(())
 }
 
-/// Whether clients can be held to the CA in this file.
+/// The CAs in this file, if clients can be held to them.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn check_client_ca(path: &Path) -> Result<(), TlsError> {
-    client_verifier(path, ClientCertificates::Required, provider()).map(drop)
+pub fn read_client_ca(path: &Path) -> Result<Authorities, TlsError> {
+    let roots = client_roots(path)?;
+    let authorities = Authorities::of(&roots);
+    client_verifier(path, roots, ClientCertificates::Required, provider())?;
+    Ok(authorities)
 }
 
 fn client_verifier(
     path: &Path,
+    roots: RootCertStore,
     wanted: ClientCertificates,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let roots = Arc::new(client_roots(path)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = match wanted {
         ClientCertificates::Required => verifier,
         ClientCertificates::Optional => verifier.allow_unauthenticated(),

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -32,7 +33,11 @@ pub struct Target {
     preface: Vec<u8>,
     resets_on_drop: bool,
     receive_buffer: Option<u32>,
+    certificate: Option<Arc<Certificate>>,
 }
+
+/// A client's certificate and its key.
+pub type Certificate = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl Target {
     /// Straight TCP, as to a gateway.
@@ -46,6 +51,7 @@ impl Target {
             preface: Vec::new(),
             resets_on_drop: false,
             receive_buffer: None,
+            certificate: None,
         }
     }
 
@@ -104,6 +110,13 @@ impl Target {
         self
     }
 
+    /// Showing this certificate.
+    #[must_use]
+    pub fn certificate(mut self, certificate: Certificate) -> Self {
+        self.certificate = Some(Arc::new(certificate));
+        self
+    }
+
     /// `wss://host/path` or `ws://host/path`.
     pub fn ws_url(&self, path: &str) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
@@ -148,24 +161,28 @@ impl Target {
 
     fn tls_config(&self) -> Arc<ClientConfig> {
         static PLAIN: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-        let shared = PLAIN.get_or_init(|| Arc::new(trusting_anybody()));
-        if self.alpn.is_empty() {
+        let shared = PLAIN.get_or_init(|| Arc::new(trusting_anybody().with_no_client_auth()));
+        if self.alpn.is_empty() && self.certificate.is_none() {
             return Arc::clone(shared);
         }
-        let mut config = ClientConfig::clone(shared);
+        let mut config = match self.certificate.as_deref() {
+            Some((chain, key)) => trusting_anybody()
+                .with_client_auth_cert(vec![chain.clone()], key.clone_key())
+                .unwrap(),
+            None => ClientConfig::clone(shared),
+        };
         config.alpn_protocols.clone_from(&self.alpn);
         Arc::new(config)
     }
 }
 
-fn trusting_anybody() -> ClientConfig {
+fn trusting_anybody() -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth()
 }
 
 /// Accepts every certificate whose key the server really has.

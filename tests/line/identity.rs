@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdline::auth::TokenHash;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::kit::gateway::{AuthMode, Options, SCOPES, ScriptedGateway, Stop, USER};
+use crate::kit::net::Certificate;
 use crate::kit::wait::within;
 use crate::kit::{Client, Proxy, Raw, Role, h2, http, ms};
 
@@ -698,4 +701,90 @@ async fn what_changes_while_the_service_is_asked_counts() {
         .await;
     assert_eq!(client.record().failed[0], "upgrade: HTTP 401");
     assert_eq!(gateway.journal().upgrades().len(), 0);
+}
+
+/// A CA for clients' certificates, all of the same name.
+fn client_ca() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn issued_by(ca: &CertifiedIssuer<'static, KeyPair>) -> Certificate {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, USER);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, ca).unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    (certificate.der().clone(), key)
+}
+
+#[tokio::test]
+async fn who_is_in_by_a_ca_that_is_taken_away_is_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) = (client_ca(), client_ca());
+    let believe = |text: String| {
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, text).unwrap();
+        format!("[auth]\nmodes = [\"mtls\"]\n[tls]\nclient_ca = {file:?}\n")
+    };
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(believe(ours.pem())));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let target = proxy.target().certificate(issued_by(&ours));
+    let live = Client::connected(Role::backend(), target.clone()).await;
+    let mut kept = h2::Connection::open(&target).await;
+    assert!(kept.websocket("/", &[]).await.is_ok());
+
+    // Another one beside it is nothing to those who are in.
+    *settings.lock().unwrap() = believe(ours.pem() + &other.pem());
+    assert_eq!(proxy.holdline.reload().await.expect("taken").ended, 0);
+    live.request("health", json!({})).await.ok();
+    live.record().assert_untouched();
+    assert!(kept.websocket("/", &[]).await.is_ok());
+
+    let asked = Instant::now();
+    *settings.lock().unwrap() = believe(other.pem());
+    assert!(proxy.holdline.reload().await.expect("taken").ended >= 1);
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(live.record().disconnects[0].code, 1008);
+    let refused = kept.websocket("/", &[]).await.err().unwrap();
+    assert_eq!(refused.status, 401, "on a connection that is still open");
+    let newcomer = proxy.target().certificate(issued_by(&other));
+    Client::connected(Role::backend(), newcomer).await;
+}
+
+#[tokio::test]
+async fn another_header_for_the_name_ends_who_is_in_as_it_says() {
+    let sso = Sso::start().await;
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(sso.settings()));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let live = Client::connected(Role::backend(), proxy.target()).await;
+    *settings.lock().unwrap() = sso.settings() + "user = \"x-auth-request-user\"\n";
+    let done = proxy.holdline.reload().await.expect("taken");
+    let [change] = &done.changes[..] else {
+        panic!("{:?}", done.changes)
+    };
+    assert_eq!(change.key, "auth.forward.user");
+    assert_eq!((change.scope.word(), done.ended), ("everything", 1));
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_public_no_longer_is_so_for_new_connections() {
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(auth(&[("laptop", TOKEN)])));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    let public = http::get(&proxy.target(), "/hooks", &[]).await;
+    assert_eq!(public.status, 200);
+    *settings.lock().unwrap() = auth(&[("laptop", TOKEN)]).replace("/hooks", "/other");
+    let done = proxy.holdline.reload().await.expect("taken");
+    let scopes: Vec<_> = done.changes.iter().map(|each| each.scope.word()).collect();
+    assert_eq!(scopes, ["new_connections"], "{:?}", done.changes);
+    let refused = http::get(&proxy.target(), "/hooks", &[]).await;
+    assert_eq!(refused.status, 401);
 }

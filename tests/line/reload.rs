@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use holdline::auth::TokenHash;
 use holdline::config::Change;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
-use crate::kit::gateway::{ScriptedGateway, Stop};
+use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, USER};
 use crate::kit::{Client, Frame, Proxy, Raw, Role, Target, http, ms, within};
 
 struct Scene {
@@ -134,7 +136,7 @@ async fn a_move_does_not_wait_for_ever() {
 #[tokio::test]
 async fn sessions_stay_where_they_are_until_the_new_gateway_is_ready() {
     let scene = scene("").await;
-    let other = ScriptedGateway::stopped(crate::kit::gateway::Options::default());
+    let other = ScriptedGateway::stopped(Options::default());
     let client = Client::connected(Role::backend(), scene.proxy.target()).await;
     scene.move_to(&other).await;
     scene.proxy.gateway_is("down").await;
@@ -153,7 +155,7 @@ async fn sessions_stay_where_they_are_until_the_new_gateway_is_ready() {
 #[tokio::test]
 async fn a_move_that_is_taken_back_is_none() {
     let scene = scene("").await;
-    let other = ScriptedGateway::stopped(crate::kit::gateway::Options::default());
+    let other = ScriptedGateway::stopped(Options::default());
     let client = Client::connected(Role::backend(), scene.proxy.target()).await;
     scene.move_to(&other).await;
     scene.proxy.gateway_is("down").await;
@@ -506,4 +508,118 @@ async fn sixty_reloads_under_traffic() {
     tokio::time::sleep(ms(50)).await;
     let status = scene.proxy.status().await;
     assert_eq!(status["sessions"]["open"], 20);
+}
+
+const TOKEN: &str = "hl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+async fn believing_gateway() -> ScriptedGateway {
+    let options = Options {
+        auth: AuthMode::TrustedProxy,
+        ..Options::default()
+    };
+    ScriptedGateway::with(options).await
+}
+
+/// `[auth]` that knows one token.
+fn knows(token: &str) -> String {
+    let hash = TokenHash::of(token).to_base64url();
+    format!(
+        "[auth]\nmodes = [\"token\"]\ntokens = [{{ name = \"a\", user = \"{USER}\", hash = \"{hash}\" }}]\n"
+    )
+}
+
+/// In front of a gateway that is told who somebody is.
+async fn known_scene() -> Scene {
+    let gateway = believing_gateway().await;
+    let settings = Arc::new(Mutex::new(knows(TOKEN)));
+    let proxy = Proxy::reloadable(&gateway, &settings).await;
+    Scene {
+        gateway,
+        proxy,
+        settings,
+    }
+}
+
+impl Scene {
+    /// How many sessions ended for it.
+    async fn reload_at(&self, gateway: &ScriptedGateway, auth: &str) -> usize {
+        let text = format!("{auth}[gateway]\nurl = \"{}\"\n", gateway.url());
+        *self.settings.lock().unwrap() = text;
+        self.proxy.holdline.reload().await.expect("taken").ended
+    }
+}
+
+fn known(role: Role) -> Role {
+    role.header("authorization", &format!("Bearer {TOKEN}"))
+}
+
+async fn is_put_out(client: &Client) {
+    client
+        .wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    assert_eq!(client.record().disconnects[0].code, 1008);
+}
+
+#[tokio::test]
+async fn a_session_that_has_moved_is_who_it_was_and_can_be_revoked_there() {
+    let (scene, other) = (known_scene().await, believing_gateway().await);
+    let mut all = Vec::new();
+    for role in [Role::control_ui(), Role::official(), Role::backend()] {
+        all.push(Client::connected(known(role), scene.proxy.target()).await);
+    }
+    assert_eq!(scene.reload_at(&other, &knows(TOKEN)).await, 0);
+    other
+        .wait_for("all of them", |journal| journal.hellos() == 3)
+        .await;
+    for client in &all {
+        client.request("health", json!({})).await.ok();
+        client.record().assert_untouched();
+    }
+    for (head, _) in other.journal().upgrades() {
+        assert_eq!(head.header("x-forwarded-user"), Some(USER));
+        assert_eq!(head.header("authorization"), None);
+    }
+    let asked = Instant::now();
+    assert_eq!(scene.reload_at(&other, &knows("hl_other")).await, 3);
+    for client in &all {
+        is_put_out(client).await;
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn who_is_revoked_on_the_way_never_arrives() {
+    let (scene, other) = (known_scene().await, believing_gateway().await);
+    let client = Client::connected(known(Role::official()), scene.proxy.target()).await;
+    let slow = client.send_request("config.set", json!({"name": "a", "wait": "never"}));
+    scene
+        .gateway
+        .wait_for("the request", |journal| journal.executions("a") == 1)
+        .await;
+    assert_eq!(scene.reload_at(&other, &knows(TOKEN)).await, 0);
+    scene.proxy.gateway_is("ready").await;
+    let asked = Instant::now();
+    assert_eq!(scene.reload_at(&other, &knows("hl_other")).await, 1);
+    is_put_out(&client).await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    let told = client.record().outcome(&slow).unwrap().error();
+    assert_eq!(told["details"]["execution"], "may_have_executed");
+    scene.proxy.is_empty().await;
+    assert_eq!(other.journal().upgrades().len(), 0);
+}
+
+#[tokio::test]
+async fn revoked_and_moved_by_the_same_reload_is_revoked() {
+    for held in [false, true] {
+        let (scene, other) = (known_scene().await, believing_gateway().await);
+        let client = Client::connected(known(Role::official()), scene.proxy.target()).await;
+        if held {
+            scene.gateway.stop(Stop::Kill).await;
+            client.event("gateway.down", 1).await;
+        }
+        assert_eq!(scene.reload_at(&other, &knows("hl_other")).await, 1);
+        is_put_out(&client).await;
+        scene.proxy.is_empty().await;
+        assert_eq!(other.journal().upgrades().len(), 0, "held: {held}");
+    }
 }

@@ -1,3 +1,5 @@
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
 use rcgen::string::{BmpString, TeletexString};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, SanType};
@@ -192,24 +194,41 @@ fn a_certificate_with_something_behind_it_has_no_names() {
     assert_eq!(name_of(&der, SubjectCn), None);
 }
 
+/// The CAs of a file with this one certificate.
+fn cas(der: &[u8]) -> Authorities {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = BASE64_STANDARD.encode(der);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    std::fs::write(file.path(), pem).unwrap();
+    crate::tls::read_client_ca(file.path()).unwrap()
+}
+
 #[test]
 fn only_where_certificates_are_taken_they_identify_anybody() {
     let mut auth = crate::config::parse("", "test").unwrap().config.auth;
+    let (der, other) = (with_cn("nick"), with_cn("nick"));
+    let (ca, other) = (cas(&der), cas(&other));
+    let names = CertificateNames::shown(&[der.into()], &ca).unwrap();
+    let authorities = Arc::clone(&names.authorities);
+    auth.client_cas = ca;
     let mut peer = Peer {
         remote: "203.0.113.7:1".parse().unwrap(),
         local: "203.0.113.8:443".parse().unwrap(),
         via_trusted_proxy: false,
         server_name: None,
         alpn_h2: false,
-        client_certificate: Some(Arc::new(CertificateNames::of(&with_cn("nick")))),
+        client_certificate: Some(Arc::new(names)),
     };
     assert_eq!(identify(&peer, &auth), None);
     auth.certificate = Some(SubjectCn);
     let nick = Identity {
         user: "nick".into(),
-        credential: Credential::Certificate(SubjectCn),
+        credential: Credential::Certificate(SubjectCn, authorities),
     };
     assert_eq!(identify(&peer, &auth), Some(nick));
+    let before = std::mem::replace(&mut auth.client_cas, other);
+    assert_eq!(identify(&peer, &auth), None, "its CA is gone");
+    auth.client_cas = before;
     auth.certificate = Some(SanEmail);
     assert_eq!(identify(&peer, &auth), None);
     auth.certificate = Some(SubjectCn);

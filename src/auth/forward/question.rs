@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Empty;
+use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::config;
@@ -39,8 +40,8 @@ pub(super) type Key = [u8; digest::SHA256_OUTPUT_LEN];
 
 /// A question, ready to be sent.
 pub(super) struct Asked {
-    /// In a fixed order.
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Names and values, in a fixed order: the client's credentials among them, so that it is wiped.
+    headers: Zeroizing<Box<[u8]>>,
     path: String,
     key: Option<Key>,
 }
@@ -56,7 +57,7 @@ impl Asked {
         Ok(Self {
             key: has_credential(&headers).then(|| key(config, &headers)),
             path: config.path.clone(),
-            headers,
+            headers: kept(&headers),
         })
     }
 
@@ -69,11 +70,28 @@ impl Asked {
     /// Always a GET without a body, whatever the client sends.
     pub(super) fn to_request(&self) -> Result<Request<Empty<Bytes>>, http::Error> {
         let mut request = Request::get(&self.path);
-        for (name, value) in &self.headers {
+        let mut fields = self.headers.split(|byte| *byte == BREAK);
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
             request = request.header(name, value);
         }
         request.body(Empty::new())
     }
+}
+
+/// Ends every field: cannot occur in a name or a value.
+const BREAK: u8 = b'\n';
+
+/// In one piece from the start: growing would leave copies behind.
+fn kept(headers: &[(HeaderName, HeaderValue)]) -> Zeroizing<Box<[u8]>> {
+    let length = |(name, value): &(HeaderName, HeaderValue)| name.as_str().len() + value.len() + 2;
+    let mut text = Vec::with_capacity(headers.iter().map(length).sum());
+    for (name, value) in headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.push(BREAK);
+        text.extend_from_slice(value.as_bytes());
+        text.push(BREAK);
+    }
+    Zeroizing::new(text.into_boxed_slice())
 }
 
 fn headers(

@@ -7,9 +7,10 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::question::{Asked, Question};
 use super::{Answer, ForwardAuth};
@@ -81,19 +82,37 @@ impl Recheck {
             let tried = Instant::now();
             // One whole try at least, however long ago the last one was.
             let limit = over.max(tried + config.timeout);
-            match timeout_at(limit, self.service.ask_again(&config, &self.asked)).await {
-                Ok(Answer::Yes(admitted)) if admitted.identity == self.identity => {
+            let answer = tokio::select! {
+                answer = self.service.ask_again(&config, &self.asked) => Some(answer),
+                () = self.silent(limit, config.without_answer) => None,
+            };
+            match answer {
+                Some(Answer::Yes(admitted)) if admitted.identity == self.identity => {
                     self.confirm();
                     unanswered = None;
                 }
-                Ok(Answer::Yes(_)) => return GrantEnd::Withdrawn,
-                Ok(Answer::No(response)) if is_verdict(response.status()) => {
+                Some(Answer::Yes(_)) => return GrantEnd::Withdrawn,
+                Some(Answer::No(response)) if is_verdict(response.status()) => {
                     return GrantEnd::Withdrawn;
                 }
-                Ok(Answer::No(_) | Answer::Failed(_)) if Instant::now() < over => {
+                Some(Answer::No(_) | Answer::Failed(_)) if Instant::now() < over => {
                     unanswered = Some(tried);
                 }
-                Ok(Answer::No(_) | Answer::Failed(_)) | Err(_) => return GrantEnd::Unconfirmed,
+                Some(Answer::No(_) | Answer::Failed(_)) | None => return GrantEnd::Unconfirmed,
+            }
+        }
+    }
+
+    /// Resolves after `limit`, when the service has not answered anybody for this long. While it
+    /// does, it will be this one's turn, however many others are asked about before.
+    async fn silent(&self, limit: Instant, without_answer: Duration) {
+        let mut end = limit;
+        loop {
+            sleep_until(end).await;
+            let answered = *self.service.answered();
+            match answered.map(|answered| answered + without_answer) {
+                Some(later) if later > Instant::now() => end = later,
+                _ => return,
             }
         }
     }

@@ -617,7 +617,7 @@ fn nothing_secret_is_printed() {
     let admitted = Admitted {
         identity: Identity {
             user: "nick".into(),
-            credential: Credential::Certificate(config::CertificateName::SanDns),
+            credential: Credential::Certificate(config::CertificateName::SanDns, Arc::default()),
         },
         headers: vec![(
             HeaderName::from_static("x-token"),

@@ -9,8 +9,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::kit::*;
 use crate::auth::{SignInRefused, make_token};
 
+/// What this thread says.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -32,7 +33,7 @@ impl<'w> MakeWriter<'w> for Lines {
 }
 
 impl Lines {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(crate) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         // With one subscriber only, a line that another test's thread says first is off for good:
         // that thread's own subscriber is asked, and it has none.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
@@ -51,7 +52,7 @@ impl Lines {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn with(&self, event: &str) -> Vec<String> {
+    pub(crate) fn with(&self, event: &str) -> Vec<String> {
         let words = format!("\"event\":\"{event}\"");
         let text = self.text();
         let lines = text.lines().filter(|line| line.contains(&words));
@@ -104,6 +105,22 @@ async fn a_flood_is_a_line_and_not_a_flood_of_lines() {
     for words in ["\"because\":\"this address\"", "\"retry_after_s\":1,"] {
         assert!(limited[0].contains(words), "{}", limited[0]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_refused_for_ever_does_not_fill_the_disk() {
+    let (lines, _guard) = Lines::start();
+    let world = world();
+    for number in 0..10_000 {
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number % 20);
+        world.desk.note_refused("not signed in", address.into());
+    }
+    assert_eq!(lines.with("refused").len(), 100);
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    world.desk.note_refused("not signed in", ip("192.0.2.1"));
+    assert_eq!(lines.with("refused").len(), 101);
+    let left_out = lines.with("refused_often");
+    assert!(left_out[0].contains("\"count\":9900"), "{left_out:?}");
 }
 
 #[test]

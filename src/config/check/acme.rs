@@ -99,7 +99,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
     let eab = section.each("eab", form, read_eab);
     let ca_root = section.text("ca_root", String::new(), |text| Ok(text.to_owned()));
     let ca_root = (!ca_root.value.is_empty())
-        .then(|| super::tls::check_ca(section, &ca_root.map(PathBuf::from)));
+        .then(|| super::tls::read_ca(section, &ca_root.map(PathBuf::from)).0);
     let state_dir = section.text("state_dir", PathBuf::new(), super::auth::directory);
     let state_dir = match state_dir.is_set() {
         true => section.checker().path(&state_dir.value),

@@ -17,6 +17,7 @@ use crate::config::outside::read_file;
 use crate::config::section::{Bounds, Section};
 use crate::config::units::{Wrong, show_duration};
 use crate::http::headers::speaks_for_client;
+use crate::tls::Authorities;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const SESSION: Bounds<Duration> = Bounds::new(
@@ -90,6 +91,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Auth {
         password: on(Mode::Password),
         token: on(Mode::Token),
         certificate: on(Mode::Mtls).then_some(certificate.value),
+        // [tls] says.
+        client_cas: Authorities::default(),
         forward: forward.filter(|_| on(Mode::Forward)),
         users: users
             .iter()

@@ -12,7 +12,7 @@ use crate::config::model::{
 use crate::config::outside::read_file;
 use crate::config::section::Section;
 use crate::config::units::Wrong;
-use crate::tls::{Certificate, TlsError, check_client_ca};
+use crate::tls::{Authorities, Certificate, TlsError, read_client_ca};
 
 /// Where the development certificate is kept, beside the config file.
 const DEV_DIR: &str = "certs-dev";
@@ -33,7 +33,7 @@ enum Pem {
     Key,
 }
 
-pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
+pub(super) fn read(section: &mut Section<'_, '_>) -> (Tls, Authorities) {
     let words = [
         ("dev", Source::Dev),
         ("files", Source::Files),
@@ -47,7 +47,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
     let min_version = section.choice("min_version", TlsVersion::V1_2, versions);
     let client_ca = section.text("client_ca", String::new(), |text| Ok(text.to_owned()));
     let client_ca =
-        (!client_ca.value.is_empty()).then(|| check_ca(section, &client_ca.map(PathBuf::from)));
+        (!client_ca.value.is_empty()).then(|| read_ca(section, &client_ca.map(PathBuf::from)));
+    let (client_ca, authorities) = client_ca.unzip();
     check_source(section, &source, count.is_empty());
     let certificate = match source.value {
         Source::Files => CertificateSource::Files(files),
@@ -56,13 +57,14 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Tls {
             dir: section.checker().path(DEV_DIR),
         },
     };
-    Tls {
+    let tls = Tls {
         certificate,
         min_version: min_version.value,
         client_ca,
         // [auth] decides.
         client_certificates: ClientCertificates::Required,
-    }
+    };
+    (tls, authorities.unwrap_or_default())
 }
 
 fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: bool) {
@@ -111,14 +113,19 @@ fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
     Some(files)
 }
 
-pub(super) fn check_ca(section: &mut Section<'_, '_>, place: &Item<PathBuf>) -> PathBuf {
+pub(super) fn read_ca(
+    section: &mut Section<'_, '_>,
+    place: &Item<PathBuf>,
+) -> (PathBuf, Authorities) {
     let ca = check_pem(section, place, Pem::Certificate);
-    if ca.readable
-        && let Err(error) = check_client_ca(&ca.path)
-    {
-        section.checker().error(place, unusable(&error));
+    let mut authorities = Authorities::default();
+    if ca.readable {
+        match read_client_ca(&ca.path) {
+            Ok(found) => authorities = found,
+            Err(error) => section.checker().error(place, unusable(&error)),
+        }
     }
-    ca.path
+    (ca.path, authorities)
 }
 
 /// The error's own words; what follows its last semicolon is the remedy.

@@ -90,7 +90,7 @@ async fn without_an_answer_it_stays_until_the_limit() {
     ] {
         let mut world = World::saying(YES).await;
         world.config.without_answer = SOON * 10;
-        let (somebody, since) = (world.entered().await, tokio::time::Instant::now());
+        let (somebody, since) = (world.entered().await, Instant::now());
         world.service.now_says(trouble);
         let asked = world.service.count();
         assert_eq!(lost(&somebody).await, GrantEnd::Unconfirmed, "{trouble}");
@@ -199,4 +199,46 @@ async fn those_who_are_in_do_not_keep_newcomers_waiting() {
     select(Box::pin(asking), Box::pin(asked)).await;
     assert!(world.service.last().contains("_proxy=secret"));
     assert_eq!(world.service.count(), AGAIN_AT_ONCE + 1);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_turn_stays_while_the_service_answers_others() {
+    const WAVE: Duration = Duration::from_millis(400);
+    const WAVES: usize = 5;
+    let mut world = World::held().await;
+    let limit = Duration::from_secs(1);
+    (world.config.timeout, world.config.without_answer) = (limit, limit);
+    let identity = Identity {
+        user: "nick@example.com".into(),
+        credential: Credential::Forward(super::super::Service::of(&world.config)),
+    };
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..WAVES * AGAIN_AT_ONCE {
+        let mut client = Client::new();
+        let cookie = HeaderValue::try_from(format!("_proxy={number}")).unwrap();
+        client.headers.insert(header::COOKIE, cookie);
+        let recheck = world.recheck(&client, &identity);
+        waiting.spawn(async move { recheck.lost().await });
+    }
+    // It takes its time, but for none as long as it may.
+    for wave in 1..=WAVES {
+        world.service.is_asked_often(wave * AGAIN_AT_ONCE).await;
+        tokio::time::sleep(WAVE).await;
+        world.service.go.add_permits(AGAIN_AT_ONCE);
+    }
+    world
+        .service
+        .is_asked_often(WAVES * AGAIN_AT_ONCE + 1)
+        .await;
+    assert!(waiting.try_join_next().is_none());
+}
+
+#[tokio::test]
+async fn what_is_asked_again_is_what_was_asked() {
+    let world = World::saying(YES).await;
+    let somebody = world.entered().await;
+    let first = world.service.last();
+    world.stays(&somebody, 2).await;
+    assert_eq!(world.service.last(), first);
+    assert!(first.contains("_proxy=secret"), "{first}");
 }
