@@ -310,7 +310,7 @@ async fn a_session_that_was_shaking_hands_moves_afterwards() {
     raw.event("connect.challenge").await;
     Box::pin(scene.move_to(&other)).await;
     scene.proxy.gateway_is("ready").await;
-    raw.send(&Frame::text(&Role::backend().connect("c", None)))
+    raw.send(&Frame::text(Role::backend().connect("c", None)))
         .await;
     raw.answer("c").await;
     other
