@@ -183,21 +183,22 @@ impl InForce {
         let lines = Arc::new(lines);
         let upgrades = Switchboard::new(Arc::clone(&lines), Arc::clone(sessions));
         let table = Table::new(Arc::clone(&config), forwarders, Box::new(upgrades));
+        // It must not publish what is not wanted any more after the others have been. Its
+        // answer is not waited for while turning: a sweep may wait for that on the keeper's thread.
+        if config.acme.is_none() {
+            keeper.configure(None);
+        }
         let turning = self.turning();
         current_table.store(Arc::new(table));
         current_lines.store(lines);
         edge.config.store(Arc::clone(&config));
-        // It must not publish what is not wanted any more after the others have been.
-        if config.acme.is_none() {
-            keeper.configure(None);
-        }
         edge.tls.apply(tls);
-        if let Some(acme) = &config.acme {
-            keeper.configure(Some(acme.clone()));
-        }
         let before = &old_table.config().auth;
         let ended = gate.turn(desk, before, &config.auth);
         drop(turning);
+        if let Some(acme) = &config.acme {
+            keeper.configure(Some(acme.clone()));
+        }
         if let Some(bound) = bound {
             self.doors.apply(bound.doors);
             self.admin.apply(config.admin.listen, bound.admin);
