@@ -386,10 +386,13 @@ impl Shared {
                         });
                     }
                     Some(Command::Reload(answer)) => {
-                        let reloaded = proxy.reload(By::Command).await;
-                        let told = reloaded.map(|done| done.json());
-                        // Nobody may be waiting any more.
-                        let _ = answer.send(told.map_err(|error| error.json()));
+                        let proxy = Arc::clone(&proxy);
+                        tokio::spawn(async move {
+                            let reloaded = proxy.reload(By::Command).await;
+                            let told = reloaded.map(|done| done.json());
+                            // Nobody may be waiting any more.
+                            let _ = answer.send(told.map_err(|error| error.json()));
+                        });
                     }
                     Some(Command::RenewCertificates(name, answer)) => {
                         let _ = answer.send(proxy.keeper.renew(name).await);

@@ -263,3 +263,31 @@ async fn the_last_lines_may_be_taken_out_of_a_file_that_is_replaced() {
     fs::rename(&swap, &file).unwrap();
     assert_eq!(taken(&mut running).await, "limits.sessions");
 }
+
+/// An address goes from the admin listener to a public one, and the other way round.
+#[tokio::test]
+async fn listeners_change_places_in_one_reload() {
+    let (https, admin) = (super::nobody(), super::nobody());
+    let config = |https: &str, admin: &str| {
+        format!("[listen]\nhttps = [\"{https}\"]\n[admin]\nlisten = \"{admin}\"\n")
+    };
+    let (one, other) = (https.1.clone(), admin.1.clone());
+    drop((https.0, admin.0));
+    let folder = folder(&config(&one, &other));
+    let mut child = holdline(&folder, &["--config", "holdline.toml"])
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut running = Running {
+        child,
+        log,
+        started: String::new(),
+        folder,
+    };
+    running.line("\"message\":\"running\"").await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, config(&other, &one)).unwrap();
+    assert_eq!(taken(&mut running).await, "listen.https, admin.listen");
+    let asked = ended(&running.folder, &["status", "--json", "--admin", &one]).await;
+    assert_eq!(asked.code, Some(0), "{}", asked.err);
+}
