@@ -90,6 +90,8 @@ impl Watch {
             (path, stamp)
         });
         *self.lock() = seen.collect();
+        // What has happened since then, nobody gives notice of.
+        self.stirred.notify_one();
     }
 
     /// Waits until a file is another than it was seen to be, and quiet again.

@@ -66,8 +66,12 @@ async fn a_retired_keeper_orders_nothing_more() {
     keeper.reconfigure(Some(two.clone())).await;
     // Told twice, it has looked at what there is to do in between.
     keeper.reconfigure(Some(two)).await;
-    let ordering = |one: &State| matches!(one, State::Ordering { .. });
-    assert!(keeper.status().iter().all(|one| !ordering(&one.state)));
+    let orders = ca.orders().len();
+    let status = keeper.status();
+    let b = status.iter().find(|one| one.names == ["b.example"]);
+    let next = &b.expect("it is kept").next;
+    assert!(!next.contains("is being ordered"), "{next}");
+    assert_eq!((orders, ca.orders().len()), (1, 1));
     assert!(keeper.renew(None).await.unwrap_err().contains("taken over"));
 }
 
