@@ -142,13 +142,9 @@ impl Holdline {
     /// # Errors
     /// As [`Self::start`], and when the running one keeps its place.
     pub async fn start_in(loaded: Loaded, around: Surroundings) -> Result<Self, StartError> {
-        let written = Written {
-            settings: loaded.settings,
-            files: loaded.files,
-            text: loaded.text,
-        };
+        let (written, config) = Written::of(loaded);
         // Large, and gone once it runs.
-        Box::pin(Self::start_with(loaded.config, written, around)).await
+        Box::pin(Self::start_with(config, written, around)).await
     }
 
     async fn start_with(
@@ -390,10 +386,13 @@ impl Shared {
                         });
                     }
                     Some(Command::Reload(answer)) => {
-                        let reloaded = proxy.reload(By::Command).await;
-                        let told = reloaded.map(|done| done.json());
-                        // Nobody may be waiting any more.
-                        let _ = answer.send(told.map_err(|error| error.json()));
+                        let proxy = Arc::clone(&proxy);
+                        tokio::spawn(async move {
+                            let reloaded = proxy.reload(By::Command).await;
+                            let told = reloaded.map(|done| done.json());
+                            // Nobody may be waiting any more.
+                            let _ = answer.send(told.map_err(|error| error.json()));
+                        });
                     }
                     Some(Command::RenewCertificates(name, answer)) => {
                         let _ = answer.send(proxy.keeper.renew(name).await);

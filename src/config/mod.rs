@@ -26,6 +26,7 @@ mod secret;
 mod section;
 mod settings;
 mod source;
+mod stamp;
 #[cfg(test)]
 pub(crate) mod tests;
 mod units;
@@ -46,6 +47,7 @@ pub use problem::{Place, Problem, Severity, Spot};
 pub use schema::schema;
 pub use scope::Scope;
 pub use settings::{Kind, Range, SetBy, Setting, Settings, Value, Written};
+pub use stamp::Stamp;
 pub use units::Wrong;
 
 use zeroize::Zeroizing;
@@ -85,6 +87,8 @@ pub struct Loaded {
     /// Every file that it was made of, as paths from where we run: the config file, certificates,
     /// keys, CAs, and what was taken in by `${file:PATH}`. If one of them changes, the config may.
     pub files: Vec<PathBuf>,
+    /// What is known of how these were before their content was used.
+    pub stamps: Vec<(PathBuf, Stamp)>,
     /// As it was written.
     pub text: Text,
 }
@@ -147,11 +151,16 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Config
         files: with_itself(errors.files),
         ..errors
     };
+    let stamp = Stamp::of(path);
     let text = read(path, &path.display().to_string()).map_err(refused)?;
     let base = path.parent().unwrap_or_else(|| Path::new(""));
     let loaded = check_text(&text, base, overrides, Origin::File(path.to_owned()));
     loaded.map_err(refused).map(|loaded| Loaded {
         files: with_itself(loaded.files),
+        stamps: [(path.to_owned(), stamp)]
+            .into_iter()
+            .chain(loaded.stamps)
+            .collect(),
         ..loaded
     })
 }
@@ -204,6 +213,7 @@ fn check_text(
         source,
         settings: checked.settings,
         files: checked.files,
+        stamps: checked.stamps,
         text: Text(Zeroizing::new(text.to_owned())),
     })
 }
@@ -225,6 +235,7 @@ struct Checked {
     warnings: Vec<Problem>,
     settings: Settings,
     files: Vec<PathBuf>,
+    stamps: Vec<(PathBuf, Stamp)>,
 }
 
 impl Input<'_> {
@@ -255,9 +266,17 @@ impl Input<'_> {
                 files: found.files.clone(),
             })
         };
+        let mut stamps = outside.stamps();
+        // The others are read once more when they are used: from here on.
+        for file in &found.files {
+            if !stamps.iter().any(|(known, _)| known == file) {
+                stamps.push((file.clone(), Stamp::of(file)));
+            }
+        }
         Checked {
             verdict,
             warnings,
+            stamps,
             settings: found.settings,
             files: found.files,
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::Stamp;
 use super::env::{Outside, Refused};
 
 /// No secret that makes sense is larger.
@@ -21,7 +22,7 @@ pub(super) struct Surroundings<'w> {
     env: &'w dyn Fn(&str) -> Option<String>,
     /// Where relative paths start.
     base: &'w Path,
-    read: RefCell<BTreeMap<PathBuf, Content>>,
+    read: RefCell<BTreeMap<PathBuf, (Stamp, Content)>>,
 }
 
 impl<'w> Surroundings<'w> {
@@ -38,6 +39,13 @@ impl<'w> Surroundings<'w> {
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.read.borrow().keys().cloned().collect()
     }
+
+    /// How these were before they were read.
+    pub(super) fn stamps(&self) -> Vec<(PathBuf, Stamp)> {
+        let read = self.read.borrow();
+        let stamps = read.iter().map(|(path, (stamp, _))| (path.clone(), *stamp));
+        stamps.collect()
+    }
 }
 
 impl Outside for Surroundings<'_> {
@@ -48,9 +56,9 @@ impl Outside for Surroundings<'_> {
     fn file(&self, path: &str) -> Result<(PathBuf, Zeroizing<String>), (PathBuf, Refused)> {
         let path = self.path(path);
         let mut read = self.read.borrow_mut();
-        let content = read
+        let (_, content) = read
             .entry(path.clone())
-            .or_insert_with(|| content(&path))
+            .or_insert_with(|| (Stamp::of(&path), content(&path)))
             .clone();
         match content {
             Ok(content) => Ok((path, content)),

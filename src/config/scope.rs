@@ -7,8 +7,8 @@ use std::fmt;
 pub enum Scope {
     /// To everything, also to sessions that are open or held: at their next decision.
     Everything,
-    /// To connections, handshakes and sessions that begin after it. What is open goes on as it
-    /// began.
+    /// To connections, handshakes, sessions and waits that begin after it. What has begun goes on
+    /// as it began.
     NewConnections,
 }
 
@@ -57,8 +57,8 @@ const SCOPES: &[(&str, Scope)] = &[
     ("route.probe", Everything),
     ("route.resume", Everything),
     ("hold.max", Everything),
-    ("hold.upgrade", Everything),
-    ("hold.handshake", Everything),
+    ("hold.upgrade", NewConnections),
+    ("hold.handshake", NewConnections),
     ("hold.notice_after", Everything),
     ("hold.notice_every", Everything),
     ("hold.buffer", Everything),
@@ -68,8 +68,8 @@ const SCOPES: &[(&str, Scope)] = &[
     ("hold.unfinished_handshakes", Everything),
     ("hold.unfinished_per_ip", Everything),
     ("hold.replay_requests", Everything),
-    ("http.hold", Everything),
-    ("http.page_after", Everything),
+    ("http.hold", NewConnections),
+    ("http.page_after", NewConnections),
     ("limits.sessions", NewConnections),
     ("limits.sessions_per_ip", NewConnections),
     ("limits.handshakes_per_ip", NewConnections),
@@ -79,8 +79,8 @@ const SCOPES: &[(&str, Scope)] = &[
     ("limits.preauth_frame", Everything),
     ("limits.ping_every", Everything),
     ("limits.origins", NewConnections),
-    ("limits.drain", Everything),
-    ("limits.handover", Everything),
+    ("limits.drain", NewConnections),
+    ("limits.handover", NewConnections),
     ("auth.modes", Everything),
     ("auth.users", Everything),
     ("auth.users.name", Everything),
@@ -142,6 +142,20 @@ mod tests {
 
     use super::*;
     use crate::config::keys;
+
+    /// How long a wait may take is settled when it begins.
+    #[test]
+    fn a_wait_goes_on_as_it_began() {
+        let waits = [
+            "hold.upgrade",
+            "hold.handshake",
+            "http.hold",
+            "http.page_after",
+        ];
+        for key in waits.into_iter().chain(["limits.drain", "limits.handover"]) {
+            assert_eq!(Scope::of(key), NewConnections, "{key}");
+        }
+    }
 
     #[test]
     fn every_key_has_its_scope_and_every_scope_its_key() {

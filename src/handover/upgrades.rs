@@ -138,17 +138,18 @@ impl Upgrades {
         }
     }
 
-    /// Starts the new process and returns when it serves; gives up when `stopping`.
+    /// Starts the new process with what `share` comes to, and returns when it serves; gives up when
+    /// `stopping`.
     pub(crate) async fn begin(
         &self,
-        share: impl FnOnce() -> std::io::Result<Vec<Share>>,
+        share: impl Future<Output = std::io::Result<Vec<Share>>>,
         stopping: &CancellationToken,
     ) -> Result<Successor, UpgradeError> {
         let attempt = Attempt::begin(self)?;
         let launched = async {
             let binary = self.binary.as_ref().ok_or(UpgradeError::NoBinary)?;
             may_be_replaced()?;
-            let shares = share().map_err(UpgradeError::Share)?;
+            let shares = share.await.map_err(UpgradeError::Share)?;
             Successor::launch(binary, shares, LIMIT).await
         };
         let outcome = stopping

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::doors::Wanted;
 use super::holder::{self, Holder};
 use super::inherit::{Inherited, Kind};
 
@@ -39,7 +38,7 @@ pub struct Share {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else listens there.
-    #[error("cannot listen on {address}: {}; stop it, or choose another address in the config", held_by(.address, .holder.as_ref()))]
+    #[error("cannot listen on {address}: {}", held_by(.address, .holder.as_ref()))]
     InUse {
         /// The address.
         address: SocketAddr,
@@ -88,14 +87,20 @@ impl Listener {
             .map_err(|source| BindError::new(address, source))
     }
 
-    /// The same for the admin listener, unless its socket was inherited.
+    /// The same for the admin listener, unless its socket was inherited; listeners of ours that
+    /// are `leaving` are not in its way.
     ///
     /// # Errors
     /// As [`Self::bind`].
-    pub fn bind_admin(address: SocketAddr, inherited: &mut Inherited) -> Result<Self, BindError> {
+    pub fn bind_admin(
+        address: SocketAddr,
+        leaving: &[Arc<TcpListener>],
+        inherited: &mut Inherited,
+    ) -> Result<Self, BindError> {
+        let only_v6 = address.is_ipv6() && !address.ip().is_unspecified();
         match inherited.claim(Kind::Admin, &[address]).pop().flatten() {
             Some(socket) => Self::inherit(socket, address),
-            None => Self::bind(address),
+            None => Self::bind_in_place_of(address, only_v6, leaving),
         }
     }
 
@@ -160,12 +165,10 @@ impl Listener {
     /// `127.0.0.1:443` is in that of `0.0.0.0:443`: for a moment both are there, so that nobody is
     /// refused in between.
     pub(super) fn bind_in_place_of(
-        wanted: &Wanted,
+        address: SocketAddr,
+        only_v6: bool,
         leaving: &[Arc<TcpListener>],
     ) -> Result<Self, BindError> {
-        let Wanted {
-            address, only_v6, ..
-        } = *wanted;
         let in_the_way: Vec<SockRef<'_>> = leaving
             .iter()
             .filter(|other| {
@@ -246,16 +249,22 @@ impl BindError {
 
 fn held_by(address: &SocketAddr, holder: Option<&Holder>) -> String {
     let port = address.port();
-    holder.map_or_else(
-        || format!("port {port} is in use (`ss -ltnp 'sport = :{port}'` as root shows by whom)"),
-        |holder| format!("port {port} is held by {holder}"),
-    )
+    let another = "choose another address in the config";
+    match holder {
+        Some(own) if own.pid == std::process::id() => {
+            format!("port {port} is held by {own}, which is this very process; {another}")
+        }
+        Some(holder) => format!("port {port} is held by {holder}; stop it, or {another}"),
+        None => format!(
+            "port {port} is in use (`ss -ltnp 'sport = :{port}'` as root shows by whom); stop it, \
+             or {another}"
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::doors::Speaks;
 
     fn any() -> SocketAddr {
         "127.0.0.1:0".parse().unwrap()
@@ -273,6 +282,7 @@ mod tests {
             text.contains(&format!("(pid {})", std::process::id())),
             "{text}"
         );
+        assert!(!text.contains("stop it"), "it is us: {text}");
     }
 
     #[test]
@@ -289,21 +299,13 @@ mod tests {
         assert!(unknown.contains("ss -ltnp 'sport = :443'"), "{unknown}");
     }
 
-    fn wanted(address: SocketAddr, only_v6: bool) -> Wanted {
-        Wanted {
-            speaks: Speaks::Tls,
-            address,
-            only_v6,
-        }
-    }
-
     #[tokio::test]
     async fn both_families_on_one_port() {
         let v4 = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = v4.address().port();
-        let v6 = wanted(SocketAddr::new("::".parse().unwrap(), port), true);
+        let v6 = SocketAddr::new("::".parse().unwrap(), port);
         // A machine without IPv6 has nothing to show here.
-        match Listener::bind_in_place_of(&v6, &[]) {
+        match Listener::bind_in_place_of(v6, true, &[]) {
             Ok(both) => assert_eq!(both.address().port(), port),
             Err(error) => assert!(!matches!(error, BindError::InUse { .. }), "{error}"),
         }
@@ -315,12 +317,12 @@ mod tests {
     async fn an_address_is_taken_over_from_a_listener_that_leaves() {
         let narrow = Listener::bind(any()).unwrap();
         let port = narrow.address().port();
-        let everywhere = wanted(SocketAddr::from(([0, 0, 0, 0], port)), false);
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
         assert!(matches!(
-            Listener::bind_in_place_of(&everywhere, &[]),
+            Listener::bind_in_place_of(everywhere, false, &[]),
             Err(BindError::InUse { .. })
         ));
-        let wide = Listener::bind_in_place_of(&everywhere, &[narrow.socket]).unwrap();
+        let wide = Listener::bind_in_place_of(everywhere, false, &[narrow.socket]).unwrap();
         let connecting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (_, from) = wide.socket().accept().await.unwrap();
         assert_eq!(from, connecting.local_addr().unwrap());

@@ -126,7 +126,7 @@ impl Doors {
     }
 
     /// Takes every address of `config` that is not open yet, or none; where a socket was inherited
-    /// for one, that.
+    /// for one, that. What is `leaving`, here or elsewhere, is not in the way.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -135,27 +135,33 @@ impl Doors {
     pub fn prepare(
         &self,
         config: &config::Listen,
+        leaving: &[Arc<TcpListener>],
         inherited: &mut Inherited,
     ) -> Result<Changes, BindError> {
         let wanted = Wanted::all(config);
         let open = self.lock();
-        let closing = self.closing();
-        let leaving: Vec<Arc<TcpListener>> = open
-            .iter()
-            .filter(|door| !wanted.contains(&door.wanted))
-            .map(|door| &door.socket)
-            .chain(&*closing)
-            .filter_map(Weak::upgrade)
-            .collect();
         let mut bound = Vec::new();
         for speaks in [Speaks::Tls, Speaks::Plain] {
             let missing = |wanted: &&Wanted| {
                 wanted.speaks == speaks && !open.iter().any(|door| door.wanted == **wanted)
             };
             let missing: Vec<Wanted> = wanted.iter().filter(missing).copied().collect();
-            bound.extend(take(speaks, &missing, &leaving, inherited)?);
+            bound.extend(take(speaks, &missing, leaving, inherited)?);
         }
         Ok(Changes { wanted, bound })
+    }
+
+    /// The sockets that are of no more use with `config`, and those that are closing already.
+    #[must_use]
+    pub fn leaving(&self, config: &config::Listen) -> Vec<Arc<TcpListener>> {
+        let wanted = Wanted::all(config);
+        let (open, closing) = (self.lock(), self.closing());
+        open.iter()
+            .filter(|door| !wanted.contains(&door.wanted))
+            .map(|door| &door.socket)
+            .chain(&*closing)
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     /// The sockets again, for the process that takes our place.
@@ -238,7 +244,7 @@ fn take(
                 tracing::info!(%address, "an inherited socket of [::] takes IPv4 as well");
                 continue;
             }
-            None => Listener::bind_in_place_of(wanted, leaving)?,
+            None => Listener::bind_in_place_of(wanted.address, wanted.only_v6, leaving)?,
         };
         taken.push((*wanted, listener));
     }

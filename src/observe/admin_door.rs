@@ -19,6 +19,8 @@ use crate::listen::{BindError, Inherited, Kind, Listener, Share};
 pub struct AdminDoor {
     admin: Admin,
     open: Mutex<Option<Open>>,
+    /// The socket that was closed last, and may not be gone yet.
+    closing: Mutex<Weak<TcpListener>>,
     leave: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -45,6 +47,7 @@ impl AdminDoor {
         Self {
             admin,
             open: Mutex::default(),
+            closing: Mutex::default(),
             leave,
             stop,
             tasks,
@@ -70,7 +73,17 @@ impl AdminDoor {
         socket.transpose()
     }
 
-    /// Takes the address, if it is not there already.
+    /// The sockets that are of no more use with `wanted`, or that are closing already.
+    #[must_use]
+    pub fn leaving(&self, wanted: Option<SocketAddr>) -> Vec<Arc<TcpListener>> {
+        let open = self.lock();
+        let left = open.as_ref().filter(|open| Some(open.wanted) != wanted);
+        let left = left.and_then(|open| open.socket.upgrade());
+        left.into_iter().chain(self.closing().upgrade()).collect()
+    }
+
+    /// Takes the address, if it is not there already. What is `leaving`, here or elsewhere, is not
+    /// in the way.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -79,12 +92,13 @@ impl AdminDoor {
     pub fn prepare(
         &self,
         wanted: Option<SocketAddr>,
+        leaving: &[Arc<TcpListener>],
         inherited: &mut Inherited,
     ) -> Result<Option<Listener>, BindError> {
         let there = self.lock().as_ref().map(|open| open.wanted);
         wanted
             .filter(|_| wanted != there)
-            .map(|address| Listener::bind_admin(address, inherited))
+            .map(|address| Listener::bind_admin(address, leaving, inherited))
             .transpose()
     }
 
@@ -96,6 +110,7 @@ impl AdminDoor {
         }
         if let Some(left) = open.take() {
             left.closed.cancel();
+            *self.closing() = left.socket;
         }
         if let (Some(wanted), Some(listener)) = (wanted, prepared) {
             let (closed, address) = (self.leave.child_token(), listener.address());
@@ -109,6 +124,10 @@ impl AdminDoor {
                 closed,
             });
         }
+    }
+
+    fn closing(&self) -> std::sync::MutexGuard<'_, Weak<TcpListener>> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {

@@ -38,12 +38,13 @@ pub(super) struct Known<'k> {
     pub(super) auth: &'k Auth,
 }
 
-/// What speaks against taking `new` in place of `old` unasked.
-pub(super) fn doubt(old: &Known<'_>, new: &Known<'_>) -> Option<Doubt> {
+/// What speaks against taking `new` in place of `old` unasked. `replaced`: the file is another one,
+/// as after a rename, and not the old one written over; so it most likely came whole.
+pub(super) fn doubt(old: &Known<'_>, new: &Known<'_>, replaced: bool) -> Option<Doubt> {
     if sets_nothing(new.settings) && !sets_nothing(old.settings) {
         return Some(Doubt::Empty);
     }
-    if new.text.is_only_the_beginning_of(old.text) {
+    if !replaced && new.text.is_only_the_beginning_of(old.text) {
         return Some(Doubt::Beginning);
     }
     let gone: Vec<&'static str> = modes(old.auth)
@@ -92,7 +93,19 @@ mod tests {
     }
 
     fn between(old: &str, new: &str) -> Option<Doubt> {
-        doubt(&of(&loaded(old)), &of(&loaded(new)))
+        doubt(&of(&loaded(old)), &of(&loaded(new)), false)
+    }
+
+    #[test]
+    fn a_whole_file_in_its_place_may_be_its_beginning() {
+        let in_its_place = |old: &str, new: &str| doubt(&of(&loaded(old)), &of(&loaded(new)), true);
+        let both = "[hold]\nmax = \"5m\"\n[limits]\nsessions = 7\n";
+        let first = "[hold]\nmax = \"5m\"\n";
+        assert_eq!(in_its_place(both, first), None);
+        assert_eq!(in_its_place(both, ""), Some(Doubt::Empty));
+        let auth = format!("{first}[auth]\nmodes = [\"token\"]\n{TOKENS}");
+        let opened = in_its_place(&auth, first);
+        assert_eq!(opened, Some(Doubt::LetsIn(vec!["token"])));
     }
 
     #[test]

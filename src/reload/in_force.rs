@@ -95,8 +95,8 @@ impl InForce {
     pub(crate) fn bind(&self, inherited: &mut Inherited) -> Result<Bound, BindError> {
         let config = self.config();
         Ok(Bound {
-            doors: self.doors.prepare(&config.listen, inherited)?,
-            admin: self.admin.prepare(config.admin.listen, inherited)?,
+            doors: self.doors.prepare(&config.listen, &[], inherited)?,
+            admin: self.admin.prepare(config.admin.listen, &[], inherited)?,
         })
     }
 
@@ -139,8 +139,11 @@ impl InForce {
             true => None,
             false => {
                 let none = &mut Inherited::default();
-                let admin = self.admin.prepare(config.admin.listen, none)?;
-                let doors = self.doors.prepare(&config.listen, none)?;
+                // An address may go from one to the other.
+                let mut leaving = self.doors.leaving(&config.listen);
+                leaving.extend(self.admin.leaving(config.admin.listen));
+                let admin = self.admin.prepare(config.admin.listen, &leaving, none)?;
+                let doors = self.doors.prepare(&config.listen, &leaving, none)?;
                 Some(Bound { doors, admin })
             }
         };

@@ -21,7 +21,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::auth::DeskError;
-use crate::config::{self, Change, Config, ConfigErrors, Loaded, Problem, Settings, Text};
+use crate::config::{
+    self, Change, Config, ConfigErrors, Loaded, Origin, Problem, Settings, Stamp, Text,
+};
 use crate::listen::BindError;
 use crate::observe::log::{LogControl, LogError};
 use crate::protocol::rescue::millis;
@@ -197,6 +199,8 @@ impl LastReload {
 struct Said {
     settings: Settings,
     text: Text,
+    /// How the config file was when that was read.
+    stamp: Option<Stamp>,
     /// What the last reload that changed something has done.
     last: Option<(Instant, Value)>,
 }
@@ -218,7 +222,27 @@ pub(crate) struct Reloader {
 pub(crate) struct Written {
     pub(crate) settings: Settings,
     pub(crate) files: Vec<PathBuf>,
+    pub(crate) stamps: Vec<(PathBuf, Stamp)>,
     pub(crate) text: Text,
+    /// The config file, if it comes from one.
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl Written {
+    /// Of what was loaded, and the config itself.
+    pub(crate) fn of(loaded: Loaded) -> (Self, Config) {
+        let written = Self {
+            settings: loaded.settings,
+            files: loaded.files,
+            stamps: loaded.stamps,
+            text: loaded.text,
+            config: match loaded.source {
+                Origin::File(path) => Some(path),
+                Origin::Embedded | Origin::Text(_) => None,
+            },
+        };
+        (written, loaded.config)
+    }
 }
 
 impl Reloader {
@@ -231,19 +255,26 @@ impl Reloader {
         let Written {
             settings,
             files,
+            stamps,
             text,
+            config,
         } = written;
+        let stamp = stamps
+            .iter()
+            .find(|(path, _)| Some(path) == config.as_ref());
+        let stamp = stamp.map(|(_, stamp)| *stamp);
         Self {
             in_force,
             source: source.map(Arc::new),
             said: tokio::sync::Mutex::new(Said {
                 settings,
                 text,
+                stamp,
                 last: None,
             }),
             reading: Arc::new(Semaphore::new(1)),
             last,
-            watch: Arc::new(Watch::new(files)),
+            watch: Arc::new(Watch::new(config, files, &stamps)),
         }
     }
 
@@ -261,10 +292,14 @@ impl Reloader {
 
     async fn take(self: &Arc<Self>, by: By) -> Result<Reloaded, ReloadError> {
         let mut said = self.said.lock().await;
-        let loaded = self.read().await?;
+        let (stamp, loaded) = self.read().await?;
         let old = self.in_force.config();
         if by == By::File
-            && let Some(doubt) = doubt::doubt(&known(&said, &old), &known_of(&loaded))
+            && let Some(doubt) = doubt::doubt(
+                &known(&said, &old),
+                &known_of(&loaded),
+                replaced(said.stamp, stamp),
+            )
         {
             return Err(ReloadError::Doubtful(doubt));
         }
@@ -282,7 +317,7 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         let changes = config::changes(&said.settings, &settings);
-        (said.settings, said.text) = (settings, text);
+        (said.settings, said.text, said.stamp) = (settings, text, stamp);
         let now = Instant::now();
         let before = said.last.as_ref().filter(|_| changes.is_empty());
         let before = before.map(|(at, done)| (now.saturating_duration_since(*at), done.clone()));
@@ -298,7 +333,7 @@ impl Reloader {
     }
 
     /// Reads the files, within a limit; a file system that hangs keeps one thread, and no more.
-    async fn read(self: &Arc<Self>) -> Result<Loaded, ReloadError> {
+    async fn read(self: &Arc<Self>) -> Result<(Option<Stamp>, Loaded), ReloadError> {
         let source = self.source.clone().ok_or(ReloadError::NoSource)?;
         let place = Arc::clone(&self.reading).try_acquire_owned();
         let place = place.map_err(|_| ReloadError::Slow)?;
@@ -308,15 +343,19 @@ impl Reloader {
             if let Some(odd) = this.watch.irregular() {
                 return Err(ReloadError::NoFile(odd));
             }
-            let stamps = this.watch.stamps();
+            let (stamp, mut stamps) = (this.watch.config(), this.watch.stamps());
             let loaded = (source.load)();
             let files = match &loaded {
-                Ok(loaded) => loaded.files.clone(),
+                Ok(loaded) => {
+                    stamps.extend_from_slice(&loaded.stamps);
+                    loaded.files.clone()
+                }
                 // One of these may be what makes it good.
                 Err(errors) => errors.files.clone(),
             };
             this.watch.set(files, &stamps);
-            loaded.map_err(ReloadError::Config)
+            let loaded = loaded.map_err(ReloadError::Config)?;
+            Ok((stamp, loaded))
         });
         match tokio::time::timeout(READ_LIMIT, reading).await {
             Ok(read) => read.unwrap_or(Err(ReloadError::Stopping)),
@@ -351,6 +390,14 @@ impl Reloader {
             Some(_) => self.watch.changed().await,
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Whether the config file is another file than before, and not the same one written over.
+fn replaced(before: Option<Stamp>, now: Option<Stamp>) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => !now.is_in_place_of(&before),
+        _ => false,
     }
 }
 

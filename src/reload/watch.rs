@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,8 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
+
+use crate::config::Stamp;
 
 /// Without a notice.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -25,11 +26,10 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// Links that lead to links.
 const MOST_LINKS: usize = 16;
 
-/// What tells one version of a file from another; `None`: it is not there.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
-
 /// The files of a config.
 pub(super) struct Watch {
+    /// The config file itself, if there is one.
+    config: Option<PathBuf>,
     seen: Mutex<Vec<(PathBuf, Stamp)>>,
     notices: Mutex<Notices>,
     stirred: Arc<Notify>,
@@ -42,28 +42,40 @@ struct Notices {
 }
 
 impl Watch {
-    pub(super) fn new(files: Vec<PathBuf>) -> Self {
+    /// `known`: how files were before they were read.
+    pub(super) fn new(
+        config: Option<PathBuf>,
+        files: Vec<PathBuf>,
+        known: &[(PathBuf, Stamp)],
+    ) -> Self {
         let watch = Self {
+            config,
             seen: Mutex::default(),
             notices: Mutex::default(),
             stirred: Arc::default(),
         };
-        watch.set(files, &[]);
+        watch.set(files, known);
         watch
     }
 
-    /// The first of them that is there and no regular file: reading it could wait for ever.
+    /// The config file, if it is there and no regular file: reading it could wait for ever. Other
+    /// files are looked at where they are named.
     pub(super) fn irregular(&self) -> Option<PathBuf> {
-        let files = self.lock().clone();
-        let mut paths = files.into_iter().map(|(path, _)| path);
-        paths.find(|path| fs::metadata(path).is_ok_and(|at| !at.is_file()))
+        let config = self.config.as_ref()?;
+        let odd = fs::metadata(config).is_ok_and(|at| !at.is_file());
+        odd.then(|| config.clone())
+    }
+
+    /// How the config file is now, if there is one.
+    pub(super) fn config(&self) -> Option<Stamp> {
+        self.config.as_deref().map(Stamp::of)
     }
 
     /// How the files are now: to be taken before they are read.
     pub(super) fn stamps(&self) -> Vec<(PathBuf, Stamp)> {
         let files = self.lock().clone();
         let now = |(path, _): (PathBuf, Stamp)| {
-            let stamp = stamp(&path);
+            let stamp = Stamp::of(&path);
             (path, stamp)
         };
         files.into_iter().map(now).collect()
@@ -74,10 +86,12 @@ impl Watch {
         self.watch_folders(&files);
         let seen = files.into_iter().map(|path| {
             let known = known.iter().find(|(one, _)| *one == path);
-            let stamp = known.map_or_else(|| stamp(&path), |(_, stamp)| *stamp);
+            let stamp = known.map_or_else(|| Stamp::of(&path), |(_, stamp)| *stamp);
             (path, stamp)
         });
         *self.lock() = seen.collect();
+        // What has happened since then, nobody gives notice of.
+        self.stirred.notify_one();
     }
 
     /// Waits until a file is another than it was seen to be, and quiet again.
@@ -150,13 +164,6 @@ fn unnoticed(error: &notify::Error) {
     tracing::debug!(%error, "changes of the config are looked for every {every} s only");
 }
 
-fn stamp(path: &Path) -> Stamp {
-    let at = fs::metadata(path).ok()?;
-    let modified = at.mtime().wrapping_mul(1_000_000_000) + at.mtime_nsec();
-    let changed = at.ctime().wrapping_mul(1_000_000_000) + at.ctime_nsec();
-    Some((at.dev(), at.ino(), at.size(), modified, changed))
-}
-
 /// The folders in which something happens when the file becomes another: its own, and those of the
 /// links on the way to it.
 fn folders(file: &Path) -> Vec<PathBuf> {
@@ -196,7 +203,7 @@ mod tests {
     }
 
     fn watch(file: &Path) -> Arc<Watch> {
-        Arc::new(Watch::new(vec![file.to_owned()]))
+        Arc::new(Watch::new(None, vec![file.to_owned()], &[]))
     }
 
     #[tokio::test]

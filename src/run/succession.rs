@@ -1,10 +1,12 @@
 //! This process among those before and after it, and what their manager is told: an upgrade from
 //! the old process's side, and what becomes of its sessions.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,12 +25,18 @@ const STATUS: Duration = Duration::from_secs(5);
 /// While a stop goes on, the manager is asked to wait this long for the next word.
 const WORD: Duration = Duration::from_secs(20);
 
+/// For a reload that is being carried out when an upgrade is asked for.
+const LAST_RELOAD: Duration = Duration::from_secs(30);
+
 /// Who came before, who comes after, and who is told.
 #[derive(Debug)]
 pub(crate) struct Succession {
     upgrades: Upgrades,
     predecessor: Option<Process>,
     notifier: Notifier,
+    /// Held by a reload, and by an upgrade from the sharing of the sockets to its end: or one of
+    /// them could listen where the other does.
+    turn: Mutex<()>,
     /// Another process serves, and this one only has its sessions.
     pub(super) handed_over: CancellationToken,
 }
@@ -45,6 +53,7 @@ impl Succession {
             upgrades: Upgrades::new(binary),
             predecessor: arrival.map(|arrival| arrival.predecessor.clone()),
             notifier,
+            turn: Mutex::default(),
             handed_over: CancellationToken::new(),
         }
     }
@@ -70,7 +79,12 @@ impl Shared {
     /// `limits.handover`.
     pub(super) async fn upgrade(self: &Arc<Self>) -> Result<Upgraded, UpgradeError> {
         tracing::info!("an upgrade is asked for: starting the new process");
-        let share = || self.in_force.shares();
+        let mut turn = None;
+        let share = async {
+            let ours = timeout(LAST_RELOAD, self.succession.turn.lock()).await;
+            turn = Some(ours.map_err(|_| io::Error::other("a reload does not come to its end"))?);
+            self.in_force.shares()
+        };
         let successor = match self.succession.upgrades.begin(share, &self.stopping).await {
             Ok(successor) => successor,
             Err(error) => {
@@ -86,6 +100,7 @@ impl Shared {
         self.succession.notifier.main_pid(successor.process.pid);
         self.succession.handed_over.cancel();
         self.leave();
+        drop(turn);
         tracing::info!(
             pid = upgraded.successor.pid,
             version = upgraded.successor.version,
@@ -103,14 +118,17 @@ impl Shared {
         Ok(upgraded)
     }
 
-    /// A new config, and the manager hears that it is being taken.
+    /// A new config, and the manager hears that it is being taken. It waits until it is known what
+    /// becomes of an upgrade.
     pub(super) async fn reload(&self, by: By) -> Result<Reloaded, ReloadError> {
-        let told = !self.succession.handed_over.is_cancelled();
+        let _turn = self.succession.turn.lock().await;
+        let told = !self.succession.handed_over.is_cancelled() && !self.stopping.is_cancelled();
         if told {
             self.succession.notifier.reloading();
         }
         let reloaded = self.reloader.reload(by).await;
-        if told {
+        // Whoever is on the way out is not ready again.
+        if told && !self.stopping.is_cancelled() {
             let refused = reloaded.as_ref().err().map(ToString::to_string);
             let refused = refused.map(|error| format!("not reloaded: {error}"));
             self.succession
@@ -123,6 +141,8 @@ impl Shared {
     /// Accepts nothing more.
     pub(super) fn leave(&self) {
         self.edge.leave.cancel();
+        // The new process has the same certificates to keep.
+        self.keeper.retire();
     }
 
     /// Tells the manager that it serves, and from now on how it goes.

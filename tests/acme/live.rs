@@ -50,6 +50,31 @@ fn names(tls: &Tls) -> Vec<String> {
         .collect()
 }
 
+/// After a hand-over the new process orders, and what is served here stays.
+#[tokio::test]
+async fn a_retired_keeper_orders_nothing_more() {
+    let (ca, state) = (
+        Ca::start(Habits::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let tls = tls(CertificateSource::Acme);
+    let keeper = AcmeKeeper::start(Some(acme(&ca, state.path(), &["a.example"])), &tls).await;
+    all_served(&keeper, 1).await;
+    keeper.retire();
+    assert_eq!(names(&tls), ["a.example"]);
+    let two = acme(&ca, state.path(), &["a.example", "b.example"]);
+    keeper.reconfigure(Some(two.clone())).await;
+    // Told twice, it has looked at what there is to do in between.
+    keeper.reconfigure(Some(two)).await;
+    let orders = ca.orders().len();
+    let status = keeper.status();
+    let b = status.iter().find(|one| one.names == ["b.example"]);
+    let next = &b.expect("it is kept").next;
+    assert!(!next.contains("is being ordered"), "{next}");
+    assert_eq!((orders, ca.orders().len()), (1, 1));
+    assert!(keeper.renew(None).await.unwrap_err().contains("taken over"));
+}
+
 #[tokio::test]
 async fn names_come_and_go_and_what_is_still_wanted_stays() {
     let (ca, state) = (

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Ended, Running, ended, folder};
+use super::{Ended, Running, ended, folder, holdline};
 
 /// What comes of the next change, in the log.
 async fn taken(running: &mut Running) -> String {
@@ -216,4 +217,77 @@ async fn a_file_that_became_a_pipe_is_refused_and_the_next_file_is_taken() {
     fs::write(running.folder.path().join("new"), "[hold]\nmax = \"5m\"\n").unwrap();
     fs::rename(running.folder.path().join("new"), &file).unwrap();
     assert_eq!(taken(&mut running).await, "hold.max");
+}
+
+/// A folder or a pipe where a certificate should be is one bad config, not the last one.
+#[tokio::test]
+async fn a_value_that_names_no_file_is_refused_and_the_next_config_is_taken() {
+    let mut running = Running::start("").await;
+    let file = running.folder.path().join("holdline.toml");
+    let folder = running.folder.path().to_owned();
+    fs::write(&file, format!("[tls]\nclient_ca = {folder:?}\n")).unwrap();
+    let told = running.line("not reloaded").await;
+    assert!(told.contains("tls.client_ca"), "{told}");
+    fs::write(&file, "[hold]\nmax = \"5m\"\n").unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max");
+}
+
+/// Whoever writes the config as soon as holdline is started need not write it twice. What it was
+/// started with is in the log's second line; the certificate has yet to be made then.
+#[tokio::test]
+async fn a_change_while_it_starts_is_taken() {
+    let folder = folder("[hold]\nmax = \"4m\"\n");
+    let args = ["--config", "holdline.toml", "--listen", "127.0.0.1:0"];
+    let args = [&args[..], &["--admin", "off"]].concat();
+    let mut child = holdline(&folder, &args).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut running = Running {
+        child,
+        log,
+        started: String::new(),
+        folder,
+    };
+    running.line("\"message\":\"starting\"").await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, "[hold]\nmax = \"5m\"\n").unwrap();
+    assert_eq!(taken(&mut running).await, "hold.max");
+}
+
+/// A file that comes whole is taken, even if it is only the beginning of the one before.
+#[tokio::test]
+async fn the_last_lines_may_be_taken_out_of_a_file_that_is_replaced() {
+    let mut running = Running::start("[hold]\nmax = \"5m\"\n[limits]\nsessions = 7\n").await;
+    let file = running.folder.path().join("holdline.toml");
+    let swap = running.folder.path().join(".holdline.toml.swp");
+    fs::write(&swap, "[hold]\nmax = \"5m\"\n").unwrap();
+    fs::rename(&swap, &file).unwrap();
+    assert_eq!(taken(&mut running).await, "limits.sessions");
+}
+
+/// An address goes from the admin listener to a public one, and the other way round.
+#[tokio::test]
+async fn listeners_change_places_in_one_reload() {
+    let (https, admin) = (super::nobody(), super::nobody());
+    let config = |https: &str, admin: &str| {
+        format!("[listen]\nhttps = [\"{https}\"]\n[admin]\nlisten = \"{admin}\"\n")
+    };
+    let (one, other) = (https.1.clone(), admin.1.clone());
+    drop((https.0, admin.0));
+    let folder = folder(&config(&one, &other));
+    let mut child = holdline(&folder, &["--config", "holdline.toml"])
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut running = Running {
+        child,
+        log,
+        started: String::new(),
+        folder,
+    };
+    running.line("\"message\":\"running\"").await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, config(&other, &one)).unwrap();
+    assert_eq!(taken(&mut running).await, "listen.https, admin.listen");
+    let asked = ended(&running.folder, &["status", "--json", "--admin", &one]).await;
+    assert_eq!(asked.code, Some(0), "{}", asked.err);
 }

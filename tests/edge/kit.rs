@@ -160,7 +160,11 @@ pub(crate) fn start(change: impl FnOnce(&mut Config, &TempDir)) -> Running {
             )
         })
     });
-    doors.apply(doors.prepare(&listen, &mut Inherited::default()).unwrap());
+    doors.apply(
+        doors
+            .prepare(&listen, &[], &mut Inherited::default())
+            .unwrap(),
+    );
     Running {
         https: doors.https()[0],
         http: doors.http().first().copied(),

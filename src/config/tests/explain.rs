@@ -10,6 +10,7 @@ fn loaded(text: &str, overrides: &Overrides) -> Loaded {
         source: Origin::File("/etc/holdline/holdline.toml".into()),
         settings: checked.settings,
         files: checked.files,
+        stamps: checked.stamps,
         text: Text::default(),
     }
 }

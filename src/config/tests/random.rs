@@ -42,6 +42,7 @@ proptest! {
                 source: Origin::Text("t".to_owned()),
                 settings: checked.settings.clone(),
                 files: checked.files,
+                stamps: checked.stamps,
                 text: Text::default(),
             });
             let again = check(&told, &Overrides::default());

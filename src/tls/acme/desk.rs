@@ -8,6 +8,7 @@ mod serve;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use instant_acme::CertificateIdentifier;
 use zeroize::Zeroizing;
@@ -70,12 +71,18 @@ pub(super) struct Desk {
     /// Served before ACME was turned on: until there is something better.
     before: Vec<Certificate>,
     stand_ins: HashMap<String, Certificate>,
+    /// Another process orders.
+    retired: Arc<AtomicBool>,
 }
 
 // === impl Desk ===
 
 impl Desk {
-    pub(super) fn new(store: Arc<CertStore>, challenges: Arc<Challenges>) -> Self {
+    pub(super) fn new(
+        store: Arc<CertStore>,
+        challenges: Arc<Challenges>,
+        retired: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             store,
             challenges,
@@ -84,6 +91,7 @@ impl Desk {
             health: HashMap::new(),
             before: Vec::new(),
             stand_ins: HashMap::new(),
+            retired,
         }
     }
 
@@ -198,6 +206,9 @@ impl Desk {
             self.publish(now);
         }
         let mut starts = Vec::new();
+        if self.retired.load(Ordering::Relaxed) {
+            return starts;
+        }
         let mut running = self
             .kept
             .iter()

@@ -5,6 +5,7 @@
 //! no session ever waits for one. Orders run beside it and report back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,6 +27,7 @@ use crate::tls::Tls;
 pub struct AcmeKeeper {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<View>,
+    retired: Arc<AtomicBool>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -48,7 +50,9 @@ impl AcmeKeeper {
     /// Publishes what there is of the certificates of `acme` before it returns, and goes on in a
     /// task of its own. `None`: it does nothing until it is told to.
     pub async fn start(acme: Option<Acme>, tls: &Tls) -> Self {
-        let desk = Desk::new(Arc::clone(tls.store()), Arc::clone(tls.challenges()));
+        let retired = Arc::<AtomicBool>::default();
+        let (store, challenges) = (Arc::clone(tls.store()), Arc::clone(tls.challenges()));
+        let desk = Desk::new(store, challenges, Arc::clone(&retired));
         let (asks, asked) = mpsc::channel(8);
         let (view, seen) = watch::channel(View::default());
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -60,6 +64,7 @@ impl AcmeKeeper {
         let keeper = Self {
             asks,
             view: seen,
+            retired,
             _task: task,
         };
         keeper.reconfigure(acme).await;
@@ -89,11 +94,20 @@ impl AcmeKeeper {
         }
     }
 
+    /// Begins no order from now on, whatever it is told: another process looks after the
+    /// certificates. What is being ordered is, and what is served stays so.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
     /// Renews the certificate with this name, or every one, as soon as the limits of the CAs allow.
     ///
     /// # Errors
     /// Why not, in words.
     pub async fn renew(&self, name: Option<String>) -> Result<Vec<String>, String> {
+        if self.retired.load(Ordering::Relaxed) {
+            return Err("another process has taken over: ask that one".to_owned());
+        }
         let stopping = || "holdline is stopping".to_owned();
         let (done, taken) = oneshot::channel();
         self.asks
