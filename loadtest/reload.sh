@@ -5,7 +5,7 @@
 # Everything listens on loopback, lives in a temporary directory and is ended at the end.
 #
 #   loadtest/reload.sh [--quick] [--sessions N] [--held N] [--moving N] [--reloads N]
-#                      [--peers NAME,…] [--no-install] [--json]
+#                      [--every TIME] [--peers NAME,…] [--no-install] [--json]
 #
 # HOLDLINE=PATH takes another holdline binary. Missing peers are installed from the distribution
 # when this runs as root on Debian or Ubuntu, and are skipped otherwise.
@@ -30,6 +30,7 @@ while [ $# -gt 0 ]; do
         --held) held=${2:?}; shift ;;
         --moving) moving=${2:?}; shift ;;
         --reloads) reloads=${2:?}; shift ;;
+        --every) every=${2:?}; shift ;;
         --peers) peers=${2:?}; shift ;;
         --no-install) install=no ;;
         --json) json=--json ;;
