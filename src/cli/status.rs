@@ -216,7 +216,7 @@ fn in_words(status: &Status, colors: bool, now_ms: u64) -> String {
     }
     text.push_str(&format!("outages seen: {}\n", status.outages));
     // What stands in is told with what it stands in for.
-    let stands_alone = |one: &&CertificateStatus| !(one.stands_in() && !status.acme.is_empty());
+    let stands_alone = |one: &&CertificateStatus| !one.stands_in() || status.acme.is_empty();
     for certificate in status.certificates.iter().filter(stands_alone) {
         text.push_str(&certificate_in_words(certificate, colors, now_ms));
     }
