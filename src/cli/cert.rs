@@ -1,8 +1,9 @@
 //! `holdline cert`: what is served, until when, and what happens next.
 //!
-//! A running holdline is asked on its admin listener. Without one the state directory tells what it
-//! knows.
+//! A running holdline is asked on its admin listener. Without one the files of the config tell what
+//! they know.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -10,8 +11,9 @@ use std::time::SystemTime;
 use clap::Subcommand;
 use holdline::config::{CertificateSource, Config};
 use holdline::observe::AdminClient;
+use holdline::observe::status::CertificateStatus as Served;
 use holdline::tls::acme::{self, CertificateStatus};
-use holdline::tls::{Certificate, Facts, Tls};
+use holdline::tls::{Certificate, Facts, Tls, TlsError};
 use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
@@ -56,19 +58,9 @@ impl CertCommand {
 }
 
 async fn list(config: &Config, as_json: bool) -> ExitCode {
-    let all = match (&config.tls.certificate, &config.acme) {
-        (CertificateSource::Acme, Some(acme)) => match running(config).await {
-            Some(told) => told,
-            None => acme::on_disk(acme).iter().map(status).collect(),
-        },
-        (CertificateSource::Files(pairs), _) => {
-            let pairs = pairs.iter().map(|pair| (&pair.cert, &pair.key));
-            pairs.map(|(cert, key)| of_files(cert, key)).collect()
-        }
-        (CertificateSource::Dev { dir }, _) => {
-            vec![of_files(&dir.join("cert.pem"), &dir.join("key.pem"))]
-        }
-        (CertificateSource::Acme, None) => Vec::new(),
+    let all = match running(config).await {
+        Some(told) => told,
+        None => of_config(config),
     };
     let text = match as_json {
         true => format!("{:#}\n", Value::Array(all)),
@@ -77,25 +69,71 @@ async fn list(config: &Config, as_json: bool) -> ExitCode {
     show(&text)
 }
 
-/// What a running holdline tells, if there is one that uses ACME.
+/// What lies on disk.
+fn of_config(config: &Config) -> Vec<Value> {
+    match (&config.tls.certificate, &config.acme) {
+        (CertificateSource::Acme, Some(acme)) => acme::on_disk(acme).iter().map(status).collect(),
+        (CertificateSource::Files(pairs), _) => {
+            let pairs = pairs.iter().map(|pair| (&pair.cert, &pair.key));
+            pairs
+                .map(|(cert, key)| of_files(cert, key, false))
+                .collect()
+        }
+        (CertificateSource::Dev { dir }, _) => {
+            vec![of_files(&dir.join("cert.pem"), &dir.join("key.pem"), true)]
+        }
+        (CertificateSource::Acme, None) => Vec::new(),
+    }
+}
+
+/// What a running holdline tells, if there is one.
 async fn running(config: &Config) -> Option<Vec<Value>> {
     let client = AdminClient::new(config.admin.listen?);
-    let (status, _) = client.status().await.ok()?;
-    let all = status.get("acme")?.as_array()?;
-    (!all.is_empty()).then(|| all.clone())
+    let (said, status) = client.status().await.ok()?;
+    match said.get("acme").and_then(Value::as_array) {
+        Some(all) if !all.is_empty() => Some(all.clone()),
+        _ => Some(status.certificates.iter().map(of_served).collect()),
+    }
+}
+
+fn of_served(one: &Served) -> Value {
+    json!({
+        "names": one.names,
+        "state": "served",
+        "until": one.until,
+        "issuer": one.issuer,
+        "next": renewed_by(&one.source),
+    })
+}
+
+fn renewed_by(source: &str) -> String {
+    format!("has to be renewed by whoever wrote {source}")
 }
 
 fn status(status: &CertificateStatus) -> Value {
     serde_json::to_value(status).unwrap_or_default()
 }
 
-fn of_files(cert: &Path, key: &Path) -> Value {
+/// `made`: by holdline itself, whenever there is none that can be used.
+fn of_files(cert: &Path, key: &Path, made: bool) -> Value {
     match Certificate::read(cert, key, SystemTime::now()) {
         Ok(facts) => of_facts(&facts),
+        Err(TlsError::Read { source, .. }) if made && source.kind() == ErrorKind::NotFound => {
+            json!({
+                "names": [cert.display().to_string()],
+                "state": "awaited",
+                "next": "is made at the first start",
+            })
+        }
         Err(error) => json!({
             "names": [cert.display().to_string()],
             "state": "awaited",
-            "next": "has to be mended by hand",
+            "next": match &error {
+                // The clock is wrong, or it was copied from elsewhere: it is left alone.
+                TlsError::NotYetValid { .. } => "has to be mended by hand",
+                _ if made => "is made anew at the next start",
+                _ => "has to be mended by hand",
+            },
             "lastError": {"reason": error.to_string()},
         }),
     }
@@ -107,7 +145,7 @@ fn of_facts(facts: &Facts) -> Value {
         "state": "served",
         "until": facts.until(),
         "issuer": facts.issuer,
-        "next": format!("has to be renewed by whoever wrote {}", facts.source),
+        "next": renewed_by(&facts.source),
     })
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
 use super::words::{Tone, count, printable, toned};
-use super::{BAD_CONFIG, Settings, refuse};
+use super::{BAD_CONFIG, Settings};
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -27,7 +27,7 @@ pub(crate) fn run(settings: &Settings, asked: &DoctorArgs) -> ExitCode {
 }
 
 impl Settings {
-    /// What is examined, and whether its config is bad; its problems are printed then.
+    /// What is examined, and whether its config is bad; its problems are findings then.
     fn patient(&self) -> (Patient, bool) {
         let default: SocketAddr = ([127, 0, 0, 1], 9180).into();
         match config::load(self.config.as_deref(), &self.overrides()) {
@@ -46,7 +46,6 @@ impl Settings {
                 (patient, false)
             }
             Err(errors) => {
-                refuse(&errors);
                 let source = self.config.as_ref().map(|path| path.display().to_string());
                 let patient = Patient {
                     config: None,

@@ -9,6 +9,7 @@ use holdline::observe::status::Status;
 use holdline::observe::{AdminClient, AdminError};
 
 use super::admin::{block_on, print};
+use super::predecessor;
 use super::words::{count, duration};
 use super::{Settings, fail, say};
 
@@ -52,6 +53,8 @@ async fn drain(client: &AdminClient, no_wait: bool) -> ExitCode {
 
 async fn wait(client: &AdminClient, first: &Status) -> ExitCode {
     let mut progress = Progress::default();
+    // Of the same name as this one, while there is this one.
+    let before = predecessor::living(first);
     // Until it has said how long it takes.
     let mut deadline = tokio::time::Instant::now() + GRACE;
     loop {
@@ -73,7 +76,8 @@ async fn wait(client: &AdminClient, first: &Status) -> ExitCode {
             // It takes its admin listener with it, last of all.
             Err(AdminError::Nobody { .. } | AdminError::Broken { .. }) => {
                 progress.end();
-                return print("drained\n").map_or_else(|gone| gone, |()| ExitCode::SUCCESS);
+                return print(&drained(before.filter(|pid| predecessor::lives(*pid))))
+                    .map_or_else(|gone| gone, |()| ExitCode::SUCCESS);
             }
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 progress.end();
@@ -92,6 +96,16 @@ async fn wait(client: &AdminClient, first: &Status) -> ExitCode {
             return ExitCode::FAILURE;
         }
         tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// An upgrade has left a process with its sessions, and nobody asks that one on the admin listener.
+fn drained(before: Option<u32>) -> String {
+    match before {
+        None => "drained\n".to_owned(),
+        Some(pid) => format!(
+            "drained\nprocess {pid}, from before the last upgrade, still has its sessions; `kill {pid}` drains it\n"
+        ),
     }
 }
 
@@ -157,6 +171,16 @@ mod tests {
         assert!(is_another(&first, &status(8, 9_000)));
         // In a container every one is number 1.
         assert!(is_another(&status(1, 5_000), &status(1, 100)));
+    }
+
+    #[test]
+    fn who_is_left_from_before_an_upgrade_is_told() {
+        assert_eq!(drained(None), "drained\n");
+        assert!(
+            drained(Some(7)).ends_with("still has its sessions; `kill 7` drains it\n"),
+            "{}",
+            drained(Some(7))
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) mod doctor;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod gateway_config;
+mod predecessor;
 pub(crate) mod reload;
 pub(crate) mod signals;
 pub(crate) mod status;

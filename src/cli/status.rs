@@ -6,11 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use holdline::observe::log::colors_wanted;
-use holdline::observe::status::{CertificateStatus, GatewayStatus, SessionCounts, Status};
+use holdline::observe::status::{
+    AcmeStatus, CertificateStatus, GatewayStatus, SessionCounts, Status,
+};
 use holdline::observe::{AdminClient, AdminError};
 use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
+use super::predecessor;
 use super::words::{Tone, count, duration, printable, size, toned};
 use super::{Settings, fail};
 
@@ -45,7 +48,7 @@ pub(crate) fn run(settings: &Settings, asked: &StatusArgs) -> ExitCode {
 }
 
 async fn once(client: &AdminClient, json: bool) -> ExitCode {
-    let (said, status) = match client.status().await {
+    let (said, status) = match asked(client).await {
         Ok(answer) => answer,
         Err(error) => return fail("no status", &error),
     };
@@ -64,7 +67,7 @@ async fn watch(client: &AdminClient, json: bool) -> ExitCode {
     let mut last = String::new();
     loop {
         ticks.tick().await;
-        let asked = client.status().await;
+        let asked = asked(client).await;
         let told = match redraws {
             true => print(&redrawn(client, &asked)),
             false => {
@@ -85,6 +88,15 @@ async fn watch(client: &AdminClient, json: bool) -> ExitCode {
 }
 
 type Answer = Result<(Value, Status), AdminError>;
+
+/// What it says, with a predecessor only if that still lives.
+async fn asked(client: &AdminClient) -> Answer {
+    let (said, mut status) = client.status().await?;
+    if predecessor::living(&status).is_none() {
+        status.process.predecessor = None;
+    }
+    Ok((said, status))
+}
 
 /// From the top left corner, over what was there.
 fn redrawn(client: &AdminClient, asked: &Answer) -> String {
@@ -141,6 +153,26 @@ fn summary(status: &Status) -> String {
     if status.draining {
         parts.push("draining".to_owned());
     }
+    if let Some((_, refused)) = status.refused() {
+        parts.push(format!("reload refused: {}", printable(&refused.why)));
+    }
+    for acme in &status.acme {
+        let names = printable(&acme.names.join(", "));
+        if acme.state == "awaited" {
+            parts.push(format!("certificate for {names} awaited"));
+        }
+        if let Some(error) = &acme.last_error {
+            let reason = first_line(&error.reason);
+            parts.push(format!("order for {names} failed: {reason}"));
+        }
+    }
+    if let Some(before) = &status.process.predecessor {
+        parts.push(format!("process {} keeps its sessions", before.pid));
+    }
+    if status.process.upgrade.state == "failed" {
+        let reason = first_line(&status.process.upgrade.reason);
+        parts.push(format!("upgrade failed: {reason}"));
+    }
     parts.join("; ")
 }
 
@@ -169,6 +201,8 @@ fn in_words(status: &Status, colors: bool, now_ms: u64) -> String {
             left.unwrap_or_default()
         ));
     }
+    text.push_str(&refused_in_words(status, colors));
+    text.push_str(&process_in_words(status, colors, now_ms));
     for gateway in &status.gateways {
         text.push_str(&gateway_in_words(gateway, colors));
     }
@@ -181,10 +215,91 @@ fn in_words(status: &Status, colors: bool, now_ms: u64) -> String {
         text.push_str(&format!("kept for held sessions: {}\n", size(kept)));
     }
     text.push_str(&format!("outages seen: {}\n", status.outages));
-    for certificate in &status.certificates {
+    // What stands in is told with what it stands in for.
+    let stands_alone = |one: &&CertificateStatus| !one.stands_in() || status.acme.is_empty();
+    for certificate in status.certificates.iter().filter(stands_alone) {
         text.push_str(&certificate_in_words(certificate, colors, now_ms));
     }
+    for acme in &status.acme {
+        let stood_in = status
+            .certificates
+            .iter()
+            .any(|one| one.stands_in() && one.names == acme.names);
+        text.push_str(&acme_in_words(acme, stood_in, colors));
+    }
     text
+}
+
+/// That the file is not what is in force.
+fn refused_in_words(status: &Status, colors: bool) -> String {
+    let Some((ago, refused)) = status.refused() else {
+        return String::new();
+    };
+    let word = toned("reload refused", Tone::Bad, colors);
+    let more = match refused.in_file {
+        true => " (holdline check says more)",
+        false => "",
+    };
+    let why = printable(&refused.why);
+    format!("{word} {} ago: {why}{more}\n", duration(ago))
+}
+
+/// What an upgrade has left, or why there was none.
+fn process_in_words(status: &Status, colors: bool, now_ms: u64) -> String {
+    let mut text = String::new();
+    if let Some(before) = &status.process.predecessor {
+        let (word, version) = (
+            toned("keeps its sessions", Tone::Odd, colors),
+            printable(&before.version),
+        );
+        let pid = before.pid;
+        text.push_str(&format!(
+            "process {pid} before this one (holdline {version}) {word}\n"
+        ));
+    }
+    let upgrade = &status.process.upgrade;
+    if upgrade.state == "failed" {
+        let word = toned("upgrade failed", Tone::Bad, colors);
+        let ago = duration(now_ms.saturating_sub(upgrade.at));
+        let reason = first_line(&upgrade.reason);
+        text.push_str(&format!("{word} {ago} ago: {reason}\n"));
+    }
+    text
+}
+
+/// What is missing or has gone wrong at a CA; nothing if all is well.
+fn acme_in_words(acme: &AcmeStatus, stood_in: bool, colors: bool) -> String {
+    let awaited = acme.state == "awaited";
+    if !awaited && acme.last_error.is_none() {
+        return String::new();
+    }
+    let word = match (awaited, stood_in) {
+        (true, true) => toned(
+            "awaited, self-signed until the CA has issued one",
+            Tone::Bad,
+            colors,
+        ),
+        (true, false) => toned("awaited", Tone::Bad, colors),
+        (false, _) => toned("not renewed", Tone::Odd, colors),
+    };
+    let names = printable(&acme.names.join(", "));
+    let mut text = format!(
+        "certificate for {names}: {word}; it {}\n",
+        printable(&acme.next)
+    );
+    if let Some(error) = &acme.last_error {
+        let at = match error.ca.is_empty() {
+            true => String::new(),
+            false => format!(" at {}", printable(&error.ca)),
+        };
+        let (when, reason) = (printable(&error.at), first_line(&error.reason));
+        text.push_str(&format!("  failed on {when}{at}: {reason}\n"));
+    }
+    text
+}
+
+fn first_line(text: &str) -> String {
+    printable(text.lines().next().unwrap_or_default())
 }
 
 fn gateway_in_words(gateway: &GatewayStatus, colors: bool) -> String {
@@ -345,6 +460,55 @@ mod tests {
              certificate for a.example, *.a.example: until 2026-01-02 03:04 UTC, 1 d left\n  \
              SHA-256 AB:CD\n"
         );
+    }
+
+    #[test]
+    fn what_was_refused_or_has_failed_is_told_in_words_and_in_a_watch() {
+        let mut status: Status = serde_json::from_value(json!({
+            "pid": 8,
+            "lastReload": {"agoMs": 12_000,
+                "refused": "the new config is refused, the old one is in force:\nerror: h.toml:2:1: hold.maxx: no such key\n  more"},
+            "process": {"pid": 8, "predecessor": {"pid": 7, "version": "1.2.2"},
+                "upgrade": {"state": "failed", "at": 1000, "reason": "it ended\nmore"}},
+            "acme": [
+                {"names": ["a.example"], "state": "awaited", "next": "is tried again on T", "failures": 1,
+                    "lastError": {"at": "S", "ca": "letsencrypt", "reason": "no such\tname\nmore"}},
+                {"names": ["b.example"], "state": "served", "next": "is renewed on T", "failures": 0},
+            ],
+        }))
+        .unwrap();
+        status.certificates = vec![CertificateStatus {
+            source: "self-signed, until the CA has issued one".to_owned(),
+            names: vec!["a.example".to_owned()],
+            until: "4096-01-01 00:00 UTC".to_owned(),
+            not_after: u64::MAX,
+            ..CertificateStatus::default()
+        }];
+        let text = in_words(&status, false, 61_000);
+        for line in [
+            "reload refused 12 s ago: h.toml:2:1: hold.maxx: no such key (holdline check says more)\n",
+            "process 7 before this one (holdline 1.2.2) keeps its sessions\n",
+            "upgrade failed 1 min ago: it ended\n",
+            "certificate for a.example: awaited, self-signed until the CA has issued one; it is tried again on T\n",
+            "  failed on S at letsencrypt: no such\u{fffd}name\n",
+        ] {
+            assert!(text.contains(line), "no {line} in {text}");
+        }
+        assert!(
+            !text.contains("4096") && !text.contains("b.example"),
+            "{text}"
+        );
+        let watched = summary(&status);
+        for part in [
+            "; reload refused: h.toml:2:1: hold.maxx: no such key; ",
+            "; certificate for a.example awaited; ",
+            "; process 7 keeps its sessions; upgrade failed: it ended",
+        ] {
+            assert!(watched.contains(part), "no {part} in {watched}");
+        }
+        let mut later = status.clone();
+        later.last_reload.as_mut().unwrap().ago_ms += 1000;
+        assert_eq!(summary(&later), watched);
     }
 
     #[test]

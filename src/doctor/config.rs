@@ -1,5 +1,4 @@
-//! Whether the config is good. Its problems are printed as `holdline check` prints them; here they
-//! are one line each.
+//! Whether the config is good. Its problems are one line each; `holdline check` prints them at length.
 
 use std::sync::Arc;
 

@@ -69,6 +69,10 @@ fn kept(config: &Config) -> Vec<(PathBuf, &'static str)> {
     if let CertificateSource::Dev { dir } = &config.tls.certificate {
         kept.push((dir.clone(), "the development certificate"));
     }
+    let acme = config.acme.as_ref();
+    if let (CertificateSource::Acme, Some(acme)) = (&config.tls.certificate, acme) {
+        kept.push((acme.state_dir.clone(), "certificates from the CA"));
+    }
     kept
 }
 

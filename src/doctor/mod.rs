@@ -15,6 +15,7 @@ mod disk;
 mod files;
 mod finding;
 mod gateway;
+mod in_force;
 mod memory;
 mod ours;
 mod ports;
@@ -61,9 +62,12 @@ const SHORT: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(13);
 
 /// In the order in which they are told.
-const LOOKS: [Look; 13] = [
+const LOOKS: [Look; 14] = [
     row("config", SHORT, |case| Box::pin(config::look(case))),
     row("running", SHORT, |case| Box::pin(running::look(case))),
+    row("config in force", LONG, |case| {
+        Box::pin(in_force::look(case))
+    }),
     row("ports", LONG, |case| Box::pin(ports::look(case))),
     row("certificate", LONG, |case| {
         Box::pin(certificates::look(case))

@@ -19,6 +19,7 @@ use super::case::{ANSWER, Case, reachable};
 use super::gateway::challenge::is_challenge;
 use super::ports::Port;
 use crate::config::{Config, HostPattern, LoopbackClients, ProtocolKind, Route};
+use crate::observe::status::CertificateStatus;
 use crate::tls::{self, Ordinary, Shown};
 
 /// A client of nobody's (RFC 5737), where one must be named.
@@ -86,6 +87,8 @@ struct Evidence {
     address: SocketAddr,
     /// `[tls] certificate = "dev"`.
     development: bool,
+    /// A certificate that a CA has still to issue is stood in for.
+    stands_in: bool,
     port: PortSeen,
     routes: Vec<RouteSeen>,
 }
@@ -140,6 +143,7 @@ async fn gather(case: &Case, config: &Config, address: SocketAddr, routes: bool)
     let mut evidence = Evidence {
         address,
         development,
+        stands_in: false,
         port: PortSeen::NotRunning("holdline is not running on it"),
         routes: Vec::new(),
     };
@@ -158,6 +162,12 @@ async fn gather(case: &Case, config: &Config, address: SocketAddr, routes: bool)
             return evidence;
         }
     };
+    let running = case.running().await.status();
+    evidence.stands_in = running.is_some_and(|status| {
+        let same = |one: &CertificateStatus| one.sha256 == shown.facts.sha256;
+        let mut served = status.certificates.iter();
+        served.any(|one| one.stands_in() && same(one))
+    });
     let (sha256, name) = (
         shown.facts.sha256.clone(),
         shown.facts.names.first().cloned(),
@@ -232,12 +242,22 @@ fn judge(evidence: &Evidence) -> Vec<Finding> {
             let seen = format!("no TLS handshake: {error}");
             Finding::failure(subject, seen, "see holdline's log")
         }
-        PortSeen::Shown { sha256, ordinary } => {
-            ordinary_client(subject, sha256, ordinary, evidence.development)
-        }
+        PortSeen::Shown { sha256, ordinary } => match (ordinary, evidence.stands_in) {
+            (Ordinary::UnknownIssuer | Ordinary::Refuses(_), true) => stand_in(subject),
+            _ => ordinary_client(subject, sha256, ordinary, evidence.development),
+        },
     };
     let routes = evidence.routes.iter().map(judge_route);
     [first].into_iter().chain(routes).collect()
+}
+
+/// It is replaced by itself, and whoever had pinned it would be shut out then.
+fn stand_in(subject: String) -> Finding {
+    Finding::warning(
+        subject,
+        "it speaks TLS; its certificate is self-signed until the CA has issued one, and clients refuse it",
+        "wait for the CA, and pin nothing; holdline cert list shows how far it is",
+    )
 }
 
 fn ordinary_client(
@@ -361,6 +381,31 @@ mod tests {
     }
 
     #[test]
+    fn what_only_stands_in_is_not_to_be_pinned() {
+        let judged = |stands_in| {
+            let evidence = Evidence {
+                address: "127.0.0.1:443".parse().unwrap(),
+                development: false,
+                stands_in,
+                port: PortSeen::Shown {
+                    sha256: "AB:CD".to_owned(),
+                    ordinary: Ordinary::UnknownIssuer,
+                },
+                routes: Vec::new(),
+            };
+            judge(&evidence).remove(0)
+        };
+        assert!(judged(false).remedy.contains("tlsFingerprint AB:CD"));
+        let stand_in = judged(true);
+        assert_eq!(stand_in.verdict, Verdict::Warning);
+        assert!(!stand_in.remedy.contains("AB:CD"), "{stand_in:?}");
+        assert!(
+            stand_in.seen.contains("until the CA has issued one"),
+            "{stand_in:?}"
+        );
+    }
+
+    #[test]
     fn a_challenge_is_what_an_openclaw_client_waits_for() {
         let challenge = r#"{"type":"event","event":"connect.challenge","payload":{}}"#;
         let open = |text: &'static str| Ok(Opened::Open(Some(text.as_bytes().into())));
@@ -424,6 +469,7 @@ mod tests {
     #[test]
     fn a_port_that_is_not_ours_says_nothing() {
         let evidence = |port| Evidence {
+            stands_in: false,
             address: "127.0.0.1:443".parse().unwrap(),
             development: false,
             port,

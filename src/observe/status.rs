@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Metrics;
 use super::labels::SessionState;
 use crate::tls::Facts;
+use crate::tls::acme::STAND_IN;
 
 /// All of it. Durations are in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -33,6 +34,133 @@ pub struct Status {
     pub sessions: SessionCounts,
     /// What is served, the default one first.
     pub certificates: Vec<CertificateStatus>,
+    /// How the last reload went; `None` before the first.
+    pub last_reload: Option<LastReload>,
+    /// The process among those before and after it.
+    pub process: ProcessStatus,
+    /// Every certificate that is had from a CA.
+    pub acme: Vec<AcmeStatus>,
+}
+
+/// The last time that a config was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LastReload {
+    /// So long ago.
+    pub ago_ms: u64,
+    /// Why what was read is not in force, if it is not.
+    pub refused: Option<String>,
+}
+
+/// A process and its neighbours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProcessStatus {
+    /// The one whose listeners it has taken over; it may have ended by now.
+    pub predecessor: Option<Predecessor>,
+    /// How the last upgrade went.
+    pub upgrade: UpgradeStatus,
+}
+
+/// A process from before the last upgrade.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Predecessor {
+    /// Its number.
+    pub pid: u32,
+    /// What it runs.
+    pub version: String,
+}
+
+/// An upgrade of this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct UpgradeStatus {
+    /// `none`, `underWay`, `failed` or `handedOver`.
+    pub state: String,
+    /// When it failed, in milliseconds since 1970.
+    pub at: u64,
+    /// Why it failed.
+    pub reason: String,
+}
+
+/// A certificate that is had from a CA.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AcmeStatus {
+    /// All of its names.
+    pub names: Vec<String>,
+    /// `served` or `awaited`.
+    pub state: String,
+    /// What happens next, and when.
+    pub next: String,
+    /// What went wrong last, if nothing has gone right since.
+    pub last_error: Option<AcmeError>,
+}
+
+/// An order that has failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AcmeError {
+    /// When (RFC 3339).
+    pub at: String,
+    /// At which CA; empty if it did not come that far.
+    pub ca: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Status {
+    /// How long ago a config was refused, and why; `None`: the one that was read last is in force.
+    #[must_use]
+    pub fn refused(&self) -> Option<(u64, Refused)> {
+        let last = self.last_reload.as_ref()?;
+        let reason = Refused::of(last.refused.as_deref()?);
+        Some((last.ago_ms, reason))
+    }
+}
+
+/// Why a config was refused, in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The first thing that is wrong.
+    pub why: String,
+    /// Whether it is the file that is wrong, so that a check of it says more.
+    pub in_file: bool,
+}
+
+impl Refused {
+    fn of(reason: &str) -> Self {
+        let mut lines = reason
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or("no reason was given");
+        // That the old one is in force is said by whoever tells this.
+        let why = match (first.strip_suffix("in force:"), lines.next()) {
+            (Some(_), Some(second)) => {
+                let why = second.strip_prefix("error: ").unwrap_or(second);
+                return Self {
+                    why: why.to_owned(),
+                    in_file: true,
+                };
+            }
+            _ => first.strip_prefix("the new config is refused, the old one is in force: "),
+        };
+        let why = why.unwrap_or(first);
+        Self {
+            why: why.replacen(", the old config is in force", "", 1),
+            in_file: false,
+        }
+    }
+}
+
+impl CertificateStatus {
+    /// Whether it only stands in for one that a CA has still to issue.
+    #[must_use]
+    pub fn stands_in(&self) -> bool {
+        self.source == STAND_IN
+    }
 }
 
 /// A drain that is going on.
@@ -156,4 +284,41 @@ pub(crate) fn certificates(facts: &[Facts]) -> Value {
         .iter()
         .map(|facts| json!(CertificateStatus::from(facts)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_a_line() {
+        let told = |reason: &str| {
+            let last_reload = Some(LastReload {
+                ago_ms: 7,
+                refused: Some(reason.to_owned()),
+            });
+            let status = Status {
+                last_reload,
+                ..Status::default()
+            };
+            let (ago, refused) = status.refused().unwrap();
+            assert_eq!(ago, 7);
+            (refused.why, refused.in_file)
+        };
+        let errors =
+            "the new config is refused, the old one is in force:\nerror: a.toml:1:1: no\n  more";
+        assert_eq!(told(errors), ("a.toml:1:1: no".to_owned(), true));
+        assert_eq!(
+            told("the new config is refused, the old one is in force: port 1 is taken"),
+            ("port 1 is taken".to_owned(), false)
+        );
+        let doubt =
+            "the changed file is not taken by itself, the old config is in force: it sets nothing";
+        assert_eq!(
+            told(doubt).0,
+            "the changed file is not taken by itself: it sets nothing"
+        );
+        assert_eq!(told("").0, "no reason was given");
+        assert_eq!(Status::default().refused(), None);
+    }
 }

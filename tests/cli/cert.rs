@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::ended;
+use super::{Running, ended, run};
 
 fn folder(config: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -79,6 +79,13 @@ async fn renewing_needs_a_running_holdline_and_says_so() {
 #[tokio::test]
 async fn the_development_certificate_is_made_and_listed() {
     let folder = folder("");
+    let none = ended(&folder, &["cert", "list", "--admin", "off"]).await;
+    assert!(
+        none.out
+            .ends_with("cert.pem\n  there is none yet\n  is made at the first start\n"),
+        "{}",
+        none.out
+    );
     let made = ended(&folder, &["cert", "dev"]).await;
     assert_eq!(made.code, Some(0), "{}", made.err);
     assert!(
@@ -87,10 +94,24 @@ async fn the_development_certificate_is_made_and_listed() {
         made.out
     );
     assert!(folder.path().join("certs-dev/cert.pem").exists());
-    let list = ended(&folder, &["cert", "list"]).await;
+    let list = ended(&folder, &["cert", "list", "--admin", "off"]).await;
     assert!(
         list.out
             .starts_with("localhost *.localhost 127.0.0.1 ::1\n  valid until"),
+        "{}",
+        list.out
+    );
+}
+
+#[tokio::test]
+async fn the_list_is_that_of_the_holdline_that_runs() {
+    let running = Running::start("").await;
+    // Started elsewhere, with nothing on disk.
+    let list = run(&["cert", "list", "--admin", &running.address("admin")]).await;
+    assert_eq!((list.code, list.err.as_str()), (Some(0), ""));
+    assert!(
+        list.out
+            .starts_with("localhost *.localhost 127.0.0.1 ::1\n  valid until 20"),
         "{}",
         list.out
     );

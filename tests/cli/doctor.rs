@@ -206,14 +206,14 @@ async fn a_gateway_that_hangs_does_not_hold_up_the_rest() {
 }
 
 #[tokio::test]
-async fn a_bad_config_is_printed_as_check_does_and_the_rest_is_looked_at() {
+async fn a_bad_config_is_told_once_and_the_rest_is_looked_at() {
     let folder = folder("[hold]\nmaxx = \"1m\"\n");
     let config = ["--config", "holdline.toml"];
-    let check = ended(&folder, &[&["check"], &config[..]].concat()).await;
     let (_reserved, admin) = nobody();
     let args = [&["doctor", "--admin", &admin], &config[..]].concat();
     let ended = ended(&folder, &args).await;
-    assert_eq!((ended.code, &ended.err), (Some(78), &check.err));
+    assert_eq!((ended.code, ended.err.as_str()), (Some(78), ""));
+    assert_eq!(ended.out.matches("hold.maxx").count(), 1, "{}", ended.out);
     for line in [
         "failure: config holdline.toml:2:1: hold.maxx: no such key\n  -> did you mean \"max\"?\n",
         "cannot tell: ports: there is no good config",
@@ -318,4 +318,42 @@ async fn a_restricted_person_is_not_to_be_made_more() {
             assert_eq!(ended.code, Some(1));
         }
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_in_force_is_a_warning() {
+    let mut running = Running::start("[hold]\nmax = \"5m\"\n").await;
+    let (https, admin) = (running.address("https"), running.address("admin"));
+    // A guard: nothing is set any more.
+    std::fs::write(running.folder.path().join("holdline.toml"), "\n").unwrap();
+    running.line("not taken by itself").await;
+    let config = ["doctor", "--config", "holdline.toml"];
+    let args = [&config[..], &["--listen", &https, "--admin", &admin]].concat();
+    let doctor = ended(&running.folder, &args).await;
+    for line in [
+        "ok: config holdline.toml: valid\n",
+        "warning: config in force holdline.toml: what was read ",
+        "the changed file is not taken by itself: ",
+        "if the file is meant as it is: holdline reload\n",
+    ] {
+        assert!(doctor.out.contains(line), "no {line} in {}", doctor.out);
+    }
+    let taken = ended(&running.folder, &["reload", "--admin", &admin]).await;
+    assert_eq!(taken.code, Some(0), "{}", taken.err);
+    let doctor = ended(&running.folder, &args).await;
+    assert!(!doctor.out.contains("config in force"), "{}", doctor.out);
+}
+
+#[tokio::test]
+async fn another_holdline_on_the_admin_port_is_told() {
+    let running = Running::start("").await;
+    let (_free, https) = nobody();
+    drop(_free);
+    let (lines, _) = examined(&["--listen", &https, "--admin", &running.address("admin")]).await;
+    has(
+        &lines,
+        &format!(
+            "the holdline that answers there does not serve this config: nobody is on {https}"
+        ),
+    );
 }

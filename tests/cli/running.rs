@@ -211,4 +211,12 @@ async fn a_reload_says_what_came_of_it() {
         refused.err
     );
     running.line("not reloaded").await;
+    let status = ask(&running, &["status"]).await;
+    let line = status
+        .out
+        .lines()
+        .find(|line| line.starts_with("reload refused "));
+    let line = line.unwrap_or_else(|| panic!("{}", status.out));
+    assert!(line.contains("hold.maxx: no such key"), "{line}");
+    assert!(line.ends_with(" (holdline check says more)"), "{line}");
 }

@@ -41,5 +41,6 @@ pub use aside::{change_account_keys, on_disk};
 pub use challenge::Challenges;
 pub use keeper::AcmeKeeper;
 pub use moment::Moment;
+pub(crate) use stand_in::SOURCE as STAND_IN;
 pub use state::StateError;
 pub use status::{CertificateStatus, LastError, State};

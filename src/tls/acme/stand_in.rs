@@ -9,7 +9,7 @@ use crate::tls::server::provider;
 use crate::tls::{Certificate, TlsError};
 
 /// Where a person finds it named.
-pub(super) const SOURCE: &str = "self-signed, until the CA has issued one";
+pub(crate) const SOURCE: &str = "self-signed, until the CA has issued one";
 /// X.520: a common name has at most 64 characters.
 const LONGEST: usize = 64;
 
