@@ -150,6 +150,8 @@ impl History {
                 settle(not_before, now);
             }
         }
+        // Otherwise it would lie after every attempt to come, and lift the pauses between them.
+        self.asked = self.asked.map(|asked| asked.min(now));
         if let Some(renewal) = &mut self.renewal {
             renewal.ask_again = renewal.ask_again.min(now.after(DAY));
         }
