@@ -51,6 +51,8 @@ pub(super) enum Done {
         folder: String,
         ca: String,
         result: Result<Zeroizing<Vec<u8>>, Failure>,
+        /// The CA was asked to sign.
+        signed: bool,
         lock: Locked,
     },
     Renewal {
@@ -313,6 +315,7 @@ impl Desk {
             folder: kept.folder.clone(),
             tried,
             replaces: replaced(kept, &ca.url),
+            signing: Arc::default(),
         };
         Some(Start::Order(Box::new(job), lock))
     }

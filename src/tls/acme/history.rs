@@ -55,6 +55,9 @@ pub(super) enum Outcome {
         /// The CA wants to hear no more of it until then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_before: Option<Moment>,
+        /// The CA was asked to sign, and may have counted a certificate.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        signed: bool,
     },
     /// It has brought a certificate.
     Issued,

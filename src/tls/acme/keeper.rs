@@ -5,6 +5,7 @@
 //! no session ever waits for one. Orders run beside it and report back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -193,6 +194,7 @@ async fn perform(start: Start) -> Done {
     match start {
         Start::Order(job, lock) => {
             let (folder, ca) = (job.folder.clone(), job.ca.clone());
+            let signing = Arc::clone(&job.signing);
             // Apart, so that even a bug in the middle of it ends in a known next attempt.
             let run = AbortOnDropHandle::new(tokio::spawn(job.run()));
             let result = run.await.unwrap_or_else(|_| {
@@ -204,6 +206,7 @@ async fn perform(start: Start) -> Done {
                 folder,
                 ca,
                 result,
+                signed: signing.load(Ordering::Acquire),
                 lock,
             }
         }

@@ -180,7 +180,7 @@ impl Situation<'_> {
         let any: Vec<_> = self.at(ca).collect();
         let week: Vec<_> = self
             .at(ca)
-            .filter(|attempt| attempt.outcome == Outcome::Issued)
+            .filter(|attempt| counts_as_certificate(attempt))
             .collect();
         let ca_pause = health
             .pause
@@ -229,6 +229,15 @@ fn counts_for_names(attempt: &Attempt) -> bool {
     match attempt.outcome {
         Outcome::Started | Outcome::Issued => true,
         Outcome::Failed { concerns, .. } => concerns == Concerns::Names,
+    }
+}
+
+/// Whether the CA may have counted a certificate.
+fn counts_as_certificate(attempt: &Attempt) -> bool {
+    match attempt.outcome {
+        Outcome::Started => false,
+        Outcome::Issued => true,
+        Outcome::Failed { signed, .. } => signed,
     }
 }
 

@@ -101,6 +101,8 @@ impl Failure {
                 | "serverInternal"
                 | "unsupportedContact"
                 | "userActionRequired" => Concerns::Ca,
+                // Before it has looked at any name: the next one would be told the same.
+                "rateLimited" if stage == Stage::Order => Concerns::Ca,
                 _ => concerns(stage),
             },
             reason: sentence(problem, None),

@@ -122,6 +122,7 @@ impl World {
             concerns,
             reason: "so".to_owned(),
             not_before,
+            signed: false,
         };
         if !matches!(answer, Answer::IsDown) {
             self.counted.entry(ca).or_default().push(self.real);
@@ -380,6 +381,29 @@ fn who_asks_does_not_wait_for_our_patience_but_for_the_ca() {
         panic!("{:?}", world.next())
     };
     assert!(until.since(world.now) > HOUR - 60);
+}
+
+#[test]
+fn a_certificate_that_never_arrives_counts_by_the_week() {
+    let mut world = World::new(90 * DAY);
+    let mut signed = 0;
+    while world.real < START.0 + 6 * DAY {
+        world.tick(Tick::Sleep(10 * MINUTE));
+        if let Next::Order(0) = world.next() {
+            signed += 1;
+            world.order(CAS[0], Answer::IsDown);
+            world.history.finish(
+                CAS[0],
+                Outcome::Failed {
+                    concerns: Concerns::Ca,
+                    reason: "no certificate".to_owned(),
+                    not_before: None,
+                    signed: true,
+                },
+            );
+        }
+    }
+    assert_eq!(signed, CERTIFICATES_A_WEEK);
 }
 
 #[test]
