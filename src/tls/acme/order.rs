@@ -190,7 +190,7 @@ impl Job {
         account: &Account,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
         let (state, name) = (self.state.clone(), self.unfinished());
-        let unfinished = blocking(move || state.load_some::<Unfinished>(&name)).await?;
+        let unfinished = blocking(move || state.load_some::<Unfinished>(&name)).await??;
         let Some(unfinished) = unfinished else {
             return Ok(None);
         };

@@ -7,6 +7,7 @@ use instant_acme::{Error, Problem};
 
 use super::history::Concerns;
 use super::moment::{HOUR, Moment};
+use super::state::StateError;
 use super::transport::TransportError;
 use crate::config::Challenge;
 
@@ -109,6 +110,12 @@ impl Failure {
             // A limit without a date is one all the same.
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
         }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Self::ca(format!("{error}; {}", error.remedy()))
     }
 }
 
