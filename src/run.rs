@@ -166,7 +166,8 @@ impl Holdline {
             .await
             .map_err(|_| StartError::Interrupted)??;
         let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
-        let tls = (Arc::new(tls), Arc::new(keeper));
+        let keeper = Arc::new(keeper);
+        let tls = (Arc::new(tls), Arc::clone(&keeper));
         let succession = Succession::new(binary, arrival.as_ref(), notifier);
         let reloader = move |in_force, last| Reloader::new(in_force, source, written, last);
         let shared = assemble(config, tls, Gate::new(desk), succession, reloader);
@@ -176,6 +177,8 @@ impl Holdline {
         }
         inherited.close_rest();
         shared.in_force.open(bound);
+        // Now CAs find us where they come to look.
+        keeper.begin();
         if let Some(Err(error)) = arrival.map(|arrival| arrival.serving()) {
             tracing::warn!(%error, "the process before this one is gone already");
         }

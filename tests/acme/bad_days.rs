@@ -272,6 +272,50 @@ async fn a_limit_is_waited_for_over_restarts() {
 }
 
 #[tokio::test]
+async fn a_limit_on_orders_is_met_once_and_not_by_every_name() {
+    let habits = problem("order", 429, "rateLimited", Some("7200"));
+    let (ca, state, gateway) = (Ca::start(habits).await, folder(), gateway().await);
+    let names: Vec<String> = (0..12).map(|n| format!("n{n}.example")).collect();
+    let acme = format!("domains = {names:?}");
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), &acme)).await;
+    for name in &names {
+        let told = until_told(&proxy, name, |told| {
+            told["next"].as_str().unwrap().starts_with("is tried again")
+        })
+        .await;
+        assert!((7_000..=7_200).contains(&seconds_until(&told)), "{told}");
+    }
+    let asked = ca
+        .book
+        .read(|book| book.asked.iter().filter(|it| *it == "order").count());
+    assert!(asked <= 4, "those that were under way already: {asked}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_fetched_is_not_signed_again() {
+    let habits = problem("cert", 503, "", None);
+    let (ca, state, gateway) = (Ca::start(habits).await, folder(), gateway().await);
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    until_failed(&proxy, "a.example").await;
+    for attempts in 2..4 {
+        // The ask has to come after the attempt, by the second.
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        renew(&proxy.holdline, "a.example").await;
+        until_told(&proxy, "a.example", |told| {
+            told["failures"] == attempts && told["next"].as_str().unwrap().contains("tried again")
+        })
+        .await;
+    }
+    assert_eq!(ca.orders().len(), 1, "{:?}", ca.orders());
+    let history = history(state.path());
+    let signed = history["attempts"].as_array().unwrap().iter();
+    assert_eq!(
+        signed.filter(|it| it["outcome"]["signed"] == true).count(),
+        1
+    );
+}
+
+#[tokio::test]
 async fn a_crash_loop_does_not_order_again_and_again() {
     let (ca, state, gateway) = (
         Ca::start(Habits::default()).await,
@@ -362,6 +406,53 @@ async fn an_account_that_the_ca_forgot_is_made_anew() {
             .any(|it| it.to_string_lossy().ends_with(".damaged")),
         "{names:?}"
     );
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_be_read_is_not_made_anew() {
+    let (ca, state, gateway) = (
+        Ca::start(Habits::default()).await,
+        folder(),
+        gateway().await,
+    );
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    until_trusted(&proxy, "a.example", &ca.root).await;
+    drop(proxy);
+    let accounts = std::fs::read_dir(state.path().join("acme/accounts")).unwrap();
+    let account = accounts
+        .map(|it| it.unwrap().path())
+        .find(|it| it.extension().is_some_and(|it| it == "json"))
+        .unwrap();
+    let good = std::fs::read(&account).unwrap();
+    // Root can read anything but this.
+    std::fs::remove_file(&account).unwrap();
+    std::fs::create_dir(&account).unwrap();
+    let folder = state.path().join("acme/certificates/a.example");
+    std::fs::remove_file(folder.join("certificate.pem")).unwrap();
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    let error = until_failed(&proxy, "a.example").await;
+    assert!(
+        error.contains("cannot read") && error.contains("accounts"),
+        "{error}"
+    );
+    let accounts = ca
+        .book
+        .read(|book| book.asked.iter().filter(|it| *it == "account").count());
+    assert_eq!((accounts, ca.orders().len()), (1, 1));
+    std::fs::remove_dir(&account).unwrap();
+    std::fs::write(&account, good).unwrap();
+    renew_until_trusted(&proxy, &ca).await;
+    let accounts = ca
+        .book
+        .read(|book| book.asked.iter().filter(|it| *it == "account").count());
+    assert_eq!(accounts, 1, "it was there all the time");
+}
+
+/// Asks once the second of the last attempt is over.
+async fn renew_until_trusted(proxy: &Proxy, ca: &Ca) {
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    renew(&proxy.holdline, "a.example").await;
+    until_trusted(proxy, "a.example", &ca.root).await;
 }
 
 // === the state directory ===

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use holdline::config::{self, Acme, CertificateSource, ClientCertificates, TlsVersion};
+use holdline::config::{
+    self, Acme, CertificateFiles, CertificateSource, ClientCertificates, TlsVersion,
+};
 use holdline::tls::Tls;
 use holdline::tls::acme::{AcmeKeeper, State};
 use serde_json::json;
 
-use crate::ca::{Ca, Habits};
+use crate::ca::{Ca, Habits, Problem};
 use crate::kit::gateway::ScriptedGateway;
 use crate::kit::{Client, Proxy, Role, ms, within};
 use crate::served::{is_trusted, leaf, until_trusted};
@@ -83,6 +85,7 @@ async fn names_come_and_go_and_what_is_still_wanted_stays() {
     );
     let tls = tls(CertificateSource::Acme);
     let keeper = AcmeKeeper::start(Some(acme(&ca, state.path(), &["a.example"])), &tls).await;
+    keeper.begin();
     assert!(
         !tls.store().is_empty(),
         "it answers from the first moment on"
@@ -118,6 +121,7 @@ async fn what_was_served_before_is_served_until_there_is_something_better() {
     let dir = state.path().join("dev");
     let tls = tls(CertificateSource::Dev { dir });
     let keeper = AcmeKeeper::start(None, &tls).await;
+    keeper.begin();
     keeper
         .reconfigure(Some(acme(&ca, state.path(), &["a.example"])))
         .await;
@@ -137,8 +141,154 @@ async fn what_was_served_before_is_served_until_there_is_something_better() {
     ca.habits.change(|habits| habits.lifetime.0 = 86_400);
     let fresh = tempfile::tempdir().unwrap();
     let keeper = AcmeKeeper::start(Some(acme(&ca, fresh.path(), &["a.example"])), &tls).await;
+    keeper.begin();
     all_served(&keeper, 1).await;
     assert_eq!(names(&tls), ["a.example"]);
+}
+
+/// What a client that asks for the name would take, by who signed it.
+fn issued_for(tls: &Tls, name: &str) -> bool {
+    let all = tls.certificates();
+    let mut fit = all
+        .iter()
+        .filter(|one| one.names.iter().any(|it| it == name));
+    fit.next()
+        .is_some_and(|one| !one.issuer.contains("awaited"))
+}
+
+#[tokio::test]
+async fn names_that_are_grouped_otherwise_stay_served_while_the_ca_is_down() {
+    let (ca, state) = (
+        Ca::start(Habits::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let tls = tls(CertificateSource::Acme);
+    let wanted = |domains: &[&str]| Some(acme(&ca, state.path(), domains));
+    let keeper = AcmeKeeper::start(wanted(&["a.example b.example"]), &tls).await;
+    keeper.begin();
+    all_served(&keeper, 1).await;
+    ca.habits.change(|habits| *habits = problem_at("dir"));
+    let others: [&[&str]; 3] = [
+        &["a.example b.example c.example"],
+        &["b.example", "a.example"],
+        &["b.example c.example", "a.example d.example"],
+    ];
+    for domains in others {
+        keeper.reconfigure(wanted(domains)).await;
+        assert!(issued_for(&tls, "a.example") && issued_for(&tls, "b.example"));
+        assert_eq!(keeper.awaited(), None, "{domains:?}");
+    }
+    drop(keeper);
+    for domains in others {
+        let keeper = AcmeKeeper::start(wanted(domains), &tls).await;
+        assert!(issued_for(&tls, "a.example") && issued_for(&tls, "b.example"));
+        assert_eq!(keeper.awaited(), None, "{domains:?}, after a restart");
+    }
+    let keeper = AcmeKeeper::start(wanted(&["b.example a.example"]), &tls).await;
+    assert_eq!(keeper.status()[0].state, State::Served, "the same names");
+    ca.habits.change(|habits| habits.problem = None);
+    drop(keeper);
+    // Its pause after being down.
+    std::fs::remove_dir_all(state.path().join("acme/cas")).unwrap();
+    let keeper = AcmeKeeper::start(wanted(&["a.example", "b.example"]), &tls).await;
+    keeper.begin();
+    all_served(&keeper, 2).await;
+    assert_eq!(names(&tls), ["a.example", "b.example"], "each its own");
+}
+
+#[tokio::test]
+async fn nothing_is_ordered_before_cas_can_come_and_look() {
+    let (ca, state) = (
+        Ca::start(Habits::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let tls = tls(CertificateSource::Acme);
+    let wanted = || Some(acme(&ca, state.path(), &["a.example"]));
+    let keeper = AcmeKeeper::start(wanted(), &tls).await;
+    // It has been looked at between the two.
+    keeper.reconfigure(wanted()).await;
+    assert_eq!(keeper.status()[0].next, "is ordered in a moment");
+    assert_eq!(ca.book.read(|book| book.asked.len()), 0);
+    keeper.begin();
+    all_served(&keeper, 1).await;
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_keeps_holds_up_no_reload() {
+    let (ca, state) = (
+        Ca::start(Habits::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    std::fs::create_dir(state.path().join("acme")).unwrap();
+    let lock = std::fs::File::create(state.path().join("acme/lock")).unwrap();
+    lock.lock().unwrap();
+    let tls = tls(CertificateSource::Acme);
+    let domains: Vec<String> = (0..8).map(|n| format!("n{n}.example")).collect();
+    let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
+    let keeper = AcmeKeeper::start(Some(acme(&ca, state.path(), &domains)), &tls).await;
+    keeper.begin();
+    within("what holds it up", async {
+        while keeper.status()[0].last_error.is_none() {
+            tokio::time::sleep(ms(20)).await;
+        }
+    })
+    .await;
+    let error = keeper.status()[0].last_error.clone().unwrap().reason;
+    assert!(error.contains("another process holds it"), "{error}");
+    let before = std::time::Instant::now();
+    let one = Some(acme(&ca, state.path(), &["a.example"]));
+    let keeper = tokio::task::spawn_blocking(move || {
+        keeper.configure(one);
+        keeper
+    });
+    let keeper = keeper.await.unwrap();
+    assert!(before.elapsed() < ms(4000), "{:?}", before.elapsed());
+    lock.unlock().unwrap();
+    all_served(&keeper, 1).await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_not_ready_even_if_it_is_all_there_is() {
+    let (ca, state) = (
+        Ca::start(problem_at("dir")).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    params.not_before = now - time::Duration::hours(1);
+    params.not_after = now + time::Duration::seconds(8);
+    let (cert, private) = (state.path().join("cert.pem"), state.path().join("key.pem"));
+    std::fs::write(&cert, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&private, key.serialize_pem()).unwrap();
+    let tls = tls(CertificateSource::Files(vec![CertificateFiles {
+        cert,
+        key: private,
+    }]));
+    let keeper = AcmeKeeper::start(None, &tls).await;
+    keeper.begin();
+    keeper
+        .reconfigure(Some(acme(&ca, state.path(), &["a.example"])))
+        .await;
+    assert_eq!(keeper.awaited(), None);
+    within("the end of the certificate", async {
+        while keeper.awaited().is_none() {
+            tokio::time::sleep(ms(50)).await;
+        }
+    })
+    .await;
+}
+
+fn problem_at(resource: &'static str) -> Habits {
+    Habits {
+        problem: Some(Problem {
+            resource,
+            status: 503,
+            kind: "",
+            retry_after: None,
+        }),
+        ..Habits::default()
+    }
 }
 
 #[tokio::test]

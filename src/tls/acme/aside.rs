@@ -62,7 +62,7 @@ async fn change_account_key(acme: &Acme, url: &str) -> Result<bool, Failure> {
         (stored, Transport::new(root.as_deref()))
     })
     .await?;
-    let Some(credentials) = stored else {
+    let Some(credentials) = stored? else {
         return Ok(false);
     };
     // Or the new key would have nowhere to go.

@@ -113,7 +113,7 @@ impl Ca {
         let _lock = lock(state, &format!("{name}.lock")).await?;
         let stored = {
             let (state, name) = (state.clone(), name.clone());
-            blocking(move || state.load_some::<AccountCredentials>(&name)).await?
+            blocking(move || state.load_some::<AccountCredentials>(&name)).await??
         };
         let builder = || Account::builder_with_http(Box::new(self.transport.clone()));
         if let Some(credentials) = stored {
@@ -173,6 +173,7 @@ impl Ca {
         let made = move || {
             let kept = state
                 .load_some::<NewKey>(&name)
+                .map_err(|error| format!("{error}; {}", error.remedy()))?
                 .and_then(|kept| BASE64_URL_SAFE_NO_PAD.decode(&*kept.new_key).ok())
                 .map(PrivatePkcs8KeyDer::from);
             let der = match kept {

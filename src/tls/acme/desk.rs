@@ -9,6 +9,7 @@ mod serve;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use instant_acme::CertificateIdentifier;
 use zeroize::Zeroizing;
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 use super::ca::health_file;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
-use super::kept::{Busy, Kept};
+use super::kept::{Busy, Kept, same_names};
 use super::moment::Moment;
 use super::order::Job;
 use super::plan::Next;
@@ -33,6 +34,9 @@ const QUESTIONS: usize = 8;
 const ELSEWHERE: u64 = 5;
 /// Clocks are set and machines sleep: whatever is planned is looked at again this often.
 const LOOK_EVERY: u64 = 60;
+/// A disk or a lock that holds one certificate up holds up the others: they are left to the next
+/// look then.
+const LOOK_FOR: Duration = Duration::from_secs(2);
 
 /// What is to be started.
 pub(super) enum Start {
@@ -52,6 +56,8 @@ pub(super) enum Done {
         folder: String,
         ca: String,
         result: Result<Zeroizing<Vec<u8>>, Failure>,
+        /// The CA was asked to sign.
+        signed: bool,
         lock: Locked,
     },
     Renewal {
@@ -70,6 +76,11 @@ pub(super) struct Desk {
     health: HashMap<String, Health>,
     /// Served before ACME was turned on: until there is something better.
     before: Vec<Certificate>,
+    /// Of other groups of names than those that are kept: served for what they cover until the
+    /// certificate for that is there.
+    outgoing: Vec<Certificate>,
+    /// Whether CAs may be asked already.
+    begun: bool,
     stand_ins: HashMap<String, Certificate>,
     /// Another process orders.
     retired: Arc<AtomicBool>,
@@ -90,6 +101,8 @@ impl Desk {
             kept: Vec::new(),
             health: HashMap::new(),
             before: Vec::new(),
+            outgoing: Vec::new(),
+            begun: false,
             stand_ins: HashMap::new(),
             retired,
         }
@@ -97,6 +110,11 @@ impl Desk {
 
     pub(super) fn is_on(&self) -> bool {
         self.acme.is_some()
+    }
+
+    /// From now on CAs may be asked: they can reach us.
+    pub(super) fn begin_ordering(&mut self) {
+        self.begun = true;
     }
 
     fn state(&self) -> Option<StateDir> {
@@ -112,6 +130,7 @@ impl Desk {
             self.acme = None;
             self.kept.clear();
             self.before.clear();
+            self.outgoing.clear();
             self.stand_ins.clear();
             return;
         };
@@ -127,7 +146,9 @@ impl Desk {
         state.sweep();
         let mut old = std::mem::take(&mut self.kept);
         for names in &acme.certificates {
-            let known = old.iter().position(|kept| kept.names == *names && !moved);
+            let known = old
+                .iter()
+                .position(|kept| same_names(&kept.names, names) && !moved);
             self.kept.push(match known {
                 Some(index) => old.swap_remove(index),
                 None => Kept::open(names, &state, &acme),
@@ -137,11 +158,14 @@ impl Desk {
             let health = state.load(&health_file(&ca.url));
             self.health.insert(ca.url.clone(), health);
         }
+        self.outgoing
+            .extend(old.into_iter().filter_map(|kept| kept.certificate));
+        let now = Moment::now();
+        self.find_outgoing(&state, now);
         let kept = &self.kept;
         self.stand_ins
             .retain(|folder, _| kept.iter().any(|kept| kept.folder == *folder));
         self.acme = Some(Arc::new(acme));
-        let now = Moment::now();
         for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
             tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
         }
@@ -188,14 +212,17 @@ impl Desk {
             return Vec::new();
         };
         let now = Moment::now();
+        let started = Instant::now();
         let mut changed = false;
         for kept in &mut self.kept {
             kept.save(&state);
+            kept.remember(&state, now);
             if kept.refresh(&state) {
-                kept.reload_history(&state, now);
+                // One that cannot be read is met again before the next order.
+                let _ = kept.reload_history(&state, now);
                 changed = true;
             }
-            if kept.history.settle(now) {
+            if kept.history.settle(now) && started.elapsed() < LOOK_FOR {
                 let _ = kept.amend_history(&state, now, |_| {});
             }
         }
@@ -206,7 +233,7 @@ impl Desk {
             self.publish(now);
         }
         let mut starts = Vec::new();
-        if self.retired.load(Ordering::Relaxed) {
+        if !self.begun || self.retired.load(Ordering::Relaxed) {
             return starts;
         }
         let mut running = self
@@ -218,7 +245,7 @@ impl Desk {
             if let Some(start) = self.ask_when(index, &acme, now) {
                 starts.push(start);
             }
-            if running >= ORDERS {
+            if running >= ORDERS || started.elapsed() >= LOOK_FOR {
                 continue;
             }
             if let Some(start) = self.begin(index, &acme, &state, now) {
@@ -242,7 +269,22 @@ impl Desk {
                 (Busy::No, Next::Order(_)) => ELSEWHERE,
                 (Busy::No, Next::Wait(until, _)) => until.since(now).max(1),
             });
-        soonest.min().unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
+        let ends = self
+            .before
+            .iter()
+            .chain(&self.outgoing)
+            .chain(
+                self.kept
+                    .iter()
+                    .filter_map(|kept| kept.certificate.as_ref()),
+            )
+            .map(|one| Moment::from(one.facts().not_after))
+            .filter(|end| *end > now)
+            .map(|end| end.since(now));
+        soonest
+            .chain(ends)
+            .min()
+            .map_or(LOOK_EVERY, |soonest| soonest.min(LOOK_EVERY))
     }
 
     fn next(&self, kept: &Kept, now: Moment) -> Next {
@@ -289,12 +331,19 @@ impl Desk {
         };
         // Another instance may have been at it since we looked.
         let kept = self.kept.get_mut(index)?;
-        kept.reload_history(state, now);
+        if let Err(error) = kept.reload_history(state, now) {
+            let trouble = format!("{error}; {}", error.remedy());
+            if kept.trouble.as_ref() != Some(&trouble) {
+                tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
+            }
+            kept.trouble = Some(trouble);
+            return None;
+        }
         if kept.refresh(state) {
             self.publish(now);
         }
         for ca in &acme.directories {
-            if let Some(mut health) = state.load_some::<Health>(&health_file(&ca.url)) {
+            if let Ok(Some(mut health)) = state.load_some::<Health>(&health_file(&ca.url)) {
                 health.settle(now);
                 self.health.insert(ca.url.clone(), health);
             }
@@ -324,6 +373,7 @@ impl Desk {
             folder: kept.folder.clone(),
             tried,
             replaces: replaced(kept, &ca.url),
+            signing: Arc::default(),
         };
         Some(Start::Order(Box::new(job), lock))
     }

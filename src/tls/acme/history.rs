@@ -55,6 +55,9 @@ pub(super) enum Outcome {
         /// The CA wants to hear no more of it until then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_before: Option<Moment>,
+        /// The CA was asked to sign, and may have counted a certificate.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        signed: bool,
     },
     /// It has brought a certificate.
     Issued,
@@ -150,6 +153,8 @@ impl History {
                 settle(not_before, now);
             }
         }
+        // Otherwise it would lie after every attempt to come, and lift the pauses between them.
+        self.asked = self.asked.map(|asked| asked.min(now));
         if let Some(renewal) = &mut self.renewal {
             renewal.ask_again = renewal.ask_again.min(now.after(DAY));
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -20,12 +20,16 @@ use super::transport::Transport;
 use crate::config::Acme;
 use crate::tls::Tls;
 
+/// How long whoever has a new config waits for what there is of its certificates.
+const TAKE: Duration = Duration::from_secs(2);
+
 /// Keeps the certificates of `[acme]` good. There is one, whether ACME is in use or not.
 ///
 /// Dropping it stops everything; what was being ordered is taken up by the next one.
 #[derive(Debug)]
 pub struct AcmeKeeper {
     asks: mpsc::Sender<Ask>,
+    wanted: watch::Sender<Wanted>,
     view: watch::Receiver<View>,
     retired: Arc<AtomicBool>,
     _task: AbortOnDropHandle<()>,
@@ -33,13 +37,23 @@ pub struct AcmeKeeper {
 
 #[derive(Debug)]
 enum Ask {
-    Configure(Box<Option<Acme>>, oneshot::Sender<()>),
     Renew(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
+}
+
+/// The latest that was asked for; whoever asks never waits for what came before.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    /// Of `acme`.
+    version: u64,
+    acme: Option<Acme>,
+    begun: bool,
 }
 
 /// What can be told at any time.
 #[derive(Debug, Default)]
 struct View {
+    /// Of what was wanted.
+    version: u64,
     certificates: Vec<CertificateStatus>,
     awaited: Option<String>,
 }
@@ -48,21 +62,24 @@ struct View {
 
 impl AcmeKeeper {
     /// Publishes what there is of the certificates of `acme` before it returns, and goes on in a
-    /// task of its own. `None`: it does nothing until it is told to.
+    /// task of its own; asks no CA before [`Self::begin`]. `None`: it does nothing until it is told
+    /// to.
     pub async fn start(acme: Option<Acme>, tls: &Tls) -> Self {
         let retired = Arc::<AtomicBool>::default();
         let (store, challenges) = (Arc::clone(tls.store()), Arc::clone(tls.challenges()));
         let desk = Desk::new(store, challenges, Arc::clone(&retired));
         let (asks, asked) = mpsc::channel(8);
+        let (wanted, wants) = watch::channel(Wanted::default());
         let (view, seen) = watch::channel(View::default());
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Some(desk) = run(desk, asked, &view).await {
+            if let Some(desk) = run(desk, asked, wants, &view).await {
                 drop(desk);
                 tracing::error!("certificates are no longer looked after; restart holdline");
             }
         }));
         let keeper = Self {
             asks,
+            wanted,
             view: seen,
             retired,
             _task: task,
@@ -71,26 +88,32 @@ impl AcmeKeeper {
         keeper
     }
 
+    /// From now on CAs may come and look: orders begin. To be called when the listeners are open.
+    pub fn begin(&self) {
+        self.wanted.send_modify(|wanted| wanted.begun = true);
+    }
+
     /// Keeps these certificates from now on. Those that were wanted before and still are stay as
-    /// they are; new ones are served as soon as they are there, and nothing is closed.
+    /// they are; new ones are served as soon as they are there, and nothing is closed. Returns when
+    /// what there is of them is served, or after two seconds if a disk takes longer.
     pub async fn reconfigure(&self, acme: Option<Acme>) {
-        let (done, taken) = oneshot::channel();
-        if self
-            .asks
-            .send(Ask::Configure(Box::new(acme), done))
-            .await
-            .is_ok()
-        {
-            let _ = taken.await;
+        let version = self.want(acme);
+        let mut view = self.view.clone();
+        let taken = view.wait_for(|view| view.version >= version);
+        if tokio::time::timeout(TAKE, taken).await.is_err() {
+            slow();
         }
     }
 
     /// The same for a thread that may wait; not for the middle of an async task.
     pub fn configure(&self, acme: Option<Acme>) {
-        let (done, taken) = oneshot::channel();
-        let ask = Ask::Configure(Box::new(acme), done);
-        if self.asks.blocking_send(ask).is_ok() {
-            let _ = taken.blocking_recv();
+        let version = self.want(acme);
+        let deadline = Instant::now() + TAKE;
+        while self.view.borrow().version < version {
+            if Instant::now() >= deadline {
+                return slow();
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -98,6 +121,17 @@ impl AcmeKeeper {
     /// certificates. What is being ordered is, and what is served stays so.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Replaces what was wanted, taken or not.
+    fn want(&self, acme: Option<Acme>) -> u64 {
+        let mut version = 0;
+        self.wanted.send_modify(|wanted| {
+            wanted.version += 1;
+            wanted.acme = acme;
+            version = wanted.version;
+        });
+        version
     }
 
     /// Renews the certificate with this name, or every one, as soon as the limits of the CAs allow.
@@ -135,13 +169,21 @@ impl AcmeKeeper {
     }
 }
 
+fn slow() {
+    tracing::warn!(
+        "the certificates of the new config take their time: see the disk of [acme] state_dir"
+    );
+}
+
 /// Returns only if a thread got lost, or nobody asks any more (`None`).
 async fn run(
     mut desk: Desk,
     mut asked: mpsc::Receiver<Ask>,
+    mut wants: watch::Receiver<Wanted>,
     view: &watch::Sender<View>,
 ) -> Option<Failure> {
     let mut tasks: JoinSet<Done> = JoinSet::new();
+    let mut version = 0;
     loop {
         let starts;
         (desk, starts) = match lend(desk, Desk::look).await {
@@ -151,18 +193,29 @@ async fn run(
         for start in starts {
             tasks.spawn(perform(start));
         }
-        show(&desk, view);
+        show(&desk, version, view);
         let wake = Duration::from_secs(desk.wake_in());
         tokio::select! {
+            changed = wants.changed() => {
+                changed.ok()?;
+                let wanted = wants.borrow_and_update().clone();
+                let new = wanted.version != version;
+                version = wanted.version;
+                let take = move |desk: &mut Desk| {
+                    if wanted.begun {
+                        desk.begin_ordering();
+                    }
+                    if new {
+                        desk.configure(wanted.acme);
+                    }
+                };
+                (desk, ()) = match lend(desk, take).await {
+                    Ok(back) => back,
+                    Err(lost) => return Some(lost),
+                };
+                show(&desk, version, view);
+            }
             ask = asked.recv() => match ask? {
-                Ask::Configure(acme, done) => {
-                    (desk, ()) = match lend(desk, |desk| desk.configure(*acme)).await {
-                        Ok(back) => back,
-                        Err(lost) => return Some(lost),
-                    };
-                    show(&desk, view);
-                    let _ = done.send(());
-                }
                 Ask::Renew(name, done) => {
                     let answer;
                     (desk, answer) = match lend(desk, move |desk| desk.renew(name.as_deref())).await {
@@ -185,8 +238,9 @@ async fn run(
     }
 }
 
-fn show(desk: &Desk, view: &watch::Sender<View>) {
+fn show(desk: &Desk, version: u64, view: &watch::Sender<View>) {
     view.send_replace(View {
+        version,
         certificates: desk.status(),
         awaited: desk.awaited(),
     });
@@ -207,6 +261,7 @@ async fn perform(start: Start) -> Done {
     match start {
         Start::Order(job, lock) => {
             let (folder, ca) = (job.folder.clone(), job.ca.clone());
+            let signing = Arc::clone(&job.signing);
             // Apart, so that even a bug in the middle of it ends in a known next attempt.
             let run = AbortOnDropHandle::new(tokio::spawn(job.run()));
             let result = run.await.unwrap_or_else(|_| {
@@ -218,6 +273,7 @@ async fn perform(start: Start) -> Done {
                 folder,
                 ca,
                 result,
+                signed: signing.load(Ordering::Acquire),
                 lock,
             }
         }

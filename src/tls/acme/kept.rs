@@ -40,6 +40,10 @@ pub(super) struct Kept {
     unsaved: Option<Zeroizing<Vec<u8>>>,
     /// Of the file that `certificate` came from.
     version: Option<(u64, u64, i64)>,
+    /// Of a file that was refused because of the time: said once, looked at each time.
+    untimely: Option<(u64, u64, i64)>,
+    /// There may be a history, but it could not be read.
+    unread: bool,
     pub(super) history: History,
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
@@ -56,15 +60,18 @@ impl Kept {
         let folder = folder(names);
         let mut kept = Self {
             names: names.to_vec(),
-            history: state.load(&format!("{folder}/history.json")),
+            history: History::default(),
             folder,
             certificate: None,
             unsaved: None,
             version: None,
+            untimely: None,
+            unread: true,
             busy: Busy::No,
             asking: false,
             trouble: None,
         };
+        kept.remember(state, Moment::now());
         kept.refresh(state);
         if kept.certificate.is_none()
             && let Some((pem, path)) = import::find(&acme.import, names, SystemTime::now())
@@ -94,10 +101,10 @@ impl Kept {
                 return false;
             }
         };
-        self.version = version;
         let path = state.path(&self.file());
         match judge(&pem, &path, &self.names, SystemTime::now()) {
             Ok(certificate) => {
+                (self.version, self.untimely) = (version, None);
                 let sooner = self
                     .until()
                     .is_some_and(|ours| lifetime(&certificate).until < ours);
@@ -109,7 +116,11 @@ impl Kept {
                 true
             }
             Err(refused) if refused.is_about_time() => {
-                tracing::warn!(names = ?self.names, "{refused}");
+                // The clock may be put right, or the time come.
+                if self.untimely != version {
+                    tracing::warn!(names = ?self.names, "{refused}");
+                }
+                self.untimely = version;
                 false
             }
             Err(refused) => {
@@ -172,18 +183,38 @@ impl Kept {
         change: impl FnOnce(&mut History),
     ) -> Result<(), StateError> {
         let lock = state.lock();
-        self.reload_history(state, now);
+        let read = self.reload_history(state, now);
         change(&mut self.history);
         let _lock = lock?;
+        read?;
         state.save(&self.history_file(), &self.history)
     }
 
     /// What another instance has written down since.
-    pub(super) fn reload_history(&mut self, state: &StateDir, now: Moment) {
-        if let Some(history) = state.load_some(&self.history_file()) {
+    pub(super) fn reload_history(
+        &mut self,
+        state: &StateDir,
+        now: Moment,
+    ) -> Result<(), StateError> {
+        let read = state.load_some(&self.history_file());
+        self.unread = read.is_err();
+        if let Some(history) = read? {
             self.history = history;
         }
         self.history.settle(now);
+        Ok(())
+    }
+
+    /// Reads the history if it is not known yet. One that cannot be read is told, and without it
+    /// nothing is ordered.
+    pub(super) fn remember(&mut self, state: &StateDir, now: Moment) {
+        if !self.unread {
+            return;
+        }
+        self.trouble = self
+            .reload_history(state, now)
+            .err()
+            .map(|error| format!("{error}; {}", error.remedy()));
     }
 
     fn history_file(&self) -> String {
@@ -309,8 +340,38 @@ fn lifetime(certificate: &Certificate) -> Lifetime {
     }
 }
 
-/// Where a certificate of these names is kept.
+/// Whether it is valid now.
+pub(super) fn is_valid(certificate: &Certificate, now: Moment) -> bool {
+    let lifetime = lifetime(certificate);
+    lifetime.from <= now && !lifetime.is_over(now)
+}
+
+/// Whether a client that asks for `name` would take it. A wildcard stands for one label.
+pub(super) fn covers(certificate: &Certificate, name: &str) -> bool {
+    let wildcard = name
+        .split_once('.')
+        .map(|(_, parent)| format!("*.{parent}"));
+    let names = &certificate.facts().names;
+    names
+        .iter()
+        .any(|it| it == name || Some(it) == wildcard.as_ref())
+}
+
+/// The same names, in whatever order.
+pub(super) fn same_names(one: &[String], other: &[String]) -> bool {
+    sorted(one) == sorted(other)
+}
+
+fn sorted(names: &[String]) -> Vec<String> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Where a certificate of these names is kept, in whatever order they stand.
 pub(super) fn folder(names: &[String]) -> String {
+    let names = &*sorted(names);
     let first = names.first().map_or("", String::as_str);
     let own = match names {
         [_] => file_name(first),
@@ -414,11 +475,59 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_for_the_time_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let names = ["a.example".to_owned()];
+        let now = time::OffsetDateTime::now_utc();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(names.to_vec()).unwrap();
+        params.not_before = now + time::Duration::seconds(3);
+        params.not_after = now + time::Duration::hours(2);
+        let pem = format!(
+            "{}{}",
+            key.serialize_pem(),
+            params.self_signed(&key).unwrap().pem()
+        );
+        let file = format!("{}/certificate.pem", folder(&names));
+        state.write(&file, pem.as_bytes()).unwrap();
+        let mut kept = Kept::open(&names, &state, &acme());
+        assert!(!kept.is_served(Moment::now()) && !kept.refresh(&state));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !kept.refresh(&state) {
+            assert!(std::time::Instant::now() < deadline, "never taken");
+            std::thread::yield_now();
+        }
+        assert!(kept.is_served(Moment::now()) && !kept.refresh(&state));
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_read_is_told_and_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let names = ["a.example".to_owned()];
+        // Even root cannot read a folder.
+        let file = state.path("certificates/a.example/history.json");
+        std::fs::create_dir_all(&file).unwrap();
+        let mut kept = Kept::open(&names, &state, &acme());
+        assert!(kept.trouble.as_ref().unwrap().contains("history.json"));
+        kept.amend_history(&state, Moment::now(), |_| {})
+            .unwrap_err();
+        std::fs::remove_dir(&file).unwrap();
+        kept.remember(&state, Moment::now());
+        assert_eq!(kept.trouble, None);
+    }
+
+    #[test]
     fn folders_are_readable_and_no_two_alike() {
         let of =
             |names: &[&str]| folder(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(of(&["*.a.example"]), "certificates/_.a.example");
         assert!(of(&["a.example", "b.example"]).starts_with("certificates/a.example-and-1-more-"));
+        assert_eq!(
+            of(&["b.example", "a.example"]),
+            of(&["a.example", "b.example"])
+        );
         assert_ne!(
             of(&["a.example", "b.example"]),
             of(&["a.example", "c.example"])

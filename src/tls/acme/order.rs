@@ -7,6 +7,7 @@ mod validate;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
@@ -22,7 +23,7 @@ use super::judge::{Refused, judge};
 use super::moment::{DAY, Moment};
 use super::problem::{Failure, Stage, kind};
 use super::state::{StateDir, StateError};
-use super::transport::Transport;
+use super::transport::{Transport, TransportError};
 use crate::config::Acme;
 
 /// CAs look from several places, and some are slow.
@@ -51,6 +52,9 @@ pub(super) struct Job {
     pub(super) tried: usize,
     /// The certificate that this one is for, if it came from this CA.
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
+    /// Set when the CA is asked to sign: from then on it may have counted a certificate, whatever
+    /// becomes of the order.
+    pub(super) signing: Arc<AtomicBool>,
 }
 
 /// An order that a CA has, and the key that is for it.
@@ -88,13 +92,14 @@ impl Job {
             .map_err(Failure::from)?;
         let ca = Ca::open(&self.ca, transport).await?;
         let account = ca.account(&self.acme, &self.state).await?;
-        if let Some(pem) = self.resume(&ca, &account).await {
+        if let Some(pem) = self.resume(&ca, &account).await? {
             return Ok(pem);
         }
         let mut order = self.place(&ca, &account).await?;
         self.validate(&ca, &mut order).await?;
         let (key, csr) = self.request()?;
         self.remember(&order, &key).await?;
+        self.signing.store(true, Ordering::Release);
         order
             .finalize_csr(&csr)
             .await
@@ -123,7 +128,7 @@ impl Job {
                 {
                     return Err(self.refused(ca, &Error::Api(problem)));
                 }
-                Err(Error::Other(error)) if error.is::<super::transport::TransportError>() => {
+                Err(Error::Other(error)) if error.is::<TransportError>() => {
                     return Err(self.refused(ca, &Error::Other(error)));
                 }
                 Err(error) => {
@@ -176,31 +181,39 @@ impl Job {
         saved.map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))
     }
 
-    /// The certificate of an order that we did not live to see.
-    async fn resume(&self, ca: &Ca, account: &Account) -> Option<Zeroizing<Vec<u8>>> {
+    /// The certificate of an order that we did not live to see; `None` if there is no such order,
+    /// or nothing can come of it any more. Any other failure is one of that order, and no reason to
+    /// have the CA sign a second time.
+    async fn resume(
+        &self,
+        ca: &Ca,
+        account: &Account,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
         let (state, name) = (self.state.clone(), self.unfinished());
-        let unfinished = blocking(move || state.load_some::<Unfinished>(&name))
-            .await
-            .ok()??;
+        let unfinished = blocking(move || state.load_some::<Unfinished>(&name)).await??;
+        let Some(unfinished) = unfinished else {
+            return Ok(None);
+        };
         let fits = unfinished.ca == self.ca
             && unfinished.names == self.names
             && Moment::now().since(unfinished.since) < UNFINISHED;
         if !fits {
-            return None;
+            return Ok(None);
         }
-        let mut order = account.order(unfinished.order).await.ok()?;
+        let mut order = match account.order(unfinished.order).await {
+            Ok(order) => order,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(self.refused(ca, &error)),
+        };
         match order.state().status {
             OrderStatus::Valid | OrderStatus::Processing => {}
-            OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Invalid => return None,
+            // It was never asked to sign, or will not.
+            OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Invalid => return Ok(None),
         }
         tracing::info!(ca = self.ca, names = ?self.names, "taking up an order that was left unfinished");
-        match self.collect(ca, &mut order, &unfinished.key).await {
-            Ok(pem) => Some(pem),
-            Err(error) => {
-                tracing::warn!(ca = self.ca, reason = error.reason, "it is ordered anew");
-                None
-            }
-        }
+        self.collect(ca, &mut order, &unfinished.key)
+            .await
+            .map(Some)
     }
 
     async fn collect(
@@ -209,10 +222,15 @@ impl Job {
         order: &mut Order,
         key: &Zeroizing<String>,
     ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let chain = order
-            .poll_certificate(&ISSUE)
-            .await
-            .map_err(|error| ca.failed(&error, Stage::Issue))?;
+        let chain = match order.poll_certificate(&ISSUE).await {
+            Ok(chain) => chain,
+            Err(error) => {
+                if is_gone(&error) {
+                    self.forget().await?;
+                }
+                return Err(ca.failed(&error, Stage::Issue));
+            }
+        };
         let mut pem = Zeroizing::new(Vec::with_capacity(key.len() + chain.len() + 1));
         pem.extend_from_slice(key.as_bytes());
         pem.extend_from_slice(chain.as_bytes());
@@ -230,12 +248,29 @@ impl Job {
             Ok(_) => Ok(pem),
             Err(refused) => {
                 if !refused.is_about_time() {
-                    let (state, name) = (self.state.clone(), self.unfinished());
-                    blocking(move || state.remove(&name)).await?;
+                    self.forget().await?;
                 }
                 Err(unfit(&refused))
             }
         }
+    }
+
+    async fn forget(&self) -> Result<(), Failure> {
+        let (state, name) = (self.state.clone(), self.unfinished());
+        blocking(move || state.remove(&name)).await
+    }
+}
+
+/// Whether the CA says that there is no such order, or no such certificate.
+fn is_gone(error: &Error) -> bool {
+    let gone = |status: u16| status == 404 || status == 410;
+    match error {
+        Error::Api(problem) => problem.status.is_some_and(gone),
+        Error::Other(inner) => matches!(
+            inner.downcast_ref::<TransportError>(),
+            Some(TransportError::Status(status)) if gone(status.as_u16())
+        ),
+        _ => false,
     }
 }
 

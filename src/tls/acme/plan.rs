@@ -23,6 +23,8 @@ const PAUSES: [u64; 8] = [
 ];
 /// Let's Encrypt refuses a name after five failed validations in an hour; others are laxer.
 pub(super) const ORDERS_AN_HOUR: u64 = 4;
+/// Whatever became of them; more than the pauses allow for a CA that is down.
+pub(super) const ATTEMPTS_AN_HOUR: u64 = 10;
 /// It refuses the sixth certificate for the same names in a week.
 pub(super) const CERTIFICATES_A_WEEK: u64 = 4;
 const WEEK: u64 = 7 * DAY;
@@ -148,9 +150,16 @@ impl Situation<'_> {
     /// When a CA can be asked again.
     fn free(&self, ca: &str, health: &Health) -> Moment {
         let failures = self.failures(ca);
-        // Whoever asks has perhaps mended something: our own patience is not the measure then.
+        // Whoever asks has perhaps mended something: our own patience is not the measure then, for
+        // one attempt.
         let asked_since = |at: Moment| self.history.asked.is_some_and(|asked| asked > at);
-        let last = failures.last().filter(|last| !asked_since(last.at));
+        let tried_since = self
+            .at(ca)
+            .next_back()
+            .is_some_and(|last| !asked_since(last.at));
+        let last = failures
+            .last()
+            .filter(|last| tried_since || !asked_since(last.at));
         let pause = last.map_or_else(Moment::default, |last| {
             let pause = PAUSES
                 .get(failures.len() - 1)
@@ -168,18 +177,20 @@ impl Situation<'_> {
             .at(ca)
             .filter(|attempt| counts_for_names(attempt))
             .collect();
+        let any: Vec<_> = self.at(ca).collect();
         let week: Vec<_> = self
             .at(ca)
-            .filter(|attempt| attempt.outcome == Outcome::Issued)
+            .filter(|attempt| counts_as_certificate(attempt))
             .collect();
         let ca_pause = health
             .pause
-            .filter(|_| !health.last_failure.is_some_and(asked_since));
+            .filter(|_| tried_since || !health.last_failure.is_some_and(asked_since));
         told.chain(health.not_before)
             .chain(ca_pause)
             .chain([
                 pause,
                 room(&hour, self.most(HOUR, ORDERS_AN_HOUR), HOUR),
+                room(&any, self.most(HOUR, ATTEMPTS_AN_HOUR), HOUR),
                 room(&week, self.most(WEEK, CERTIFICATES_A_WEEK), WEEK),
             ])
             .max()
@@ -218,6 +229,15 @@ fn counts_for_names(attempt: &Attempt) -> bool {
     match attempt.outcome {
         Outcome::Started | Outcome::Issued => true,
         Outcome::Failed { concerns, .. } => concerns == Concerns::Names,
+    }
+}
+
+/// Whether the CA may have counted a certificate.
+fn counts_as_certificate(attempt: &Attempt) -> bool {
+    match attempt.outcome {
+        Outcome::Started => false,
+        Outcome::Issued => true,
+        Outcome::Failed { signed, .. } => signed,
     }
 }
 

@@ -7,6 +7,7 @@ use instant_acme::{Error, Problem};
 
 use super::history::Concerns;
 use super::moment::{HOUR, Moment};
+use super::state::StateError;
 use super::transport::TransportError;
 use crate::config::Challenge;
 
@@ -101,12 +102,20 @@ impl Failure {
                 | "serverInternal"
                 | "unsupportedContact"
                 | "userActionRequired" => Concerns::Ca,
+                // Before it has looked at any name: the next one would be told the same.
+                "rateLimited" if stage == Stage::Order => Concerns::Ca,
                 _ => concerns(stage),
             },
             reason: sentence(problem, None),
             // A limit without a date is one all the same.
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
         }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Self::ca(format!("{error}; {}", error.remedy()))
     }
 }
 

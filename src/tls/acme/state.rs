@@ -21,7 +21,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +31,11 @@ use zeroize::Zeroizing;
 const LARGEST: u64 = 1 << 20;
 /// No order takes longer.
 const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
+/// More than anybody keeps.
+const MOST_FOLDERS: usize = 1000;
+/// How long somebody else's moment may last; a process that was stopped holds its locks.
+const LOCKED: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 const README: &str = "\
 Certificates that holdline gets by ACME, and what it needs to renew them: the account key of each
 CA (accounts/), the certificates with their keys (certificates/NAME/certificate.pem), and what was
@@ -80,6 +85,7 @@ impl StateError {
                 "give the user that holdline runs as the right to write there, or name another \
                  directory in [acme] state_dir"
             }
+            io::ErrorKind::TimedOut => "another process holds it: let that one go on, or end it",
             _ => "check that directory, or name another one in [acme] state_dir",
         }
     }
@@ -125,16 +131,27 @@ impl StateDir {
 
     // === locks ===
 
-    /// Waits for others; they are done within milliseconds.
+    /// Waits for others; they are done within milliseconds, or nothing is to be waited for.
     pub(super) fn lock(&self) -> Result<Locked, StateError> {
         let path = self.path("lock");
         let file = self.lock_file(&path)?;
-        match file.lock() {
-            // Some network file systems have no locks. Renaming keeps files whole there, too.
-            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
-                Err(StateError::new("cannot lock", &path, error))
+        let deadline = Instant::now() + LOCKED;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Locked { _file: Some(file) }),
+                // Some network file systems have no locks. Renaming keeps files whole there, too.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                    return Ok(Locked { _file: None });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(StateError::new("cannot lock", &path, error));
+                }
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                    let error = io::ErrorKind::TimedOut.into();
+                    return Err(StateError::new("cannot lock", &path, error));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
             }
-            _ => Ok(Locked { _file: Some(file) }),
         }
     }
 
@@ -244,6 +261,21 @@ impl StateDir {
         }
     }
 
+    /// The certificates of all folders, wanted ones or not; a bounded number.
+    pub(super) fn certificates(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("certificates"))
+            .into_iter()
+            .flatten();
+        entries
+            .flatten()
+            .take(MOST_FOLDERS)
+            .filter_map(|entry| {
+                let folder = entry.file_name().into_string().ok()?;
+                Some(format!("certificates/{folder}/certificate.pem"))
+            })
+            .collect()
+    }
+
     /// Renames a file that cannot be used, so that a person can look at it.
     pub(super) fn set_aside(&self, name: &str, why: &str) {
         if self.untouched {
@@ -261,25 +293,32 @@ impl StateDir {
         }
     }
 
-    /// What a file says, or its default: nothing that is kept as JSON is worth not starting for.
+    /// What a file says, or its default: for what is not worth not starting for.
     pub(super) fn load<T: DeserializeOwned + Default>(&self, name: &str) -> T {
-        self.load_some(name).unwrap_or_default()
-    }
-
-    pub(super) fn load_some<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        match self.read(name) {
-            Ok(bytes) => match serde_json::from_slice(&bytes?) {
-                Ok(value) => Some(value),
-                Err(error) => {
-                    // A parser's words may hold a part of the text, and so of a key.
-                    let why = format!("line {}: not as it was written", error.line());
-                    self.set_aside(name, &why);
-                    None
-                }
-            },
-            Err(error) => {
+        self.load_some(name)
+            .unwrap_or_else(|error| {
                 tracing::warn!("{error}; {}", error.remedy());
                 None
+            })
+            .unwrap_or_default()
+    }
+
+    /// `None` if there is none, or a damaged one, which is set aside. One that cannot be read may
+    /// well be good: whoever took it for absent would overwrite it.
+    pub(super) fn load_some<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, StateError> {
+        let Some(bytes) = self.read(name)? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                // A parser's words may hold a part of the text, and so of a key.
+                let why = format!("line {}: not as it was written", error.line());
+                self.set_aside(name, &why);
+                Ok(None)
             }
         }
     }
@@ -392,6 +431,31 @@ mod tests {
         assert!(one.is_some() && state.try_lock("order.lock").unwrap().is_none());
         drop(one);
         assert!(state.try_lock("order.lock").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_is_never_given_up_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let held = state.lock().unwrap();
+        let error = state.lock().unwrap_err();
+        assert!(error.to_string().contains("acme/lock"), "{error}");
+        assert!(error.remedy().contains("another process"), "{error:?}");
+        drop(held);
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let load = |name: &str| state.load_some::<Health>(name);
+        assert_eq!(load("cas/x.json").unwrap(), None);
+        fs::create_dir_all(state.path("cas/x.json")).unwrap();
+        load("cas/x.json").unwrap_err();
+        fs::remove_dir(state.path("cas/x.json")).unwrap();
+        state.save("cas/x.json", &Health::default()).unwrap();
+        assert_eq!(load("cas/x.json").unwrap(), Some(Health::default()));
     }
 
     #[test]

@@ -22,9 +22,10 @@ impl Desk {
                 folder,
                 ca,
                 result,
+                signed,
                 lock,
             } => {
-                self.ordered(&folder, &ca, result, &state);
+                self.ordered(&folder, &ca, (result, signed), &state);
                 drop(lock);
             }
             Done::Renewal {
@@ -39,7 +40,7 @@ impl Desk {
         &mut self,
         folder: &str,
         ca: &str,
-        result: Result<Zeroizing<Vec<u8>>, Failure>,
+        (result, signed): (Result<Zeroizing<Vec<u8>>, Failure>, bool),
         state: &StateDir,
     ) {
         let now = Moment::now();
@@ -48,7 +49,13 @@ impl Desk {
             Err(failure) if failure.concerns == Concerns::Ca => {
                 health.failed(now, &failure.reason, failure.not_before);
             }
-            _ => *health = Health::default(),
+            // What it wants for all names holds even if an order that was under way went well.
+            _ => {
+                *health = Health {
+                    not_before: health.not_before.filter(|until| *until > now),
+                    ..Health::default()
+                };
+            }
         }
         if let Err(error) = state.save(&health_file(ca), health) {
             tracing::debug!(%error, "how a CA does is not kept");
@@ -79,6 +86,7 @@ impl Desk {
                     concerns,
                     reason,
                     not_before,
+                    signed,
                 };
                 kept.history.finish(ca, outcome);
             }

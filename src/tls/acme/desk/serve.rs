@@ -1,8 +1,13 @@
 //! What is served, and what is told of it.
 
+use std::cmp::Reverse;
+
 use super::Desk;
+use crate::tls::acme::judge::judge;
+use crate::tls::acme::kept::{covers, is_valid};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::stand_in;
+use crate::tls::acme::state::StateDir;
 use crate::tls::acme::status::CertificateStatus;
 
 impl Desk {
@@ -29,6 +34,12 @@ impl Desk {
         if missing.is_empty() {
             self.before.clear();
         }
+        let awaited: Vec<&String> = missing.iter().flat_map(|kept| &kept.names).collect();
+        self.outgoing
+            .retain(|one| is_valid(one, now) && awaited.iter().any(|name| covers(one, name)));
+        let outgoing = &self.outgoing;
+        let covered = |name: &String| outgoing.iter().any(|one| covers(one, name));
+        missing.retain(|kept| !kept.names.iter().all(covered));
         let mut stand_ins = Vec::new();
         for kept in missing.iter().filter(|_| self.before.is_empty()) {
             match self.stand_ins.get(&kept.folder) {
@@ -42,8 +53,32 @@ impl Desk {
                 },
             }
         }
-        let all = [real, self.before.clone(), stand_ins].concat();
+        let all = [real, self.outgoing.clone(), self.before.clone(), stand_ins].concat();
         self.store.publish(all);
+    }
+
+    /// What is on disk of other groups of names, where that is all there is for some.
+    pub(super) fn find_outgoing(&mut self, state: &StateDir, now: Moment) {
+        let missing = || self.kept.iter().filter(|kept| !kept.is_served(now));
+        if missing().next().is_none() {
+            return;
+        }
+        let names: Vec<&String> = missing().flat_map(|kept| &kept.names).collect();
+        for file in state.certificates() {
+            let Ok(Some(pem)) = state.read(&file) else {
+                continue;
+            };
+            if let Ok(one) = judge(&pem, &state.path(&file), &[], now.system())
+                && names.iter().any(|name| covers(&one, name))
+            {
+                self.outgoing.push(one);
+            }
+        }
+        // Of those that cover the same, the one that lasts longest comes first.
+        self.outgoing
+            .sort_by_key(|one| Reverse(one.facts().not_after));
+        self.outgoing
+            .dedup_by(|one, other| one.key().cert == other.key().cert);
     }
 
     /// What is told.
@@ -59,7 +94,9 @@ impl Desk {
     /// Why no client can be served with a good certificate at all, if that is so.
     pub(in crate::tls::acme) fn awaited(&self) -> Option<String> {
         let now = Moment::now();
-        let any = !self.before.is_empty() || self.kept.iter().any(|kept| kept.is_served(now));
+        let mut others = self.before.iter().chain(&self.outgoing);
+        let any = others.any(|one| is_valid(one, now))
+            || self.kept.iter().any(|kept| kept.is_served(now));
         if any || self.acme.is_none() {
             return None;
         }

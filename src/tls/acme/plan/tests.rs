@@ -62,6 +62,8 @@ struct World {
     health: HashMap<&'static str, Health>,
     /// Real times of orders that a CA has counted.
     counted: HashMap<&'static str, Vec<u64>>,
+    /// The same of all attempts.
+    tried: HashMap<&'static str, Vec<u64>>,
     issued: HashMap<&'static str, Vec<u64>>,
     limited_until: HashMap<&'static str, u64>,
 }
@@ -76,6 +78,7 @@ impl World {
             history: History::default(),
             health: HashMap::new(),
             counted: HashMap::new(),
+            tried: HashMap::new(),
             issued: HashMap::new(),
             limited_until: HashMap::new(),
         }
@@ -113,11 +116,13 @@ impl World {
     fn order(&mut self, ca: &'static str, answer: Answer) {
         // As the desk does it: written down first.
         self.history.start(ca, self.now);
+        self.tried.entry(ca).or_default().push(self.real);
         let health = self.health.entry(ca).or_default();
         let failed = |concerns, not_before| Outcome::Failed {
             concerns,
             reason: "so".to_owned(),
             not_before,
+            signed: false,
         };
         if !matches!(answer, Answer::IsDown) {
             self.counted.entry(ca).or_default().push(self.real);
@@ -209,13 +214,18 @@ proptest! {
     fn a_clock_that_jumps_is_survived(
         ticks in prop::collection::vec(tick(), 300..1200),
         answers in prop::collection::vec(answer(), 64),
+        asked in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let mut world = World::new(90 * DAY);
+        let asked: Vec<usize> = asked.iter().map(|index| index.index(ticks.len())).collect();
         let mut answers = answers.iter().copied().cycle();
         let mut jumps_ahead = 0;
-        for tick in &ticks {
+        for (index, tick) in ticks.iter().enumerate() {
             jumps_ahead += u64::from(matches!(tick, Tick::SetAhead(_)));
             world.tick(*tick);
+            if asked.contains(&index) {
+                world.history.asked = Some(world.now);
+            }
             if let Next::Order(at) = world.next() {
                 world.order(CAS[at], answers.next().unwrap());
             }
@@ -224,6 +234,8 @@ proptest! {
             let hour = most_within(world.counted.get(ca).map_or(&[], Vec::as_slice), HOUR);
             // A clock that says that a day has passed is believed, once each time.
             prop_assert!(hour as u64 <= ORDERS_AN_HOUR * (jumps_ahead + 1), "{hour} orders");
+            let tried = most_within(world.tried.get(ca).map_or(&[], Vec::as_slice), HOUR);
+            prop_assert!(tried as u64 <= ATTEMPTS_AN_HOUR * (jumps_ahead + 1), "{tried} attempts");
         }
         // From here on everything goes well: there is a certificate within what a CA can ask for.
         for _ in 0..2 * LONGEST_PAUSE / MINUTE {
@@ -369,6 +381,48 @@ fn who_asks_does_not_wait_for_our_patience_but_for_the_ca() {
         panic!("{:?}", world.next())
     };
     assert!(until.since(world.now) > HOUR - 60);
+}
+
+#[test]
+fn a_certificate_that_never_arrives_counts_by_the_week() {
+    let mut world = World::new(90 * DAY);
+    let mut signed = 0;
+    while world.real < START.0 + 6 * DAY {
+        world.tick(Tick::Sleep(10 * MINUTE));
+        if let Next::Order(0) = world.next() {
+            signed += 1;
+            world.order(CAS[0], Answer::IsDown);
+            world.history.finish(
+                CAS[0],
+                Outcome::Failed {
+                    concerns: Concerns::Ca,
+                    reason: "no certificate".to_owned(),
+                    not_before: None,
+                    signed: true,
+                },
+            );
+        }
+    }
+    assert_eq!(signed, CERTIFICATES_A_WEEK);
+}
+
+#[test]
+fn one_ask_is_one_attempt_whatever_the_clock_does() {
+    let mut world = World::new(90 * DAY);
+    world.order(CAS[0], Answer::Issues);
+    world.tick(Tick::Sleep(DAY));
+    world.history.asked = Some(world.now);
+    world.tick(Tick::SetBack(3 * HOUR));
+    for _ in 0..12 * 60 {
+        world.tick(Tick::Sleep(5));
+        if let Next::Order(at) = world.next() {
+            world.order(CAS[at], Answer::IsDown);
+        }
+    }
+    for ca in CAS {
+        let tried = world.tried.get(ca).map_or(0, Vec::len) as u64;
+        assert!(tried <= ATTEMPTS_AN_HOUR, "{tried} attempts in an hour");
+    }
 }
 
 #[test]
