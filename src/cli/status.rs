@@ -506,7 +506,7 @@ mod tests {
         ] {
             assert!(watched.contains(part), "no {part} in {watched}");
         }
-        let mut later = status.clone();
+        let mut later = status;
         later.last_reload.as_mut().unwrap().ago_ms += 1000;
         assert_eq!(summary(&later), watched);
     }

@@ -235,7 +235,7 @@ async fn a_lock_that_another_process_keeps_holds_up_no_reload() {
     .await;
     let error = keeper.status()[0].last_error.clone().unwrap().reason;
     assert!(error.contains("another process holds it"), "{error}");
-    let before = std::time::Instant::now();
+    let before = tokio::time::Instant::now();
     let one = Some(acme(&ca, state.path(), &["a.example"]));
     let keeper = tokio::task::spawn_blocking(move || {
         keeper.configure(one);

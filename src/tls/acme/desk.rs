@@ -9,9 +9,10 @@ mod serve;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use instant_acme::CertificateIdentifier;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::ca::health_file;

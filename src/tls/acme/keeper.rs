@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use crate::tls::Tls;
 
 /// How long whoever has a new config waits for what there is of its certificates.
 const TAKE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Keeps the certificates of `[acme]` good. There is one, whether ACME is in use or not.
 ///
@@ -106,15 +107,19 @@ impl AcmeKeeper {
     }
 
     /// The same for a thread that may wait; not for the middle of an async task.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread cannot wait for a watch with a limit"
+    )]
     pub fn configure(&self, acme: Option<Acme>) {
         let version = self.want(acme);
-        let deadline = Instant::now() + TAKE;
-        while self.view.borrow().version < version {
-            if Instant::now() >= deadline {
-                return slow();
+        for _ in 0..TAKE.as_millis() / LOOK_EVERY.as_millis() {
+            if self.view.borrow().version >= version {
+                return;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(LOOK_EVERY);
         }
+        slow();
     }
 
     /// Begins no order from now on, whatever it is told: another process looks after the

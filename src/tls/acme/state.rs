@@ -21,7 +21,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,10 +132,14 @@ impl StateDir {
     // === locks ===
 
     /// Waits for others; they are done within milliseconds, or nothing is to be waited for.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a file's lock can be waited for without a limit only"
+    )]
     pub(super) fn lock(&self) -> Result<Locked, StateError> {
         let path = self.path("lock");
         let file = self.lock_file(&path)?;
-        let deadline = Instant::now() + LOCKED;
+        let mut looks = LOCKED.as_millis() / LOOK_EVERY.as_millis();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Locked { _file: Some(file) }),
@@ -146,11 +150,14 @@ impl StateDir {
                 Err(TryLockError::Error(error)) => {
                     return Err(StateError::new("cannot lock", &path, error));
                 }
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                Err(TryLockError::WouldBlock) if looks == 0 => {
                     let error = io::ErrorKind::TimedOut.into();
                     return Err(StateError::new("cannot lock", &path, error));
                 }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+                Err(TryLockError::WouldBlock) => {
+                    looks -= 1;
+                    std::thread::sleep(LOOK_EVERY);
+                }
             }
         }
     }
