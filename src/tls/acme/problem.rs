@@ -411,7 +411,7 @@ mod tests {
         let of = |kind: &str, stage, until| Failure::of(&Error::Api(problem(kind)), stage, until);
         let limited = of("rateLimited", Stage::Order, None);
         assert!(limited.not_before.unwrap() > Moment::now().after(HOUR - 60));
-        assert_eq!(limited.concerns, Concerns::Names);
+        assert_eq!(limited.concerns, Concerns::Ca);
         let account = of("rateLimited", Stage::Account, Some(Moment(5)));
         assert_eq!(
             (account.concerns, account.not_before),
