@@ -61,6 +61,7 @@ async fn a_retired_keeper_orders_nothing_more() {
     );
     let tls = tls(CertificateSource::Acme);
     let keeper = AcmeKeeper::start(Some(acme(&ca, state.path(), &["a.example"])), &tls).await;
+    keeper.begin();
     all_served(&keeper, 1).await;
     keeper.retire();
     assert_eq!(names(&tls), ["a.example"]);

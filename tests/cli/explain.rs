@@ -58,7 +58,7 @@ async fn one_key_a_section_and_a_key_that_there_is_not() {
     for words in [
         "hold.upgrade = \"12s\"\n",
         "from \"1ms\" to \"14s\" (clients give up at 15 s)",
-        "everything, on reload",
+        "new connections, on reload",
         "A new connection waits this long",
     ] {
         assert!(key.out.contains(words), "no {words:?} in:\n{}", key.out);
