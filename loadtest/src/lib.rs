@@ -1,5 +1,6 @@
 //! The library behind the `loadtest` command: it measures what a WebSocket proxy costs and what
-//! its clients go through while the backend restarts. Works against any `ws://` or `wss://` URL.
+//! its clients go through while the backend restarts or the proxy is reloaded. Works against any
+//! `ws://` or `wss://` URL.
 //!
 //! | module | what lives there |
 //! |---|---|

@@ -287,6 +287,7 @@ fn reload_plan() -> reload::Plan {
     reload::Plan {
         sessions: 10,
         every: Duration::from_millis(5),
+        warm_up: 2,
         reloads: 4,
         pace: Duration::from_millis(50),
         churn: 1,

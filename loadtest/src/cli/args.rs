@@ -287,6 +287,10 @@ pub struct ReloadArgs {
     /// A message of each session this often.
     #[arg(long, default_value = "1s", value_parser = units::duration)]
     pub every: Duration,
+    /// Reloads before the first session is opened: what a proxy sets up once is not charged. Their
+    /// numbers come first.
+    #[arg(long, default_value_t = 0)]
+    pub warm_up: u32,
     /// Reloads.
     #[arg(long, default_value_t = 50)]
     pub reloads: u32,

@@ -252,6 +252,7 @@ async fn run_reload(args: ReloadArgs, json: bool) -> Result<String> {
     let plan = reload::Plan {
         sessions: args.sessions,
         every: args.every,
+        warm_up: args.warm_up,
         reloads: args.reloads,
         pace: args.pace,
         churn: args.churn,

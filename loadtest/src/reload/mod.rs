@@ -45,6 +45,8 @@ pub struct Plan {
     pub sessions: usize,
     /// Each sends a message this often.
     pub every: Duration,
+    /// Reloads before the first session is opened: what a proxy sets up once is not charged.
+    pub warm_up: u32,
     /// Reloads.
     pub reloads: u32,
     /// From one reload to the next, if the one before is in force by then.
@@ -69,7 +71,7 @@ pub struct Plan {
 pub struct Reloadable {
     /// Where its sessions go.
     pub target: Target,
-    /// A shell command; `$N` is the number of the reload, `$LAST` is 1 with the last. It returns
+    /// A shell command; `$N` is the number of the reload (warm-up included), `$LAST` is 1 with the last. It returns
     /// when the new config is in force, and prints what has changed, a line each.
     pub command: String,
     /// Another address of it, which its configs may add and remove: one session in ten is opened
@@ -133,6 +135,10 @@ async fn measure(
     let moving_to = gateways(proxy.moving.as_ref()).await?;
     let mut held_by = gateways(proxy.held.as_ref()).await?;
 
+    if plan.warm_up > 0 {
+        let warmed = turns::run(&proxy.command, plan, 1..=plan.warm_up, |_| {}).await;
+        warmed.context("before the first session")?;
+    }
     let mut crowd = Crowd::default();
     let echo = echoes::Setting {
         dialer: dialer.clone(),
@@ -172,7 +178,9 @@ async fn measure(
     }
     let began = Instant::now();
     let connects = connector::start(dialer, &proxy.target.url, plan.connectors);
-    let turned = turns::run(&proxy.command, plan, |turn| crowd.churn(turn, plan)).await;
+    let numbers = plan.warm_up + 1..=plan.warm_up + plan.reloads;
+    let churn = |turn: u32| crowd.churn(turn - plan.warm_up, plan);
+    let turned = turns::run(&proxy.command, plan, numbers, churn).await;
     let connects = connects.stop().await;
     let turns = turned?;
     let held_by = gateways(proxy.held.as_ref()).await?;

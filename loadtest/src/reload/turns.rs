@@ -1,6 +1,7 @@
 //! The reloads themselves: a command each, at an even pace, and how long each took to be in force.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -34,24 +35,30 @@ pub struct Turns {
     pub changed: BTreeSet<String>,
 }
 
-/// Carries them all out; `each` is called before every one.
-pub(super) async fn run(command: &str, plan: &Plan, mut each: impl FnMut(u32)) -> Result<Turns> {
-    let mut progress = Progress::new("reloads", plan.reloads as usize);
+/// Carries `numbers` out; `each` is called before every one.
+pub(super) async fn run(
+    command: &str,
+    plan: &Plan,
+    numbers: RangeInclusive<u32>,
+    mut each: impl FnMut(u32),
+) -> Result<Turns> {
+    let mut progress = Progress::new("reloads", numbers.clone().count());
     let mut pace = interval(plan.pace.max(Duration::from_millis(1)));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let began = Instant::now();
     let (mut took, mut changed) = (Vec::new(), BTreeSet::new());
-    for turn in 1..=plan.reloads {
+    let last = *numbers.end();
+    for turn in numbers {
         pace.tick().await;
         each(turn);
         let asked = Instant::now();
-        let said = reload(command, turn, turn == plan.reloads).await;
+        let said = reload(command, turn, turn == last).await;
         changed.extend(said.with_context(|| format!("reload {turn}"))?);
         took.push(asked.elapsed().as_secs_f64() * 1000.0);
         progress.step();
     }
     Ok(Turns {
-        reloads: plan.reloads,
+        reloads: u32::try_from(took.len()).unwrap_or(u32::MAX),
         median_ms: median(&took).unwrap_or_default(),
         slowest_ms: took.iter().copied().fold(0.0, f64::max),
         last_ms: took.last().copied().unwrap_or_default(),
@@ -81,11 +88,12 @@ async fn reload(command: &str, turn: u32, last: bool) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn plan(reloads: u32) -> Plan {
+    fn plan() -> Plan {
         Plan {
             sessions: 1,
             every: Duration::from_secs(1),
-            reloads,
+            warm_up: 0,
+            reloads: 3,
             pace: Duration::from_millis(1),
             churn: 0,
             connectors: 0,
@@ -99,18 +107,20 @@ mod tests {
     #[tokio::test]
     async fn each_reload_knows_its_number_and_the_last_that_it_is() {
         let mut numbers = Vec::new();
-        let turns = run("echo \"$N$LAST\"", &plan(3), |turn| numbers.push(turn))
-            .await
-            .unwrap();
-        assert_eq!(numbers, [1, 2, 3]);
-        let expected = ["1", "2", "31"].map(str::to_owned);
+        let turns = run("echo \"$N$LAST\"", &plan(), 5..=7, |turn| {
+            numbers.push(turn)
+        })
+        .await
+        .unwrap();
+        assert_eq!(numbers, [5, 6, 7]);
+        let expected = ["5", "6", "71"].map(str::to_owned);
         assert_eq!(turns.changed, BTreeSet::from(expected));
         assert!(turns.slowest_ms >= turns.median_ms && turns.last_ms > 0.0);
     }
 
     #[tokio::test]
     async fn a_reload_that_fails_ends_the_run_with_its_words() {
-        let failed = run("echo no >&2; exit 3", &plan(3), |_| {}).await;
+        let failed = run("echo no >&2; exit 3", &plan(), 1..=3, |_| {}).await;
         let words = format!("{:#}", failed.unwrap_err());
         assert!(
             words.contains("reload 1") && words.contains("no"),
