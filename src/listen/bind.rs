@@ -19,7 +19,6 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: Arc<TcpListener>,
-    configured: SocketAddr,
     address: SocketAddr,
 }
 
@@ -81,10 +80,7 @@ impl Listener {
     /// # Errors
     /// When the address cannot be had; it says why and what to do.
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let only_v6 = address.is_ipv6() && !address.ip().is_unspecified();
-        open(address, only_v6, false)
-            .and_then(|socket| Self::new(socket, address))
-            .map_err(|source| BindError::new(address, source))
+        Self::bind_in_place_of(address, only_v6(address, &[]), &[])
     }
 
     /// The same for the admin listener, unless its socket was inherited; listeners of ours that
@@ -97,10 +93,9 @@ impl Listener {
         leaving: &[Arc<TcpListener>],
         inherited: &mut Inherited,
     ) -> Result<Self, BindError> {
-        let only_v6 = address.is_ipv6() && !address.ip().is_unspecified();
         match inherited.claim(Kind::Admin, &[address]).pop().flatten() {
             Some(socket) => Self::inherit(socket, address),
-            None => Self::bind_in_place_of(address, only_v6, leaving),
+            None => Self::bind_in_place_of(address, only_v6(address, &[]), leaving),
         }
     }
 
@@ -121,15 +116,14 @@ impl Listener {
         socket: std::net::TcpListener,
         configured: SocketAddr,
     ) -> Result<Self, BindError> {
-        Self::new(socket, configured).map_err(|source| BindError::new(configured, source))
+        Self::new(socket).map_err(|source| BindError::new(configured, source))
     }
 
-    fn new(socket: std::net::TcpListener, configured: SocketAddr) -> io::Result<Self> {
+    fn new(socket: std::net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         Ok(Self {
             socket: Arc::new(TcpListener::from_std(socket)?),
-            configured,
             address,
         })
     }
@@ -140,15 +134,9 @@ impl Listener {
     /// # Errors
     /// As [`Self::bind`].
     pub fn try_bind(address: SocketAddr, beside: &[SocketAddr]) -> Result<(), BindError> {
-        let only_v6 = !address.ip().is_unspecified() || v4_is_taken(address, beside);
-        bound(address, only_v6, false)
+        bound(address, only_v6(address, beside), false)
             .map(drop)
             .map_err(|source| BindError::new(address, source))
-    }
-
-    /// As the config has it.
-    pub fn configured(&self) -> SocketAddr {
-        self.configured
     }
 
     /// The address it really has.
@@ -196,14 +184,19 @@ impl Listener {
             taken => taken,
         };
         taken
-            .and_then(|socket| Self::new(socket, address))
+            .and_then(Self::new)
             .map_err(|source| BindError::new(address, source))
     }
 }
 
-fn v4_is_taken(address: SocketAddr, beside: &[SocketAddr]) -> bool {
-    let same = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
-    beside.iter().any(same)
+/// Whether a listener leaves IPv4 alone: every one of IPv6 but `[::]`, and that one where IPv4 is
+/// listed `beside` it.
+pub(super) fn only_v6(address: SocketAddr, beside: &[SocketAddr]) -> bool {
+    let v4_is_taken = || {
+        let same = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        beside.iter().any(same)
+    };
+    address.is_ipv6() && (!address.ip().is_unspecified() || v4_is_taken())
 }
 
 fn open(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::net::TcpListener> {

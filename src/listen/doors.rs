@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::bind::only_v6;
 use super::inherit::{is_any_v4, takes_both_families};
 use super::{BindError, Inherited, Kind, Listener, Share};
 use crate::config;
@@ -45,17 +46,13 @@ impl Speaks {
 
 impl Wanted {
     pub(super) fn all(config: &config::Listen) -> Vec<Self> {
-        let addresses = || config.https.iter().chain(&config.http);
-        let only_v6 = |address: &SocketAddr| {
-            address.is_ipv6()
-                && (!address.ip().is_unspecified()
-                    || addresses().any(|o| o.is_ipv4() && o.port() == address.port()))
-        };
+        let beside: Vec<SocketAddr> = config.https.iter().chain(&config.http).copied().collect();
         let wanted = |speaks| {
+            let beside = &beside;
             move |address: &SocketAddr| Self {
                 speaks,
                 address: *address,
-                only_v6: only_v6(address),
+                only_v6: only_v6(*address, beside),
             }
         };
         let tls = config.https.iter().map(wanted(Speaks::Tls));
