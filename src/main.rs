@@ -84,7 +84,7 @@ async fn serve(loaded: Loaded, source: Source, started: Started) -> ExitCode {
         proxy = Holdline::start_in(loaded, started.surround(source)) => match proxy {
             Ok(proxy) => Arc::new(proxy),
             Err(error) => {
-                let words = cli::with_causes(&error);
+                let words = log::with_causes(&error);
                 tracing::error!("cannot start: {words}");
                 if let Some(running) = running {
                     running.refuse(&words);

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 use holdline::auth;
 use holdline::config::{Loaded, Place, Problem, Severity};
+use holdline::observe::log::with_causes;
 use serde_json::Value;
 
-use super::{BAD_CONFIG, Settings, colors, fail, refuse, say, with_causes};
+use super::{BAD_CONFIG, Settings, colors, fail, refuse, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {

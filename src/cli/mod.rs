@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
-use holdline::observe::log::colors_wanted;
+use holdline::observe::log::{colors_wanted, with_causes};
 
 use cert::CertCommand;
 use credentials::{KeyCommand, TokenCommand, UserCommand};
@@ -148,17 +148,6 @@ pub(crate) fn refuse(errors: &ConfigErrors) -> ExitCode {
 pub(crate) fn fail(what: &str, error: &dyn Error) -> ExitCode {
     say(&format!("error: {what}: {}\n", with_causes(error)));
     ExitCode::FAILURE
-}
-
-/// An error and what led to it, in one line.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Standard error may be closed; there is nobody to tell then.

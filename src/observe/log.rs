@@ -3,6 +3,7 @@
 //! Lines go to standard error. What a client asked for is only ever logged through
 //! [`loggable_path`]: queries carry tokens, and some paths are secrets themselves.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -138,6 +139,18 @@ where
         .flatten_event(true)
         .with_span_list(false)
         .with_writer(to)
+}
+
+/// An error and what led to it, in one line.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 // === what of a request may be logged ===

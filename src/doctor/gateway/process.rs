@@ -11,6 +11,7 @@ use crate::doctor::Finding;
 use crate::doctor::case::{ANSWER, Case};
 use crate::gateway::{DialError, Dialler, Reason};
 use crate::listen::{Holder, holder_of};
+use crate::observe::log::with_causes;
 
 /// Where OpenClaw's gateway listens unless it is told otherwise.
 const ITS_DEFAULT: u16 = 18789;
@@ -113,7 +114,7 @@ fn judge(name: &str, port: u16, openclaw: bool, reached: &Reached) -> Finding {
             error.to_string(),
             "see whether its machine runs and no firewall drops the connection".to_owned(),
         ),
-        _ => (crate::doctor::with_causes(error), start),
+        _ => (with_causes(error), start),
     };
     Finding::failure(name, seen, remedy)
 }
