@@ -34,7 +34,7 @@ use hyper::ext::Protocol;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Grant;
-use crate::config::{Config, LoopbackClients};
+use crate::config::{Config, LoopbackClients, Route};
 use crate::gateway::Gateway;
 use crate::listen::Peer;
 use crate::observe::Metrics;
@@ -98,10 +98,12 @@ impl Table {
         &self.forwarders
     }
 
-    /// The forwarder of the route with this index in the config.
-    #[must_use]
-    pub fn forwarder(&self, route: usize) -> Option<&Forwarder> {
-        self.forwarders.get(route)
+    /// Who answers for this host (as in [`Host::name`]) and path: the route, its index in the config,
+    /// and its forwarder.
+    fn choose(&self, host: &str, path: &str) -> Option<(usize, &Route, &Forwarder)> {
+        let routes = &self.config.routes;
+        let index = route::choose(routes, host, path)?;
+        Some((index, routes.get(index)?, self.forwarders.get(index)?))
     }
 }
 
@@ -211,8 +213,7 @@ impl App {
             return own::answer(&table, &host.name, &head);
         }
         let config = table.config();
-        let chosen = route::choose(&config.routes, &host.name, head.uri.path())
-            .and_then(|index| Some((index, config.routes.get(index)?, table.forwarder(index)?)));
+        let chosen = table.choose(&host.name, head.uri.path());
         let (index, route, forwarder) = chosen.ok_or(Cause::NotFound)?;
         *asker = asker.of_gateway(route.upstream.protocol);
         let loopback = route.upstream.loopback_clients;
@@ -284,9 +285,8 @@ impl App {
         let uri = request.uri().clone();
         let reroute = || {
             let table = self.table.load();
-            let routes = &table.config().routes;
-            let index = route::choose(routes, &host.name, uri.path())?;
-            table.forwarder(index).cloned()
+            let chosen = table.choose(&host.name, uri.path());
+            chosen.map(|(_, _, forwarder)| forwarder.clone())
         };
         let forwarded = Box::pin(forwarder.forward(request, errand, &self.waits, reroute));
         let response = tokio::select! {

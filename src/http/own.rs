@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use tokio::time::Instant;
 
 use super::refusal::{Asker, document};
-use super::{Body, Table, route};
+use super::{Body, Table};
 use crate::gateway::View;
 use crate::protocol::rescue::{Cause, millis};
 
@@ -32,9 +32,8 @@ pub(super) fn answer(
         return Err(Cause::NotFound);
     }
     let path = asked_path(&request.uri).unwrap_or_else(|| "/".to_owned());
-    let routes = &table.config().routes;
-    let gateway = route::choose(routes, host, &path).and_then(|index| table.forwarder(index));
-    let view = gateway.ok_or(Cause::NotFound)?.gateway().view();
+    let (_, _, forwarder) = table.choose(host, &path).ok_or(Cause::NotFound)?;
+    let view = forwarder.gateway().view();
     let head_only = Asker::of(request).head_only();
     Ok(document(
         status(&view, Instant::now()),
