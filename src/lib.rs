@@ -23,6 +23,8 @@
 //! | [`doctor`] | looks at everything that has to work, from outside, and says what to do | change anything |
 //! | [`session`] | the heart: pure machine, journal, and the pump that does its I/O | parse JSON |
 //! | [`protocol`] | what a frame means, which frames we say, what each failure is answered with | do I/O |
+//! | `reload` | a new config: read, built aside, then swapped whole under open sessions | know sockets or frames |
+//! | `run` | starts the rooms in order, ends them in order, and follows one process by the next | decide what is theirs |
 //! | [`handover`] | a new binary takes the place of the running one | know sessions |
 //! | [`systemd`] | sockets from a service manager, what it is told, its watchdog | decide anything |
 //! | [`observe`] | log, numbers, status, admin listener | decide anything |

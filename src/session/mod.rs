@@ -2,8 +2,9 @@
 //!
 //! `open` waits before the 101. After it `machine`, `live`, `away`, `patience`, `comeback` and
 //! `flush` decide (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`,
-//! `perform` and `room` are the only I/O; `report` and `outage` say what there was. JSON is read and
-//! written in [`crate::protocol`], never here.
+//! `perform` and `room` are the only I/O; `report` and `outage` say what there was. `line` is a route
+//! as its sessions see it, and `follow` takes a session to the one that a reload puts in its place.
+//! JSON is read and written in [`crate::protocol`], never here.
 
 mod away;
 mod client_io;

@@ -2,7 +2,7 @@
 //!
 //! Certificates live behind one resolver ([`CertStore`]) and are swapped while connections live; a
 //! chain is checked ([`Certificate`]) before it is published, so a bad file never replaces a good
-//! one. Nothing here knows sockets, HTTP or routes: `listen` asks for an acceptor and runs it.
+//! one. Nothing here knows sockets, HTTP or routes: `listen` asks for the terms of each handshake.
 
 pub mod acme;
 mod authorities;
