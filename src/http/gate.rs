@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request};
+use http::{HeaderName, HeaderValue, Response, header, request};
 
 use super::Body;
 use super::headers::Presented;
+use super::origin::is_own_request;
 use super::refusal::Asker;
 use super::route::{Host, is_under};
 use super::sign_in;
@@ -175,7 +176,10 @@ impl Gate {
             }
         }
         // What a browser sends along by itself proves nothing about whose page made it do so.
-        let own = |needs_proof| is_own_request(&head.method, &head.headers, caller, needs_proof);
+        let own = |needs_proof| {
+            let (host, upgrades) = (caller.host, caller.upgrades);
+            is_own_request(&head.method, &head.headers, host, upgrades, needs_proof)
+        };
         if let Some(identity) = certificate::identify(caller.peer, auth) {
             return match own(false) {
                 true => {
@@ -373,237 +377,5 @@ fn is_public(prefixes: &[String], path: &str) -> bool {
     !ambiguous && prefixes.iter().any(|prefix| is_under(prefix, path))
 }
 
-/// Whether no page of somebody else made this request. `needs_proof`: whoever says nothing may be a
-/// browser all the same, because only browsers have cookies.
-fn is_own_request(
-    method: &Method,
-    headers: &HeaderMap,
-    caller: &Caller<'_>,
-    needs_proof: bool,
-) -> bool {
-    let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    if harmless && !caller.upgrades {
-        return true;
-    }
-    match (origin(headers, caller.host), headers.get("sec-fetch-site")) {
-        (Origin::Own, _) => true,
-        (Origin::Foreign, _) => false,
-        (Origin::Unnamed, Some(site)) => {
-            !caller.upgrades && (site == "same-origin" || site == "none")
-        }
-        (Origin::Unnamed, None) => !needs_proof,
-    }
-}
-
-/// Whose page made a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// One of this very host.
-    Own,
-    /// Another's, or one that hides.
-    Foreign,
-    /// Nothing is said.
-    Unnamed,
-}
-
-/// Reads `Origin` (RFC 6454) against the host that was asked.
-pub(super) fn origin(headers: &HeaderMap, host: &Host) -> Origin {
-    let mut named = headers.get_all(header::ORIGIN).iter();
-    let (Some(origin), None) = (named.next(), named.next()) else {
-        let several = headers.contains_key(header::ORIGIN);
-        return if several {
-            Origin::Foreign
-        } else {
-            Origin::Unnamed
-        };
-    };
-    let authority = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.strip_prefix("https://"));
-    let asked = host.value.to_str().unwrap_or_default();
-    match authority {
-        Some(authority) if without_default_port(authority) == without_default_port(asked) => {
-            Origin::Own
-        }
-        _ => Origin::Foreign,
-    }
-}
-
-fn without_default_port(authority: &str) -> String {
-    let authority = authority.to_ascii_lowercase();
-    match authority.strip_suffix(":443") {
-        Some(host) => host.to_owned(),
-        None => authority,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::auth::tests::logged::Lines;
-    use crate::auth::{TokenHash, make_token};
-    use crate::config;
-
-    fn config(text: &str) -> Arc<Config> {
-        Arc::new(config::parse(text, "test").unwrap().config)
-    }
-
-    /// `[auth]` that knows this token.
-    fn knowing(token: &str) -> Arc<Config> {
-        let hash = TokenHash::of(token).to_base64url();
-        config(&format!(
-            "[auth]\nmodes = [\"token\"]\ntokens = [{{ name = \"laptop\", user = \"nick\", hash = \"{hash}\" }}]\n"
-        ))
-    }
-
-    fn reload(gate: &Gate, old: &Config, new: &Config) -> usize {
-        let desk = gate.prepare(&old.auth, &new.auth).unwrap();
-        gate.turn(desk, &old.auth, &new.auth)
-    }
-
-    fn entrant(gate: &Gate, config: &Config, token: &str) -> Entrant {
-        let mut headers = HeaderMap::new();
-        let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
-        headers.insert(header::AUTHORIZATION, bearer);
-        let address = "192.0.2.1".parse().unwrap();
-        let found = gate.desk().by_token(&config.auth, &headers, address);
-        let TokenCheck::Good(identity) = found else {
-            panic!("{found:?}")
-        };
-        Welcome::of(identity).entrant()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_revoked_between_the_look_and_the_entry_is_out_at_once() {
-        let token = make_token().unwrap();
-        let (old, new) = (knowing(&token), knowing("hl_another"));
-        // Before it enters, and when it has entered but was not judged yet.
-        for entered in [false, true] {
-            let gate = Gate::new(Desk::open(&old.auth).unwrap());
-            let entrant = Some(entrant(&gate, &old, &token));
-            if !entered {
-                assert_eq!(reload(&gate, &old, &new), 0);
-            }
-            let in_force = || {
-                if entered {
-                    assert_eq!(reload(&gate, &old, &new), 1);
-                }
-                Arc::clone(&new)
-            };
-            let grant = gate.grant(&old.auth, entrant, &Arc::default(), in_force);
-            assert!(matches!(grant, Err(Cause::SignedOut)), "{entered}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_was_not_asked_is_not_in_when_people_are_asked() {
-        let (old, new) = (config(""), knowing("hl_another"));
-        let gate = Gate::new(Desk::open(&old.auth).unwrap());
-        let grant =
-            |now: &Arc<Config>| gate.grant(&old.auth, None, &Arc::default(), || Arc::clone(now));
-        let before = grant(&old).unwrap();
-        reload(&gate, &old, &new);
-        let ended = tokio::time::timeout(Duration::from_secs(1), before.ended());
-        ended.await.expect("it was in when the reload came");
-        let late = grant(&new);
-        assert!(matches!(late, Err(Cause::SignedOut)));
-        // A public path: nobody is asked there, before and after.
-        let public = gate.grant(&new.auth, None, &Arc::default(), || Arc::clone(&new));
-        assert!(public.is_ok());
-    }
-
-    /// What a request comes to, and what is left of it.
-    async fn enters(
-        gate: &Gate,
-        auth: &Auth,
-        headers: &[(&str, &str)],
-    ) -> (Result<Entry, Cause>, HeaderMap) {
-        let mut request = http::Request::get("/");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (mut head, ()) = request.body(()).unwrap().into_parts();
-        let address = "192.0.2.1".parse().unwrap();
-        let peer = Peer {
-            remote: std::net::SocketAddr::new(address, 4711),
-            local: "192.0.2.9:443".parse().unwrap(),
-            via_trusted_proxy: false,
-            server_name: None,
-            alpn_h2: false,
-            client_certificate: None,
-        };
-        let host = Host {
-            value: HeaderValue::from_static("gw.example"),
-            name: "gw.example".to_owned(),
-        };
-        let caller = Caller {
-            auth,
-            peer: &peer,
-            presented: Presented {
-                address,
-                local: false,
-            },
-            host: &host,
-            asker: Asker::of(&head),
-            upgrades: false,
-            metrics: &Metrics::default(),
-        };
-        let entry = gate.enter(&caller, &mut head).await;
-        (entry, head.headers)
-    }
-
-    #[tokio::test]
-    async fn every_refusal_is_written_down_with_its_reason() {
-        const PAGE: (&str, &str) = ("sec-fetch-mode", "navigate");
-        const FORGED: (&str, &str) = ("cookie", "__Host-holdline=forged");
-        let folder = tempfile::tempdir().unwrap();
-        let mut auth = config("").auth.clone();
-        auth.password = true;
-        auth.state_dir = folder.path().to_owned();
-        let gate = Gate::new(Desk::open(&auth).unwrap());
-        let forged = Some("a session cookie that is not ours");
-        for (headers, because) in [
-            (&[FORGED][..], forged),
-            (&[FORGED, PAGE][..], forged),
-            (&[][..], Some("not signed in")),
-            // Nobody has tried anything: it is sent to the form.
-            (&[PAGE][..], None),
-        ] {
-            let (lines, _guard) = Lines::start();
-            let (entry, _) = enters(&gate, &auth, headers).await;
-            assert!(!matches!(entry, Ok(Entry::Open | Entry::As(_))));
-            let lines = lines.with("refused");
-            assert_eq!(lines.len(), usize::from(because.is_some()), "{lines:?}");
-            let said = because.is_none_or(|because| lines[0].contains(because));
-            assert!(said, "{lines:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_ours_stays_here_also_where_it_is_good_for_nothing() {
-        let token = make_token().unwrap();
-        let bearer = format!("Bearer {}", token.as_str());
-        let ours = [
-            ("authorization", bearer.as_str()),
-            ("cookie", "a=1; __Host-holdline=x; b=2"),
-        ];
-        let mut without_tokens = config("").auth.clone();
-        without_tokens.password = true;
-        without_tokens.public = vec!["/".to_owned()];
-        let gate = Gate::new(Desk::open(&config("").auth).unwrap());
-        for auth in [&config("").auth, &without_tokens] {
-            let (entry, left) = enters(&gate, auth, &ours).await;
-            assert!(matches!(entry, Ok(Entry::Open)));
-            assert_eq!(left.get("authorization"), None);
-            assert_eq!(left["cookie"], "a=1; b=2");
-            // The gateway's own, whatever it begins with.
-            for other in ["Bearer hl_gateway", "Bearer sk-x"] {
-                let (_, left) = enters(&gate, auth, &[("authorization", other)]).await;
-                assert_eq!(left["authorization"], other);
-            }
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ mod gate;
 mod guarded;
 pub mod headers;
 mod hold;
+mod origin;
 mod own;
 pub mod refusal;
 pub mod route;

@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 
 use super::Body;
 use super::form::Form;
-use super::gate::{Gate, Origin, origin};
+use super::gate::Gate;
 use super::headers::Presented;
+use super::origin::{Origin, origin};
 use super::refusal::{Asker, document};
 use super::route::Host;
 use super::waiting::policy_for;

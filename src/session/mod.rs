@@ -1,8 +1,8 @@
 //! The heart: one WebSocket session, held and put back when its gateway goes away.
 //!
 //! `open` waits before the 101. After it `machine`, `live`, `away`, `patience`, `comeback` and
-//! `flush` decide (pure), `journal` remembers, `policy` says what is allowed; `pump`, `judge`,
-//! `perform` and `room` are the only I/O; `report` and `outage` say what there was. `line` is a route
+//! `flush` decide (pure), `journal` remembers, `policy` says what is allowed; `pump` (with
+//! `wire` and `pulse`), `judge`, `perform` and `room` are the only I/O; `report` and `outage` say what there was. `line` is a route
 //! as its sessions see it, and `follow` takes a session to the one that a reload puts in its place.
 //! JSON is read and written in [`crate::protocol`], never here.
 
@@ -23,11 +23,13 @@ mod outage;
 mod patience;
 mod perform;
 mod policy;
+mod pulse;
 mod pump;
 mod registry;
 mod report;
 mod room;
 mod ticket;
+mod wire;
 
 #[cfg(test)]
 mod tests;

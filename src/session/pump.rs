@@ -1,15 +1,15 @@
 //! The only I/O of a session: moves bytes, cuts frames, asks the machine, does what it says.
 //!
 //! One task, both directions, no buffer while idle. Nothing is decided here but what belongs to
-//! the wire itself: back-pressure, where a frame may be put in between, whether a client still
-//! answers pings, and how a connection ends. How frames are judged is in [`super::judge`].
+//! the wire itself: back-pressure (`wire`), where a frame may be put in between, whether a client
+//! still answers pings (`pulse`), and how a connection ends. How frames are judged is in
+//! [`super::judge`].
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use hyper::upgrade::Upgraded;
@@ -19,45 +19,28 @@ use tokio::time::{Instant, sleep_until};
 use super::client_io::ClientIo;
 use super::event::{Action, Event, Torn, Verdict};
 use super::follow::Move;
-use super::leg::{Leg, Read, SCRATCH};
+use super::leg::Leg;
 use super::machine::{Machine, State};
 use super::open::{Agreed, Upstream};
 use super::policy::Policy;
+use super::pulse::random;
 use super::registry::{Admitted, Kept};
 use super::report::Report;
 use super::room::Room;
 use super::ticket::Ticket;
 use super::{Line, Opening};
-use crate::gateway::{Gateway, HandshakePermit, Phase, Reason, Turn, View, reason_of};
-use crate::ws::cutter::{Cutter, Sender, WHOLE};
+use crate::gateway::{Gateway, HandshakePermit, Phase, Reason, Turn, View};
+use crate::ws::cutter::{Cutter, Sender};
 use crate::ws::frame::Opcode;
 
-/// Reads per wake-up before other tasks get their turn.
-const ROUNDS: u32 = 16;
-/// Unwritten bytes to the client over which it is not listened to: answers to it would pile up.
-const CLIENT_BACKLOG: usize = 256 * 1024;
 /// What is put off until the gateway's current message ends.
 pub(super) const MAX_DEFERRED: usize = 1024;
-/// Pings in a row that a client may leave unanswered: the first may still wait behind data that a
-/// slow line has not taken yet.
-const UNANSWERED: u32 = 2;
 /// After our close frame, how long the client may take to answer it.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
-/// When holdline stops, what of that time the gateway may take to finish its last message.
-const LAST_MESSAGE: Duration = Duration::from_secs(4);
-/// After the client's half-close, how long the gateway may take to finish.
-const HALF_CLOSED: Duration = Duration::from_secs(60);
 /// A client that has not sent its `connect` by then no longer counts against everybody.
 const SILENT: Duration = Duration::from_secs(2);
-/// During a handshake the gateway's messages are read whole up to this.
-const WHOLE_HELLO: usize = 1024 * 1024;
-
 /// How long a gateway may take to prove that a connection from before its outage still lives.
-const PROOF: Duration = Duration::from_secs(5);
-
-thread_local! {
-    static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
-}
+pub(super) const PROOF: Duration = Duration::from_secs(5);
 
 pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Upstream, Reason>> + Send>>;
 
@@ -88,35 +71,35 @@ pub(super) struct Pump {
     /// What the gateway was asked to prove that its connection still lives, and until when.
     pub(super) gateway_ping: Option<([u8; 8], Instant)>,
     /// The gateway's generation when its connection was made.
-    generation: u64,
+    pub(super) generation: u64,
     /// Frames that wait for the end of the gateway's current message.
     pub(super) deferred: VecDeque<Vec<u8>>,
     pub(super) admitted: Admitted,
     pub(super) ticket: Ticket,
     pub(super) agreed: Option<Agreed>,
     pub(super) permit: Option<HandshakePermit>,
-    silent_at: Option<Instant>,
+    pub(super) silent_at: Option<Instant>,
     /// For kept requests at the gateway.
     pub(super) room: Room,
     pub(super) turn: Option<Turn>,
     pub(super) dial: Option<Dial>,
-    heard: bool,
+    pub(super) heard: bool,
     /// Bytes that the client's connection had taken at the last check, if it took no more then.
-    full_pipe: Option<u64>,
+    pub(super) full_pipe: Option<u64>,
     /// Pings since it was last heard.
-    unanswered: u32,
+    pub(super) unanswered: u32,
     pub(super) ping_at: Option<Instant>,
     /// The client sends no more.
-    half_closed: bool,
+    pub(super) half_closed: bool,
     /// When the connection ends, answered or not.
     pub(super) linger: Option<Instant>,
     /// The session's time is up, and only the end of the gateway's message is waited for.
     pub(super) last_message: bool,
     /// When the session ends at the latest because holdline stops, its close answered or not.
-    end_by: Option<Instant>,
+    pub(super) end_by: Option<Instant>,
     pub(super) done: bool,
     /// The deadline that the timer is set to.
-    armed: Option<Instant>,
+    pub(super) armed: Option<Instant>,
 }
 
 /// Runs a session to its end.
@@ -228,7 +211,7 @@ impl Pump {
         pump
     }
 
-    fn attach(&mut self, upstream: Upstream) {
+    pub(super) fn attach(&mut self, upstream: Upstream) {
         let extensions = self.agreed.as_ref().is_some_and(Agreed::has_extensions);
         // What the gateway may send is its own affair.
         let cutter = Cutter::new(Sender::Server, u64::MAX >> 1, extensions);
@@ -302,248 +285,6 @@ impl Pump {
         self.linger.get_or_insert_with(|| Instant::now() + LINGER);
     }
 
-    fn stop_slot(&self) -> Instant {
-        let [a, b, ..] = random();
-        let share = f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX);
-        // The last tenth is for the close handshakes.
-        Instant::now() + self.line.limits.drain.mul_f64(0.9 * share)
-    }
-
-    // === time ===
-
-    fn deadline(&self) -> Option<Instant> {
-        let silent = self.silent_at.filter(|_| self.permit.is_some());
-        let proof = self.gateway_ping.map(|(_, until)| until);
-        let own = self.machine.deadline();
-        let room = self.room.deadline();
-        let moving = self.moving.as_ref().and_then(Move::deadline);
-        [own, room, self.ping_at, self.linger, silent, proof, moving]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    fn tick(&mut self) {
-        self.now = Instant::now();
-        if self.linger.is_some_and(|at| at <= self.now) {
-            self.done = true;
-            return;
-        }
-        if self.silent_at.is_some_and(|at| at <= self.now) {
-            self.silent_at = None;
-            if let Some(permit) = self
-                .permit
-                .as_mut()
-                .filter(|_| !self.machine.has_connected())
-            {
-                permit.release_total();
-            }
-        }
-        self.room.expire(self.now);
-        self.check_alive();
-        if self
-            .gateway_ping
-            .is_some_and(|(_, until)| until <= self.now)
-        {
-            self.gateway_ping = None;
-            self.lost(Reason::Timeout);
-        }
-        if self.machine.has_to_stop(self.now) && !self.last_message && self.torn() != Torn::No {
-            // No close of ours can follow half a frame: the gateway may finish its message.
-            self.last_message = true;
-            self.end_by = Some(self.now + LINGER);
-            self.machine.put_stop(self.now + LAST_MESSAGE);
-        }
-        self.feed(Event::Tick);
-    }
-
-    /// Pings a silent client, and gives up one that has not answered the last ping.
-    fn check_alive(&mut self) {
-        let (Some(at), Some(every)) = (self.ping_at, self.line.limits.ping_every) else {
-            return;
-        };
-        if at > self.now {
-            return;
-        }
-        self.ping_at = Some(self.now + every);
-        // A full pipe that moves has somebody at its other end; what a pipe with room takes proves
-        // nothing.
-        let pipe = Some(self.client.written()).filter(|_| self.client.backlog() > 0);
-        let before = std::mem::replace(&mut self.full_pipe, pipe);
-        let progress = before.is_some_and(|before| before != self.client.written());
-        // Whoever is not listened to cannot be heard; whoever is leaving need not be.
-        let excused = self.linger.is_some() || !self.listens_to_client();
-        if std::mem::take(&mut self.heard) || progress || excused {
-            self.unanswered = 0;
-        } else if self.unanswered >= UNANSWERED {
-            self.report.dead();
-            self.done = true;
-        } else {
-            self.unanswered += 1;
-            let payload = random();
-            self.ping = Some(payload);
-            self.say_to_client(Opcode::Ping, &payload);
-        }
-    }
-
-    // === bytes ===
-
-    /// Moves what can be moved. Ready: the timer is to be set anew, or the session is done.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..ROUNDS {
-            let deaf = !self.listens_to_client();
-            let moved = self.poll_waits(cx) | self.poll_client(cx) | self.poll_gateway(cx);
-            // The gateway took its backlog only now: the client waits to be read, unregistered.
-            let moved = moved | (deaf && self.listens_to_client());
-            if self.poll_move(cx, moved) || self.done || self.deadline() != self.armed {
-                return Poll::Ready(());
-            }
-            if !moved {
-                return Poll::Pending;
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// The turn, the dial, and room for what is kept.
-    fn poll_waits(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(turn) = &mut self.turn
-            && let Poll::Ready(turn) = Pin::new(turn).poll(cx)
-        {
-            self.turn = None;
-            if turn.is_ok() {
-                self.feed(Event::Turn);
-            }
-            return true;
-        }
-        if let Some(room) = self.room.poll(cx) {
-            // None of ours into the middle of a message; the machine will ask again.
-            let requests = if self.is_client_cut() { 0 } else { room };
-            self.feed(Event::Room(requests));
-            return true;
-        }
-        let Some(dial) = &mut self.dial else {
-            return false;
-        };
-        let Poll::Ready(dialled) = dial.as_mut().poll(cx) else {
-            return false;
-        };
-        self.dial = None;
-        let result = dialled.map(|upstream| {
-            self.agreed
-                .get_or_insert_with(|| Agreed::of(&upstream.socket));
-            self.attach(upstream);
-        });
-        self.feed(Event::Dialled(result));
-        true
-    }
-
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Poll::Ready(Err(_)) = self.client.poll_drain(cx) {
-            self.client_gone();
-            return false;
-        }
-        if self.client.has_ended() && (self.half_closed || self.client_said_close()) {
-            self.done = true;
-            return false;
-        }
-        if self.half_closed || !self.listens_to_client() {
-            return false;
-        }
-        let waited = std::mem::take(&mut self.client_waits);
-        if waited || self.client.take_fresh() {
-            self.read_from_client(cx, &[]);
-            return true;
-        }
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| match self.client.poll_read(cx, scratch) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(Read::Bytes(n))) => {
-                self.heard = true;
-                self.now = Instant::now();
-                self.read_from_client(cx, scratch.get(..n).unwrap_or_default());
-                true
-            }
-            Poll::Ready(Ok(Read::End)) => {
-                self.now = Instant::now();
-                self.client_ended();
-                true
-            }
-            Poll::Ready(Err(_)) => {
-                self.client_gone();
-                false
-            }
-        })
-    }
-
-    fn listens_to_client(&self) -> bool {
-        let full = self.kept.is_full() && self.machine.is_splicing();
-        let backed_up = self
-            .gateway
-            .as_ref()
-            .is_some_and(|gateway| gateway.backlog() > 0);
-        let waits = self.client_waits && self.machine.makes_wait();
-        !backed_up && !full && !waits && self.client.backlog() < CLIENT_BACKLOG
-    }
-
-    fn poll_gateway(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(gateway) = &mut self.gateway else {
-            return false;
-        };
-        // A write that fails is seen again by the reader, after what the gateway said last.
-        let _ = gateway.poll_drain(cx);
-        if self.client.backlog() > 0 {
-            return false;
-        }
-        let whole = if self.machine.is_handshaking() {
-            WHOLE_HELLO
-        } else {
-            WHOLE
-        };
-        gateway.cutter.set_whole(whole);
-        if gateway.take_fresh() {
-            self.read_from_gateway(cx, &[]);
-            return true;
-        }
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            let Some(gateway) = &mut self.gateway else {
-                return false;
-            };
-            match gateway.poll_read(cx, scratch) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(Read::Bytes(n))) => {
-                    self.now = Instant::now();
-                    if let Some((_, until)) = &mut self.gateway_ping {
-                        // It speaks, so it lives; the pong itself is still to be taken out.
-                        *until = self.now + PROOF;
-                    }
-                    self.read_from_gateway(cx, scratch.get(..n).unwrap_or_default());
-                }
-                Poll::Ready(Ok(Read::End)) => self.lost(Reason::Closed),
-                Poll::Ready(Err(error)) => self.lost(reason_of(&error)),
-            }
-            true
-        })
-    }
-
-    /// The client has ended its side of the stream.
-    fn client_ended(&mut self) {
-        self.half_closed = true;
-        if !self.is_passing() {
-            self.report.client_left();
-        }
-        let cut = self.is_client_cut();
-        self.machine.client_ends(cut, self.now, &mut self.actions);
-        self.act();
-        match &mut self.gateway {
-            Some(gateway) => {
-                gateway.end();
-                self.linger.get_or_insert(self.now + HALF_CLOSED);
-            }
-            None => self.finish(),
-        }
-    }
-
     pub(super) fn client_gone(&mut self) {
         self.report.client_left();
         self.done = true;
@@ -569,11 +310,4 @@ impl Pump {
     pub(super) fn is_passing(&self) -> bool {
         self.gateway.is_some() && !matches!(self.machine.state, State::Away(_))
     }
-}
-
-/// A ping's payload: nobody else's looks like it.
-fn random() -> [u8; 8] {
-    let mut payload = [0u8; 8];
-    let _ = aws_lc_rs::rand::fill(&mut payload);
-    payload
 }
