@@ -11,7 +11,8 @@ use super::{Job, VALIDATION};
 use crate::config::{Challenge, DnsHook};
 use crate::tls::acme::ca::{Ca, blocking};
 use crate::tls::acme::challenge::{Presented, Shown, tls_name};
-use crate::tls::acme::dns::{self, Do, TxtRecord};
+use crate::tls::acme::dns::hook::{self, Do};
+use crate::tls::acme::dns::{self, TxtRecord};
 use crate::tls::acme::problem::{Failure, Stage, sentence};
 
 /// A name whose challenge is ready.
@@ -25,9 +26,9 @@ impl Job {
     pub(super) async fn validate(&self, ca: &Ca, order: &mut Order) -> Result<(), Failure> {
         let mut ready = Vec::new();
         let validated = self.validate_with(ca, order, &mut ready).await;
-        if let Some(hook) = &self.acme.dns {
+        if let Some(dns) = &self.acme.dns {
             for record in ready.iter().filter_map(|each| each.record.as_ref()) {
-                if let Err(error) = dns::run(hook, Do::Cleanup, record).await {
+                if let Err(error) = hook::run(dns, Do::Cleanup, record).await {
                     tracing::warn!(name = record.name, "a record may be left over: {error}");
                 }
             }
@@ -140,12 +141,12 @@ impl Job {
             Challenge::TlsAlpn01 => (Some(present(Shown::Tls, tls_name(name)).await?), None),
             Challenge::Dns01 => {
                 let record = TxtRecord::new(name, answer.dns_value());
-                let hook = self
+                let dns = self
                     .acme
                     .dns
                     .as_ref()
                     .ok_or_else(|| Failure::names("dns-01 needs [acme] dns_hook"))?;
-                dns::run(hook, Do::Present, &record)
+                hook::run(dns, Do::Present, &record)
                     .await
                     .map_err(|error| Failure::names(format!("{name}: {error}")))?;
                 (None, Some(record))
