@@ -1,0 +1,151 @@
+//! What comes before the first request of an order, and of asking a CA when to renew.
+
+use std::sync::Arc;
+
+use instant_acme::CertificateIdentifier;
+
+use super::{Desk, QUESTIONS, Start};
+use crate::config::Acme;
+use crate::tls::acme::StateError;
+use crate::tls::acme::ca::health_file;
+use crate::tls::acme::history::Health;
+use crate::tls::acme::kept::{Busy, Kept};
+use crate::tls::acme::moment::Moment;
+use crate::tls::acme::order::Job;
+use crate::tls::acme::plan::Next;
+use crate::tls::acme::state::{Locked, StateDir};
+
+impl Desk {
+    /// Everything before the first request of an order: it is written down before the CA hears of
+    /// it, under a lock that other instances see.
+    pub(super) fn begin(
+        &mut self,
+        index: usize,
+        acme: &Arc<Acme>,
+        state: &StateDir,
+        now: Moment,
+    ) -> Option<Start> {
+        let kept = self.kept.get(index)?;
+        if matches!(kept.busy, Busy::Ordering(_)) {
+            return None;
+        }
+        let Next::Order(_) = self.next(kept, now) else {
+            self.kept.get_mut(index)?.busy = Busy::No;
+            return None;
+        };
+        let lock = match self.lock(index, state) {
+            Ok(lock) => lock?,
+            Err(trouble) => {
+                let kept = self.kept.get_mut(index)?;
+                if kept.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
+                }
+                kept.trouble = Some(trouble);
+                return None;
+            }
+        };
+        // Another instance may have been at it since we looked.
+        let kept = self.kept.get_mut(index)?;
+        if let Err(error) = kept.reload_history(state, now) {
+            let trouble = format!("{error}; {}", error.remedy());
+            if kept.trouble.as_ref() != Some(&trouble) {
+                tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
+            }
+            kept.trouble = Some(trouble);
+            return None;
+        }
+        if kept.refresh(state) {
+            self.publish(now);
+        }
+        for ca in &acme.directories {
+            if let Ok(Some(mut health)) = state.load_some::<Health>(&health_file(&ca.url)) {
+                health.settle(now);
+                self.health.insert(ca.url.clone(), health);
+            }
+        }
+        let kept = self.kept.get(index)?;
+        let Next::Order(at) = self.next(kept, now) else {
+            return None;
+        };
+        let ca = acme.directories.get(at)?;
+        let kept = self.kept.get_mut(index)?;
+        let tried = kept.failures();
+        kept.history.start(&ca.url, now);
+        if let Err(error) = kept.save_history(state) {
+            kept.history.attempts.pop();
+            kept.trouble = Some(format!("{error}; {}", error.remedy()));
+            return None;
+        }
+        kept.trouble = None;
+        kept.busy = Busy::Ordering(ca.name.clone());
+        tracing::info!(names = ?kept.names, ca = ca.name, "ordering a certificate");
+        let job = Job {
+            names: kept.names.clone(),
+            ca: ca.url.clone(),
+            acme: Arc::clone(acme),
+            state: state.clone(),
+            challenges: Arc::clone(&self.challenges),
+            folder: kept.folder.clone(),
+            tried,
+            replaces: replaced(kept, &ca.url),
+            signing: Arc::default(),
+        };
+        Some(Start::Order(Box::new(job), lock))
+    }
+
+    /// `Ok(None)`: another instance has it.
+    fn lock(&mut self, index: usize, state: &StateDir) -> Result<Option<Locked>, String> {
+        let in_words = |error: StateError| format!("{error}; {}", error.remedy());
+        state.probe().map_err(in_words)?;
+        let Some(kept) = self.kept.get_mut(index) else {
+            return Ok(None);
+        };
+        let lock = state
+            .try_lock(&format!("{}/order.lock", kept.folder))
+            .map_err(in_words)?;
+        kept.busy = match lock {
+            Some(_) => Busy::No,
+            None => Busy::Elsewhere,
+        };
+        Ok(lock)
+    }
+
+    /// Asks the CA that has issued a certificate when it wants it renewed, if it is time to.
+    pub(super) fn ask_when(
+        &mut self,
+        index: usize,
+        acme: &Arc<Acme>,
+        now: Moment,
+    ) -> Option<Start> {
+        let asking = self.kept.iter().filter(|kept| kept.asking).count();
+        let kept = self.kept.get_mut(index)?;
+        let ca = kept.history.issuer.clone()?;
+        let certificate = kept.identifier()?.to_string();
+        let renewal = kept
+            .history
+            .renewal
+            .as_ref()
+            .filter(|it| it.certificate == certificate);
+        let known = acme.directories.iter().any(|it| it.url == ca);
+        if asking >= QUESTIONS
+            || kept.asking
+            || !known
+            || renewal.is_some_and(|it| it.ask_again > now)
+        {
+            return None;
+        }
+        kept.asking = true;
+        Some(Start::Renewal {
+            folder: kept.folder.clone(),
+            ca,
+            certificate,
+            acme: Arc::clone(acme),
+        })
+    }
+}
+
+fn replaced(kept: &Kept, ca: &str) -> Option<CertificateIdentifier<'static>> {
+    (kept.history.issuer.as_deref() == Some(ca))
+        .then(|| kept.identifier())
+        .flatten()
+}

@@ -1,0 +1,128 @@
+//! One certificate and the disk that it is kept on.
+
+use super::*;
+use crate::tls::acme::stand_in;
+
+fn acme() -> Acme {
+    let text = "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\nimport = []";
+    crate::config::parse(text, "t")
+        .unwrap()
+        .config
+        .acme
+        .unwrap()
+}
+
+#[test]
+fn what_cannot_be_written_is_served_and_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let mut kept = Kept::open(&names, &state, &acme());
+    assert!(kept.certificate.is_none());
+    // Nothing can be put in the place of a folder.
+    let file = state.path(&kept.file());
+    std::fs::create_dir_all(file.join("in the way")).unwrap();
+    let pem = stand_in::pem(&names).unwrap();
+    assert!(kept.install(Zeroizing::new(pem.clone().into_bytes()), &state));
+    assert!(kept.is_served(Moment::now()));
+    assert!(kept.trouble.as_ref().unwrap().contains("would be lost"));
+    std::fs::remove_dir_all(&file).unwrap();
+    kept.save(&state);
+    assert_eq!(
+        (
+            kept.trouble.as_deref(),
+            std::fs::read_to_string(&file).unwrap()
+        ),
+        (None, pem)
+    );
+    assert!(!kept.refresh(&state), "that is what we have");
+}
+
+#[test]
+fn another_instances_certificate_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let mut one = Kept::open(&names, &state, &acme());
+    let mut other = Kept::open(&names, &state, &acme());
+    let pem = stand_in::pem(&names).unwrap();
+    assert!(one.install(Zeroizing::new(pem.into_bytes()), &state));
+    assert!(other.refresh(&state) && !other.refresh(&state));
+    assert_eq!(one.identifier(), other.identifier());
+    assert!(other.is_served(Moment::now()));
+}
+
+#[test]
+fn what_another_instance_has_written_down_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let (now, acme) = (Moment::now(), acme());
+    let mut one = Kept::open(&names, &state, &acme);
+    let mut other = Kept::open(&names, &state, &acme);
+    one.history.start("https://ca.example/dir", now);
+    one.save_history(&state).unwrap();
+    let asked = other.amend_history(&state, now, |history| history.asked = Some(now));
+    asked.unwrap();
+    let third = Kept::open(&names, &state, &acme);
+    assert_eq!(
+        (third.history.attempts.len(), third.history.asked),
+        (1, Some(now))
+    );
+}
+
+#[test]
+fn a_folder_that_cannot_be_looked_into_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    // Even root cannot look into a file.
+    std::fs::create_dir_all(state.path("certificates")).unwrap();
+    std::fs::write(state.path("certificates/a.example"), "").unwrap();
+    let kept = Kept::open(&names, &state, &acme());
+    assert!(kept.trouble.unwrap().contains("certificates/a.example"));
+}
+
+#[test]
+fn what_was_refused_for_the_time_is_looked_at_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let now = time::OffsetDateTime::now_utc();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(names.to_vec()).unwrap();
+    params.not_before = now + time::Duration::seconds(3);
+    params.not_after = now + time::Duration::hours(2);
+    let pem = format!(
+        "{}{}",
+        key.serialize_pem(),
+        params.self_signed(&key).unwrap().pem()
+    );
+    let file = format!("{}/certificate.pem", folder(&names));
+    state.write(&file, pem.as_bytes()).unwrap();
+    let mut kept = Kept::open(&names, &state, &acme());
+    assert!(!kept.is_served(Moment::now()) && !kept.refresh(&state));
+    let deadline = Moment::now().after(30);
+    while !kept.refresh(&state) {
+        assert!(Moment::now() < deadline, "never taken");
+        std::thread::yield_now();
+    }
+    assert!(kept.is_served(Moment::now()) && !kept.refresh(&state));
+}
+
+#[test]
+fn a_history_that_cannot_be_read_is_told_and_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    // Even root cannot read a folder.
+    let file = state.path("certificates/a.example/history.json");
+    std::fs::create_dir_all(&file).unwrap();
+    let mut kept = Kept::open(&names, &state, &acme());
+    assert!(kept.trouble.as_ref().unwrap().contains("history.json"));
+    kept.amend_history(&state, Moment::now(), |_| {})
+        .unwrap_err();
+    std::fs::remove_dir(&file).unwrap();
+    kept.remember(&state, Moment::now());
+    assert_eq!(kept.trouble, None);
+}
