@@ -106,6 +106,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
         // Whoever moves one of them means both.
         false => auth_state_dir.to_owned(),
     };
+    section.inherited("state_dir", "auth.state_dir");
     let elsewhere = ELSEWHERE.map(PathBuf::from).to_vec();
     let import = section.list("import", elsewhere, |text| Ok(PathBuf::from(text)));
     let import = import

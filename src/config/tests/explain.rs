@@ -89,6 +89,19 @@ fn each_value_says_where_it_came_from() {
 }
 
 #[test]
+fn a_directory_that_moves_with_another_is_told_where_it_is() {
+    let told = |text: &str| {
+        let settings = loaded(text, &Overrides::default()).settings;
+        explain_keys(&settings, "acme.state_dir").unwrap()
+    };
+    let moved = told("[auth]\nstate_dir = \"/srv/state\"");
+    let expected = "acme.state_dir = \"/srv/state\"\n  from        as auth.state_dir\n";
+    assert!(moved.starts_with(expected), "{moved}");
+    let own = told("[auth]\nstate_dir = \"/srv/state\"\n[acme]\nstate_dir = \"/srv/acme\"");
+    assert!(own.starts_with("acme.state_dir = \"/srv/acme\"\n"), "{own}");
+}
+
+#[test]
 fn the_defaults_are_nobodys_setting() {
     let told = explain(&load(None, &Overrides::default()).unwrap());
     let nobodys = |line: &str| line.contains("  # default") || line.contains("  # as ");
