@@ -86,7 +86,7 @@ async fn serve(loaded: Loaded, source: Source, started: Started) -> ExitCode {
             Err(error) => {
                 let words = log::with_causes(&error);
                 tracing::error!("cannot start: {words}");
-                if let Some(running) = running {
+                if let Some(running) = &running {
                     running.refuse(&words);
                 }
                 return ExitCode::FAILURE;
@@ -97,6 +97,7 @@ async fn serve(loaded: Loaded, source: Source, started: Started) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    drop(running);
     loop {
         tokio::select! {
             () = proxy.wait_for_shutdown() => {

@@ -179,6 +179,9 @@ impl Holdline {
         shared.in_force.open(bound);
         // Now CAs find us where they come to look.
         keeper.begin();
+        if let Some(arrival) = &arrival {
+            shared.tell_apart(arrival);
+        }
         if let Some(Err(error)) = arrival.map(|arrival| arrival.serving()) {
             tracing::warn!(%error, "the process before this one is gone already");
         }

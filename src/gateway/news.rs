@@ -22,6 +22,9 @@ pub(super) fn changed(upstream: &Upstream, before: &View, after: &View) {
         }
         return;
     }
+    if before.phase == Phase::Down && before.reason.is_none() && before.attempt == 0 {
+        return first(&gateway, after);
+    }
     let lasted = after.since.saturating_duration_since(before.since);
     let lasted_ms = millis(lasted);
     let (from, to) = (before.phase.as_str(), after.phase.as_str());
@@ -41,6 +44,16 @@ pub(super) fn changed(upstream: &Upstream, before: &View, after: &View) {
             window_ms = millis(after.since.saturating_duration_since(crash.since)),
             "gateway state: crash loop"
         ),
+    }
+}
+
+/// Before the first answer nothing was known, so nothing has changed.
+fn first(gateway: &str, view: &View) {
+    let state = view.phase.as_str();
+    match (view.hint(), view.reason) {
+        (None, _) => tracing::info!(gateway, state, "the gateway is there"),
+        (hint, None) => tracing::info!(gateway, state, hint, "the gateway is there"),
+        (hint, Some(_)) => tracing::warn!(gateway, state, hint, "the gateway is not there yet"),
     }
 }
 

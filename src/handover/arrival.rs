@@ -14,6 +14,7 @@ use super::VARIABLE;
 use super::channel::{Channel, ChannelError};
 use super::message::{Message, Offer, Process};
 use crate::listen::{Inherited, InheritedSocket};
+use crate::observe::log::Beside;
 
 /// For the old process to say its next word, which is always at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,6 +45,7 @@ pub struct Arrival {
     channel: Arc<Channel>,
     /// Whose place it is.
     pub predecessor: Process,
+    beside: Arc<Beside>,
 }
 
 impl Arrival {
@@ -65,6 +67,7 @@ impl Arrival {
         let arrival = Self {
             channel: Arc::new(channel),
             predecessor,
+            beside: Arc::new(Beside::another_process()),
         };
         Ok(Some((arrival, inherited)))
     }
@@ -88,6 +91,11 @@ impl Arrival {
             .collect::<io::Result<Vec<_>>>()
             .map_err(ArrivalError::Socket)?;
         Ok((from, Inherited::new(inherited)))
+    }
+
+    /// As long as one of these lives, lines of the log say of which of the two they are.
+    pub(crate) fn beside(&self) -> Arc<Beside> {
+        Arc::clone(&self.beside)
     }
 
     /// Says no: the old process goes on, and shows the reason.

@@ -1,22 +1,23 @@
 //! The log: how lines look, and what of a request may be in them.
 //!
-//! Lines go to standard error. What a client asked for is only ever logged through
+//! Lines go to standard error; how they are written is in [`lines`]. What a client asked for is only ever logged through
 //! [`loggable_path`]: queries carry tokens, and some paths are secrets themselves.
+
+mod lines;
 
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
 use http::Uri;
-use tracing::Subscriber;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layered, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat};
+pub(crate) use lines::Beside;
+use lines::{json, pretty};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -118,29 +119,6 @@ impl LogFormat {
     }
 }
 
-fn pretty<S, W>(to: W, ansi: bool) -> impl Layer<S>
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    tracing_subscriber::fmt::layer()
-        .with_writer(to)
-        .with_ansi(ansi)
-        .with_target(false)
-}
-
-fn json<S, W>(to: W) -> impl Layer<S>
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_writer(to)
-}
-
 /// An error and what led to it, in one line.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
@@ -213,79 +191,10 @@ fn write_start(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Written {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
-
-    fn log(level: &str) -> Log {
-        Log {
-            level: level.to_owned(),
-            format: LogFormat::Auto,
-        }
-    }
 
     fn shown(uri: &str) -> String {
         loggable_path(&uri.parse().unwrap()).to_string()
-    }
-
-    #[test]
-    fn json_lines_have_level_message_fields_and_an_rfc_3339_time() {
-        let out = Written::default();
-        let to = out.clone();
-        let subscriber = tracing_subscriber::registry()
-            .with(filter(&log("info")).unwrap())
-            .with(json(move || to.clone()));
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(port = 8443, "listening");
-            tracing::debug!("not at this level");
-        });
-        let text = out.text();
-        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(
-            (line["level"].as_str(), line["port"].as_u64()),
-            (Some("INFO"), Some(8443))
-        );
-        assert_eq!(line["message"], "listening");
-        let time = line["timestamp"].as_str().unwrap();
-        assert!(time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time}");
-    }
-
-    #[test]
-    fn pretty_lines_have_colours_only_where_wanted() {
-        for ansi in [true, false] {
-            let out = Written::default();
-            let to = out.clone();
-            let subscriber = tracing_subscriber::registry()
-                .with(filter(&log("warn")).unwrap())
-                .with(pretty(move || to.clone(), ansi));
-            tracing::subscriber::with_default(subscriber, || tracing::warn!("the gateway is away"));
-            let text = out.text();
-            assert!(
-                text.contains("the gateway is away") && text.lines().count() == 1,
-                "{text}"
-            );
-            assert_eq!(text.contains('\x1b'), ansi, "{text}");
-        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::handover::{Arrival, Binary, Process, Successor, UpgradeError, Upgraded, Upgrades};
+use crate::observe::log::Beside;
 use crate::protocol::rescue::millis;
 use crate::reload::{By, ReloadError, Reloaded};
 use crate::systemd::{Notifier, Watchdog};
@@ -27,6 +29,8 @@ const WORD: Duration = Duration::from_secs(20);
 
 /// For a reload that is being carried out when an upgrade is asked for.
 const LAST_RELOAD: Duration = Duration::from_secs(30);
+/// Between two looks at whether the process before this one has ended.
+const PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// Who came before, who comes after, and who is told.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ impl Shared {
     /// The binary that is there now takes over; this process keeps its sessions for
     /// `limits.handover`.
     pub(super) async fn upgrade(self: &Arc<Self>) -> Result<Upgraded, UpgradeError> {
+        // Kept until it is known that there will be none.
+        let beside = Beside::another_process();
         tracing::info!("an upgrade is asked for: starting the new process");
         let mut turn = None;
         let share = async {
@@ -102,7 +108,7 @@ impl Shared {
         self.leave();
         drop(turn);
         tracing::info!(
-            pid = upgraded.successor.pid,
+            successor = upgraded.successor.pid,
             version = upgraded.successor.version,
             sessions = upgraded.sessions,
             budget_ms = millis(upgraded.budget),
@@ -114,6 +120,7 @@ impl Shared {
                 this.stay(upgraded.budget),
                 stopped.run_until_cancelled(watch(successor)),
             );
+            drop(beside);
         });
         Ok(upgraded)
     }
@@ -216,6 +223,25 @@ impl Shared {
         }
     }
 
+    /// Until the process before this one has ended, its lines in the log are told from ours.
+    pub(super) fn tell_apart(self: &Arc<Self>, arrival: &Arrival) {
+        let beside = arrival.beside();
+        let predecessor = i32::try_from(arrival.predecessor.pid).ok();
+        let its_child = move || rustix::process::getppid().map(Pid::as_raw_pid) == predecessor;
+        // Something else may have started us for it; then its end is not seen.
+        let seen = its_child();
+        let stopped = self.stopped.clone();
+        self.rest.spawn(async move {
+            let ended = async {
+                while !seen || its_child() {
+                    tokio::time::sleep(PREDECESSOR).await;
+                }
+            };
+            stopped.run_until_cancelled(ended).await;
+            drop(beside);
+        });
+    }
+
     /// Until the last session has ended, or `budget` is over and they are drained.
     async fn stay(&self, budget: Duration) {
         self.edge.tasks.close();
@@ -273,14 +299,12 @@ async fn feed(watchdog: Option<Watchdog>, notifier: &Notifier) {
 /// Nobody accepts for a successor that ends; its manager has to see to that.
 async fn watch(mut successor: Successor) {
     let status = successor.ended().await;
-    let (pid, in_order) = (
-        successor.process.pid,
-        status.is_some_and(|status| status.success()),
-    );
+    let in_order = status.is_some_and(|status| status.success());
+    let successor = successor.process.pid;
     let status = status.map(|status| status.to_string());
     match in_order {
         // Stopped, or upgraded itself.
-        true => tracing::info!(pid, "the process that took over has ended in order"),
-        false => tracing::warn!(pid, status, "the process that took over has ended"),
+        true => tracing::info!(successor, "the process that took over has ended in order"),
+        false => tracing::warn!(successor, status, "the process that took over has ended"),
     }
 }

@@ -17,3 +17,4 @@ mod manager;
 mod refused;
 mod service;
 mod stay;
+mod who;

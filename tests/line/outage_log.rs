@@ -81,3 +81,28 @@ async fn who_is_given_up_is_said_and_who_noticed_nothing_is_not() {
     assert_eq!(number(&over[0], "given_up"), 1, "{over:?}");
     assert_eq!(log.said("sessions held").len(), 1);
 }
+
+#[tokio::test]
+async fn a_start_in_good_order_is_no_change_of_anything() {
+    let log = Log::start();
+    let gateway = ScriptedGateway::start().await;
+    let proxy = Proxy::start(&gateway).await;
+    let _client = Client::connected(Role::backend(), proxy.target()).await;
+    let [there] = &log.said("the gateway is there")[..] else {
+        panic!("{:?}", log.said("the gateway is there"));
+    };
+    assert_eq!(
+        (&there["state"], &there["level"]),
+        (&"ready".into(), &"INFO".into())
+    );
+    assert_eq!(log.said("gateway state"), [Value::Null; 0]);
+    gateway.kill().await;
+    proxy.holds(1).await;
+    let [away] = &log.said("gateway state")[..] else {
+        panic!("{:?}", log.said("gateway state"));
+    };
+    assert_eq!(
+        (&away["from"], &away["to"]),
+        (&"ready".into(), &"down".into())
+    );
+}

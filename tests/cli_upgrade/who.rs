@@ -1,0 +1,89 @@
+//! Two processes write one log during an upgrade: a reader sees which line is whose.
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::ChildStderr;
+
+use crate::kit::{Raw, Role, ScriptedGateway, ms, within};
+use crate::service::{Folder, Service};
+
+#[tokio::test]
+async fn a_json_line_says_of_which_process_it_is() {
+    let gateway = ScriptedGateway::start().await;
+    let mut service = Service::start(&gateway, "").await;
+    let (_session, _) = Raw::connected(&service.target(), &Role::backend()).await;
+    let (code, _, err) = service.upgrade().await;
+    assert_eq!(code, Some(0), "{err}");
+    let new = service.process().await["pid"].clone();
+    let said = service.line("the new process serves").await;
+    assert_eq!(
+        (&said["pid"], &said["successor"]),
+        (&service.pid().into(), &new)
+    );
+    assert_eq!(service.line("running").await["pid"], new);
+}
+
+#[tokio::test]
+async fn a_line_for_people_says_so_as_long_as_there_are_two() {
+    let gateway = ScriptedGateway::start().await;
+    let folder = Folder::new(&gateway, "drain = \"100ms\"\n[log]\nformat = \"pretty\"");
+    let mut command = folder.command();
+    let mut old = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(old.stderr.take().unwrap()).lines();
+    let old_pid = i32::try_from(old.id().unwrap()).unwrap();
+    let _group = Group(Pid::from_raw(old_pid).unwrap());
+    let before = line(&mut log, "running").await;
+    assert!(!before.contains('['), "alone: {before}");
+    signal(old_pid, Signal::USR2);
+    let new = line(&mut log, "starting version").await;
+    let new_pid = new.split(['[', ']']).nth(1).unwrap().parse().unwrap();
+    assert_ne!(new_pid, old_pid, "{new}");
+    for (message, pid) in [("running", new_pid), ("the new process serves", old_pid)] {
+        let said = line(&mut log, message).await;
+        assert!(said.contains(&format!("Z [{pid}]  INFO ")), "{said}");
+    }
+    // Without sessions it ends by itself.
+    within("the end of the old process", old.wait())
+        .await
+        .unwrap();
+    within("a line that stands alone", async {
+        loop {
+            signal(new_pid, Signal::HUP);
+            if !line(&mut log, "reloaded").await.contains('[') {
+                break;
+            }
+            tokio::time::sleep(ms(50)).await;
+        }
+    })
+    .await;
+    signal(new_pid, Signal::TERM);
+    line(&mut log, "stopped").await;
+}
+
+/// Whoever is left of it when the test ends.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = kill_process_group(self.0, Signal::KILL);
+    }
+}
+
+/// The next line with these words, of whichever process.
+async fn line(log: &mut Lines<BufReader<ChildStderr>>, words: &str) -> String {
+    within(words, async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("more lines");
+            if line.contains(&format!(" {words}")) {
+                return line;
+            }
+        }
+    })
+    .await
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
