@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::bind::BACKLOG;
 use crate::observe::Metrics;
 
 /// Longest pause when the system has no room for another connection.
@@ -36,7 +37,10 @@ impl Source for TcpListener {
 /// Whoever has connected already when a listener is closed for good comes in all the same.
 pub(super) fn rest(socket: &TcpListener, metrics: &Metrics, take: impl Fn(TcpStream, SocketAddr)) {
     // Asked of the system itself: what it has, the runtime may not know of yet.
-    while let Ok((connection, from)) = SockRef::from(socket).accept() {
+    for _ in 0..=BACKLOG {
+        let Ok((connection, from)) = SockRef::from(socket).accept() else {
+            return;
+        };
         let connection = connection
             .set_nonblocking(true)
             .and_then(|()| TcpStream::from_std(connection.into()));

@@ -10,15 +10,16 @@ use tokio::net::TcpListener;
 
 use super::holder::{self, Holder};
 use super::inherit::{Inherited, Kind};
+use super::socket::ListeningSocket;
 
 /// Connections that the kernel keeps for us until we accept them; it caps this at
 /// `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket and the address it really has (port 0 is filled in).
 #[derive(Debug)]
 pub struct Listener {
-    pub(super) socket: Arc<TcpListener>,
+    pub(super) socket: Arc<ListeningSocket>,
     address: SocketAddr,
 }
 
@@ -90,7 +91,7 @@ impl Listener {
     /// As [`Self::bind`].
     pub fn bind_admin(
         address: SocketAddr,
-        leaving: &[Arc<TcpListener>],
+        leaving: &[Arc<ListeningSocket>],
         inherited: &mut Inherited,
     ) -> Result<Self, BindError> {
         match inherited.claim(Kind::Admin, &[address]).pop().flatten() {
@@ -123,7 +124,7 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         Ok(Self {
-            socket: Arc::new(TcpListener::from_std(socket)?),
+            socket: ListeningSocket::new(TcpListener::from_std(socket)?),
             address,
         })
     }
@@ -145,7 +146,7 @@ impl Listener {
     }
 
     /// The socket itself, for a room that accepts on its own.
-    pub fn socket(&self) -> &Arc<TcpListener> {
+    pub fn socket(&self) -> &Arc<ListeningSocket> {
         &self.socket
     }
 
@@ -155,7 +156,7 @@ impl Listener {
     pub(super) fn bind_in_place_of(
         address: SocketAddr,
         only_v6: bool,
-        leaving: &[Arc<TcpListener>],
+        leaving: &[Arc<ListeningSocket>],
     ) -> Result<Self, BindError> {
         let in_the_way: Vec<SockRef<'_>> = leaving
             .iter()
@@ -164,7 +165,7 @@ impl Listener {
                     .local_addr()
                     .is_ok_and(|at| at.port() == address.port())
             })
-            .map(|other| SockRef::from(&**other))
+            .map(|other| SockRef::from(&***other))
             .collect();
         let share = |shared: bool| {
             in_the_way

@@ -171,7 +171,7 @@ impl Desk {
                 }
                 Err(reason) => tracing::debug!(peer = %from, ?reason, "refused a connection"),
             };
-            let accepting = accept::run(&*socket, leave, &desk.admission, metrics, &take);
+            let accepting = accept::run(&**socket, leave, &desk.admission, metrics, &take);
             if closed.run_until_cancelled(accepting).await.is_none() {
                 accept::rest(&socket, metrics, take);
             }

@@ -6,13 +6,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::bind::only_v6;
 use super::inherit::{is_any_v4, takes_both_families};
+use super::socket::{KnownSocket, ListeningSocket};
 use super::{BindError, Inherited, Kind, Listener, Share};
 use crate::config;
 
@@ -65,7 +65,7 @@ impl Wanted {
 struct Door {
     wanted: Wanted,
     address: SocketAddr,
-    socket: Weak<TcpListener>,
+    socket: KnownSocket,
     closed: CancellationToken,
 }
 
@@ -76,7 +76,7 @@ pub(super) type Accept = Box<dyn Fn(Listener, CancellationToken) + Send + Sync>;
 pub struct Doors {
     open: Mutex<Vec<Door>>,
     /// Sockets that were closed and may not be gone yet.
-    closing: Mutex<Vec<Weak<TcpListener>>>,
+    closing: Mutex<Vec<KnownSocket>>,
     tls: Accept,
     plain: Accept,
     /// Where plain requests are sent; 0: nowhere.
@@ -132,7 +132,7 @@ impl Doors {
     pub fn prepare(
         &self,
         config: &config::Listen,
-        leaving: &[Arc<TcpListener>],
+        leaving: &[Arc<ListeningSocket>],
         inherited: &mut Inherited,
     ) -> Result<Changes, BindError> {
         let wanted = Wanted::all(config);
@@ -150,14 +150,14 @@ impl Doors {
 
     /// The sockets that are of no more use with `config`, and those that are closing already.
     #[must_use]
-    pub fn leaving(&self, config: &config::Listen) -> Vec<Arc<TcpListener>> {
+    pub fn leaving(&self, config: &config::Listen) -> Vec<Arc<ListeningSocket>> {
         let wanted = Wanted::all(config);
         let (open, closing) = (self.lock(), self.closing());
         open.iter()
             .filter(|door| !wanted.contains(&door.wanted))
             .map(|door| &door.socket)
             .chain(&*closing)
-            .filter_map(Weak::upgrade)
+            .filter_map(KnownSocket::socket)
             .collect()
     }
 
@@ -167,7 +167,7 @@ impl Doors {
     /// When there is no descriptor left for one.
     pub fn shares(&self) -> io::Result<Vec<Share>> {
         let share = |door: &Door| {
-            let socket = door.socket.upgrade()?;
+            let socket = door.socket.socket()?;
             let (kind, configured) = (door.wanted.speaks.kind(), door.wanted.address);
             Some(Listener::share(kind, configured, &socket))
         };
@@ -188,7 +188,7 @@ impl Doors {
             before.push(Door {
                 wanted,
                 address: listener.address(),
-                socket: Arc::downgrade(listener.socket()),
+                socket: listener.socket().known(),
                 closed: closed.clone(),
             });
             accept(listener, closed);
@@ -201,14 +201,22 @@ impl Doors {
         let port = first.map_or(0, |door| door.address.port());
         self.https_port.store(port, Ordering::Relaxed);
         let mut closing = self.closing();
-        closing.retain(|socket| socket.strong_count() > 0);
+        closing.retain(|socket| !socket.is_closed());
         for left in before {
             left.closed.cancel();
             closing.push(left.socket);
         }
     }
 
-    fn closing(&self) -> std::sync::MutexGuard<'_, Vec<Weak<TcpListener>>> {
+    /// Waits until nobody can connect any more where a door was closed.
+    pub async fn closed(&self) {
+        let closing = self.closing().clone();
+        for socket in closing {
+            socket.closed().await;
+        }
+    }
+
+    fn closing(&self) -> std::sync::MutexGuard<'_, Vec<KnownSocket>> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -222,7 +230,7 @@ impl Doors {
 fn take(
     speaks: Speaks,
     wanted: &[Wanted],
-    leaving: &[Arc<TcpListener>],
+    leaving: &[Arc<ListeningSocket>],
     inherited: &mut Inherited,
 ) -> Result<Vec<(Wanted, Listener)>, BindError> {
     let addresses: Vec<SocketAddr> = wanted.iter().map(|wanted| wanted.address).collect();

@@ -16,6 +16,7 @@ mod plain;
 mod proxy;
 mod redirect;
 mod serve;
+mod socket;
 mod stream;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use doors::{Changes, Doors};
 pub use holder::Holder;
 pub(crate) use holder::of as holder_of;
 pub use inherit::{Inherited, InheritedSocket, Kind};
+pub use socket::{KnownSocket, ListeningSocket};
 pub use stream::ClientStream;
 
 use crate::auth::CertificateNames;

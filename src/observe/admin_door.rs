@@ -5,14 +5,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Admin;
-use crate::listen::{BindError, Inherited, Kind, Listener, Share};
+use crate::listen::{BindError, Inherited, Kind, KnownSocket, Listener, ListeningSocket, Share};
 
 /// The admin listener, if there is one.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub struct AdminDoor {
     admin: Admin,
     open: Mutex<Option<Open>>,
     /// The socket that was closed last, and may not be gone yet.
-    closing: Mutex<Weak<TcpListener>>,
+    closing: Mutex<Option<KnownSocket>>,
     leave: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -30,7 +29,7 @@ pub struct AdminDoor {
 struct Open {
     wanted: SocketAddr,
     address: SocketAddr,
-    socket: Weak<TcpListener>,
+    socket: KnownSocket,
     closed: CancellationToken,
 }
 
@@ -67,7 +66,7 @@ impl AdminDoor {
     pub fn share(&self) -> io::Result<Option<Share>> {
         let open = self.lock();
         let socket = open.as_ref().and_then(|open| {
-            let socket = open.socket.upgrade()?;
+            let socket = open.socket.socket()?;
             Some(Listener::share(Kind::Admin, open.wanted, &socket))
         });
         socket.transpose()
@@ -75,11 +74,13 @@ impl AdminDoor {
 
     /// The sockets that are of no more use with `wanted`, or that are closing already.
     #[must_use]
-    pub fn leaving(&self, wanted: Option<SocketAddr>) -> Vec<Arc<TcpListener>> {
+    pub fn leaving(&self, wanted: Option<SocketAddr>) -> Vec<Arc<ListeningSocket>> {
         let open = self.lock();
         let left = open.as_ref().filter(|open| Some(open.wanted) != wanted);
-        let left = left.and_then(|open| open.socket.upgrade());
-        left.into_iter().chain(self.closing().upgrade()).collect()
+        let left = left.map(|open| &open.socket);
+        let closing = self.closing();
+        let known = left.into_iter().chain(closing.as_ref());
+        known.filter_map(KnownSocket::socket).collect()
     }
 
     /// Takes the address, if it is not there already. What is `leaving`, here or elsewhere, is not
@@ -92,7 +93,7 @@ impl AdminDoor {
     pub fn prepare(
         &self,
         wanted: Option<SocketAddr>,
-        leaving: &[Arc<TcpListener>],
+        leaving: &[Arc<ListeningSocket>],
         inherited: &mut Inherited,
     ) -> Result<Option<Listener>, BindError> {
         let there = self.lock().as_ref().map(|open| open.wanted);
@@ -110,11 +111,11 @@ impl AdminDoor {
         }
         if let Some(left) = open.take() {
             left.closed.cancel();
-            *self.closing() = left.socket;
+            *self.closing() = Some(left.socket);
         }
         if let (Some(wanted), Some(listener)) = (wanted, prepared) {
             let (closed, address) = (self.leave.child_token(), listener.address());
-            let socket = Arc::downgrade(listener.socket());
+            let socket = listener.socket().known();
             let admin = self.admin.clone();
             admin.serve(listener, &closed, &self.stop, &self.tasks);
             *open = Some(Open {
@@ -126,7 +127,15 @@ impl AdminDoor {
         }
     }
 
-    fn closing(&self) -> std::sync::MutexGuard<'_, Weak<TcpListener>> {
+    /// Waits until nobody can connect any more where the listener was.
+    pub async fn closed(&self) {
+        let closing = self.closing().clone();
+        if let Some(socket) = closing {
+            socket.closed().await;
+        }
+    }
+
+    fn closing(&self) -> std::sync::MutexGuard<'_, Option<KnownSocket>> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -211,6 +211,11 @@ impl InForce {
         ended
     }
 
+    /// Waits until nobody can connect any more where a listener was taken away.
+    pub(super) async fn closed(&self) {
+        tokio::join!(self.doors.closed(), self.admin.closed());
+    }
+
     /// Ends the sessions of whom another process signed out.
     pub(super) fn sweep(&self) {
         let _turning = self.turning();

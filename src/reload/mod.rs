@@ -36,6 +36,8 @@ use watch::Watch;
 
 /// For reading a config with all its files.
 const READ_LIMIT: Duration = Duration::from_secs(20);
+/// For listeners that are taken away: each only has to let in whoever has connected already.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at whether everybody who is in may still be.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -313,6 +315,11 @@ impl Reloader {
         let this = Arc::clone(self);
         let taking = tokio::task::spawn_blocking(move || this.put_in_force(config));
         let ended = taking.await.unwrap_or(Err(ReloadError::Stopping))?;
+        // Done means that their addresses are free.
+        let closed = tokio::time::timeout(CLOSE_LIMIT, self.in_force.closed());
+        if closed.await.is_err() {
+            tracing::warn!("a listener that the config does not name any more is still open");
+        }
         for warning in &warnings {
             tracing::warn!("{warning}");
         }

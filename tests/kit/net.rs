@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +14,16 @@ use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+
+/// An address of this machine that no other test has: a port of it that was closed stays so.
+pub fn own_ip() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < u8::MAX, "no address is left");
+    // All of 127.0.0.0/8 is ours; 127.0.x.x is what other tests write down.
+    IpAddr::from([127, high | 1, low, number])
+}
 
 /// Any byte stream.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
