@@ -4,6 +4,7 @@ mod cli;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdline::config::Loaded;
 use holdline::observe::log;
@@ -12,6 +13,9 @@ use holdline::{Holdline, Source};
 use cli::signals::{Asked, Signals};
 use cli::surroundings::Started;
 use cli::{Command, Settings};
+
+/// For what is dropped at the end.
+const LAST: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = match cli::parse() {
@@ -68,8 +72,9 @@ fn run(settings: &Settings, started: Started) -> ExitCode {
         log: Some(log),
     };
     let code = runtime.block_on(serve(loaded, source, started));
-    // What still runs is past its time: the drain is over, or was cut short on purpose.
-    runtime.shutdown_background();
+    // What still runs is past its time: the drain is over, or was cut short on purpose. It is
+    // dropped, a hook with all that it has started; only a disk could hold that up.
+    runtime.shutdown_timeout(LAST);
     code
 }
 

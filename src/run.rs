@@ -442,15 +442,17 @@ impl Shared {
             self.session_tasks.wait().await;
             self.edge.tasks.wait().await;
         };
-        if tokio::time::timeout(budget + LAST_WRITES, ended)
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                sessions = self.sessions.count(),
-                "drain over; what is left is cut off"
-            );
-        }
+        let sessions = async {
+            let limit = budget + LAST_WRITES;
+            if tokio::time::timeout(limit, ended).await.is_err() {
+                tracing::warn!(
+                    sessions = self.sessions.count(),
+                    "drain over; what is left is cut off"
+                );
+            }
+        };
+        // No CA finds us any more.
+        tokio::join!(sessions, self.keeper.stop(budget));
         self.stopped.cancel();
     }
 }

@@ -109,12 +109,8 @@ impl Challenges {
     /// The key authorization for the token of an `http-01` challenge. Reads a file if it is not
     /// ours.
     pub fn http(&self, token: &str) -> Option<String> {
-        let sane = token.len() <= LONGEST_TOKEN
-            && !token.is_empty()
-            && token
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        sane.then(|| self.find(&(Shown::Http, token.to_owned())))
+        is_token(token)
+            .then(|| self.find(&(Shown::Http, token.to_owned())))
             .flatten()
     }
 
@@ -147,6 +143,12 @@ impl Challenges {
         let bytes = self.shared()?.read(&path(key)).ok()??;
         String::from_utf8(bytes.to_vec()).ok()
     }
+}
+
+/// Whether it is one (RFC 8555, 8.1): of harmless characters, and not without an end.
+pub(super) fn is_token(token: &str) -> bool {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=LONGEST_TOKEN).contains(&token.len()) && token.bytes().all(harmless)
 }
 
 fn path((shown, asked): &(Shown, String)) -> String {

@@ -3,7 +3,8 @@
 //! The CA is only told once the zone's own name servers show the record: a look too early would be
 //! a failed validation, of which it takes a few in an hour.
 
-pub(super) mod hook;
+mod hook;
+mod records;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,8 +16,11 @@ use hickory_resolver::config::{
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{RData, RecordType};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
+pub(super) use self::records::{Records, tidy};
+use super::underway::Underway;
 use crate::config::DnsHook;
 use crate::network::look_up;
 
@@ -26,8 +30,15 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// More name servers of a zone are not asked.
 const MOST_SERVERS: usize = 8;
 
+/// What is to be done with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Do {
+    Present,
+    Cleanup,
+}
+
 /// A TXT record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TxtRecord {
     /// `_acme-challenge.a.example`, without a dot at its end.
     pub(super) name: String,
@@ -43,6 +54,18 @@ enum Seen {
     Silent,
 }
 
+// === impl Do ===
+
+impl Do {
+    /// As a hook is told.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
 // === impl TxtRecord ===
 
 impl TxtRecord {
@@ -54,6 +77,16 @@ impl TxtRecord {
             value,
         }
     }
+}
+
+/// Adds a record, or takes it away; the error is a sentence.
+async fn change(
+    dns: &DnsHook,
+    what: Do,
+    record: &TxtRecord,
+    underway: &Underway,
+) -> Result<(), String> {
+    hook::run(dns, what, record, underway).await
 }
 
 /// Waits until the record can be seen everywhere.

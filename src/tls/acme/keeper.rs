@@ -14,9 +14,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::ca::{Ca, blocking};
 use super::desk::{Desk, Done, Start};
+use super::dns::tidy;
 use super::problem::Failure;
 use super::status::{CertificateStatus, numbers};
 use super::transport::Transport;
+use super::underway::Underway;
 use crate::config::Acme;
 use crate::tls::Tls;
 
@@ -33,6 +35,7 @@ pub struct AcmeKeeper {
     wanted: watch::Sender<Wanted>,
     view: watch::Receiver<View>,
     retired: Arc<AtomicBool>,
+    underway: Underway,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -66,14 +69,15 @@ impl AcmeKeeper {
     /// task of its own; asks no CA before [`Self::begin`]. `None`: it does nothing until it is told
     /// to.
     pub async fn start(acme: Option<Acme>, tls: &Tls) -> Self {
-        let retired = Arc::<AtomicBool>::default();
+        let (retired, underway) = (Arc::<AtomicBool>::default(), Underway::default());
         let (store, challenges) = (Arc::clone(tls.store()), Arc::clone(tls.challenges()));
         let desk = Desk::new(store, challenges, Arc::clone(&retired));
         let (asks, asked) = mpsc::channel(8);
         let (wanted, wants) = watch::channel(Wanted::default());
         let (view, seen) = watch::channel(View::default());
+        let beside = underway.clone();
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Some(desk) = run(desk, asked, wants, &view).await {
+            if let Some(desk) = run(desk, asked, wants, &view, &beside).await {
                 drop(desk);
                 tracing::error!("certificates are no longer looked after; restart holdline");
             }
@@ -83,6 +87,7 @@ impl AcmeKeeper {
             wanted,
             view: seen,
             retired,
+            underway,
             _task: task,
         };
         keeper.reconfigure(acme).await;
@@ -126,6 +131,14 @@ impl AcmeKeeper {
     /// certificates. What is being ordered is, and what is served stays so.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Begins nothing more, drops the orders that are under way and takes away the records that
+    /// they have added, as far as that can be done within `budget`; returns some seconds after it at
+    /// the latest, when no hook runs any more. What is left is for the next start.
+    pub async fn stop(&self, budget: Duration) {
+        self.retire();
+        self.underway.end(budget).await;
     }
 
     /// Replaces what was wanted, taken or not.
@@ -186,8 +199,10 @@ async fn run(
     mut asked: mpsc::Receiver<Ask>,
     mut wants: watch::Receiver<Wanted>,
     view: &watch::Sender<View>,
+    underway: &Underway,
 ) -> Option<Failure> {
-    let mut tasks: JoinSet<Done> = JoinSet::new();
+    let mut tasks: JoinSet<Option<Done>> = JoinSet::new();
+    let mut tidying: Option<AbortOnDropHandle<()>> = None;
     let mut version = 0;
     loop {
         let starts;
@@ -196,7 +211,9 @@ async fn run(
             Err(lost) => return Some(lost),
         };
         for start in starts {
-            tasks.spawn(perform(start));
+            let beside = underway.clone();
+            let task = underway.track(async move { perform(start, &beside).await });
+            tasks.spawn(task);
         }
         show(&desk, version, view);
         let wake = Duration::from_secs(desk.wake_in());
@@ -206,6 +223,14 @@ async fn run(
                 let wanted = wants.borrow_and_update().clone();
                 let new = wanted.version != version;
                 version = wanted.version;
+                let idle = tidying.as_ref().is_none_or(AbortOnDropHandle::is_finished);
+                if let Some(acme) = wanted.acme.clone().filter(|_| wanted.begun && idle) {
+                    let beside = underway.clone();
+                    let task = async move {
+                        beside.until_stopped(tidy(&acme, &beside)).await;
+                    };
+                    tidying = Some(AbortOnDropHandle::new(underway.spawn(task)));
+                }
                 let take = move |desk: &mut Desk| {
                     if wanted.begun {
                         desk.begin_ordering();
@@ -231,7 +256,8 @@ async fn run(
                 }
             },
             Some(done) = tasks.join_next() => {
-                if let Ok(done) = done {
+                // Without a word: this process ends.
+                if let Ok(Some(done)) = done {
                     (desk, ()) = match lend(desk, |desk| desk.finish(done)).await {
                         Ok(back) => back,
                         Err(lost) => return Some(lost),
@@ -262,25 +288,27 @@ async fn lend<T: Send + 'static>(
     .await
 }
 
-async fn perform(start: Start) -> Done {
+/// `None`: this process ends in the middle of it.
+async fn perform(start: Start, underway: &Underway) -> Option<Done> {
     match start {
         Start::Order(job, lock) => {
             let (folder, ca) = (job.folder.clone(), job.ca.clone());
             let signing = Arc::clone(&job.signing);
             // Apart, so that even a bug in the middle of it ends in a known next attempt.
-            let run = AbortOnDropHandle::new(tokio::spawn(job.run()));
+            let beside = underway.clone();
+            let run = AbortOnDropHandle::new(tokio::spawn(async move { job.run(&beside).await }));
             let result = run.await.unwrap_or_else(|_| {
-                Err(Failure::ca(
+                Some(Err(Failure::ca(
                     "the order broke off by a fault of holdline; please report it",
-                ))
-            });
-            Done::Order {
+                )))
+            })?;
+            Some(Done::Order {
                 folder,
                 ca,
                 result,
                 signed: signing.load(Ordering::Acquire),
                 lock,
-            }
+            })
         }
         Start::Renewal {
             folder,
@@ -288,12 +316,13 @@ async fn perform(start: Start) -> Done {
             certificate,
             acme,
         } => {
-            let result = ask_when(&ca, &certificate, &acme).await;
-            Done::Renewal {
+            let asked = ask_when(&ca, &certificate, &acme);
+            let result = underway.until_stopped(asked).await?;
+            Some(Done::Renewal {
                 folder,
                 certificate,
                 result,
-            }
+            })
         }
     }
 }

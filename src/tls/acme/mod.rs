@@ -36,6 +36,7 @@ mod stand_in;
 mod state;
 mod status;
 mod transport;
+mod underway;
 
 pub use aside::{change_account_keys, on_disk};
 pub use challenge::Challenges;

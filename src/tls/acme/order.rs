@@ -3,6 +3,7 @@
 //! Nothing here decides when or where: see `plan`. The key is on disk before the CA is asked to sign
 //! it, so that an end of this process in between costs no second certificate.
 
+mod names;
 mod validate;
 
 use std::path::Path;
@@ -19,11 +20,13 @@ use zeroize::Zeroizing;
 
 use super::ca::{Ca, account_file, blocking};
 use super::challenge::Challenges;
+use super::dns::Records;
 use super::judge::{Refused, judge};
 use super::moment::{DAY, Moment};
 use super::problem::{Failure, Stage, kind};
 use super::state::{StateDir, StateError};
 use super::transport::{Transport, TransportError};
+use super::underway::Underway;
 use crate::config::Acme;
 
 /// CAs look from several places, and some are slow.
@@ -70,33 +73,59 @@ struct Unfinished {
 // === impl Job ===
 
 impl Job {
-    /// Key and chain in one PEM text, judged fit to be served.
-    pub(super) async fn run(self) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    /// Key and chain in one PEM text, judged fit to be served. `None`: this process ends.
+    pub(super) async fn run(
+        self,
+        underway: &Underway,
+    ) -> Option<Result<Zeroizing<Vec<u8>>, Failure>> {
+        // Boxed: these futures are large.
+        let order = tokio::time::timeout(self.limit(), Box::pin(self.order(underway)));
+        let result = underway.until_stopped(order).await.map(|result| {
+            result
+                .unwrap_or_else(|_| Err(Failure::ca("the order took too long; it is tried again")))
+        });
+        // However it has ended: nothing that it has added is to stay.
+        self.clear_records(underway).await;
+        result
+    }
+
+    fn limit(&self) -> Duration {
+        // For each name a hook that adds and one that takes away, of this order and of others at
+        // the same time, and the wait for the record.
         let hooks = self
             .acme
             .dns
             .as_ref()
-            .map_or(Duration::ZERO, |dns| dns.timeout * 3);
-        let limit = WHOLE + hooks * u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        // Boxed: these futures are large.
-        match tokio::time::timeout(limit, Box::pin(self.order())).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::ca("the order took too long; it is tried again")),
+            .map_or(Duration::ZERO, |dns| dns.timeout * 9);
+        WHOLE + hooks * u32::try_from(self.names.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes away what this order and those before it have left at the name servers.
+    async fn clear_records(&self, underway: &Underway) {
+        if let Some(dns) = &self.acme.dns {
+            let records = self.records();
+            underway.until_over(records.clear(dns, underway)).await;
         }
     }
 
-    async fn order(&self) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    fn records(&self) -> Records {
+        Records::of(&self.state, &self.folder)
+    }
+
+    async fn order(&self, underway: &Underway) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let root = self.acme.ca_root.clone();
         let transport = blocking(move || Transport::new(root.as_deref()))
             .await?
             .map_err(Failure::from)?;
         let ca = Ca::open(&self.ca, transport).await?;
+        // Of a process that did not live to do so.
+        self.clear_records(underway).await;
         let account = ca.account(&self.acme, &self.state).await?;
         if let Some(pem) = self.resume(&ca, &account).await? {
             return Ok(pem);
         }
         let mut order = self.place(&ca, &account).await?;
-        self.validate(&ca, &mut order).await?;
+        self.validate(&ca, &mut order, underway).await?;
         let (key, csr) = self.request()?;
         self.remember(&order, &key).await?;
         self.signing.store(true, Ordering::Release);

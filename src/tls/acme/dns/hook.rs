@@ -1,140 +1,139 @@
 //! The command that writes and takes away records: run, waited for, and quoted.
+//!
+//! One at a time in this process. It has a process group of its own, and ends with all that it has
+//! started where it takes too long, or nobody wants its answer any more.
 
-use std::process::Stdio;
+mod environment;
+mod group;
+mod said;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
-use super::TxtRecord;
+use self::group::Group;
+use self::said::{Output, said};
+use super::{Do, TxtRecord};
 use crate::config::DnsHook;
+use crate::tls::acme::underway::Underway;
 
-/// Of what the hook says, kept for the one who has to mend it.
-const OUTPUT: u64 = 4096;
+/// For the rest of the output once the hook has ended: what it has left running may hold it open.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
-/// What the hook is told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::tls::acme) enum Do {
-    Present,
-    Cleanup,
-}
-
-/// Runs the hook; the error is a sentence with what it said.
-pub(in crate::tls::acme) async fn run(
+/// Runs the hook; the error is a sentence with what it said. Whoever drops this has the hook ended
+/// in good order, by a task that `underway` waits for.
+pub(super) async fn run(
     hook: &DnsHook,
     what: Do,
     record: &TxtRecord,
+    underway: &Underway,
 ) -> Result<(), String> {
-    let what = match what {
-        Do::Present => "present",
-        Do::Cleanup => "cleanup",
-    };
+    let unwanted = CancellationToken::new();
+    let _unwanted = unwanted.clone().drop_guard();
+    let (hook, record, turn) = (hook.clone(), record.clone(), underway.turn().await);
+    let task = underway.spawn(async move {
+        let done = run_now(&hook, what, &record, &unwanted).await;
+        drop(turn);
+        done
+    });
+    task.await.unwrap_or_else(|_| {
+        Err("the hook was lost by a fault of holdline; please report it".to_owned())
+    })
+}
+
+/// How the hook came to its end.
+enum End {
+    Itself(io::Result<ExitStatus>),
+    Late,
+    Unwanted,
+}
+
+async fn run_now(
+    hook: &DnsHook,
+    what: Do,
+    record: &TxtRecord,
+    unwanted: &CancellationToken,
+) -> Result<(), String> {
     let Some((program, arguments)) = hook.command.split_first() else {
         return Err("[acme] dns_hook is empty; name a command".to_owned());
     };
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
-        .args([what, &record.name, &record.value])
+        .args([what.word(), &record.name, &record.value])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| {
-            format!("the hook {program} cannot be run: {error}; check dns_hook, and that the file is executable")
-        })?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let whole = async { tokio::join!(child.wait(), output(out), output(err)) };
-    let Ok((status, out, err)) = timeout(hook.timeout, whole).await else {
-        return Err(format!(
-            "the hook `{program} {what} {}` was ended: it took longer than {} s; see dns_timeout",
-            record.name,
-            hook.timeout.as_secs()
-        ));
+        .stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if environment::is_withheld(&name) {
+            command.env_remove(name);
+        }
+    }
+    let mut group = Group::start(&mut command)
+        .await
+        .map_err(|error| cannot_run(program, &error))?;
+    let (out, err) = group.outputs();
+    let (mut out, mut err) = (Output::of(out), Output::of(err));
+    let end = tokio::select! {
+        status = group.ended() => End::Itself(status),
+        () = sleep(hook.timeout) => End::Late,
+        () = unwanted.cancelled() => End::Unwanted,
     };
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!(
-            "the hook `{program} {what} {}` failed ({status}): {}",
-            record.name,
+    match end {
+        End::Itself(_) => {
+            let last = async { tokio::join!(out.closed(LAST_WORDS), err.closed(LAST_WORDS)) };
+            last.await;
+        }
+        End::Late | End::Unwanted => group.end(|| out.is_closed() && err.is_closed()).await,
+    }
+    let called = format!("the hook `{program} {} {}`", what.word(), record.name);
+    match end {
+        End::Itself(Ok(status)) if status.success() => {
+            tracing::debug!(
+                program,
+                what = what.word(),
+                said = said(&out, &err),
+                "a hook has run"
+            );
+            Ok(())
+        }
+        End::Itself(Ok(status)) => Err(format!("{called} failed ({status}): {}", said(&out, &err))),
+        End::Itself(Err(error)) => Err(format!("{called} got lost: {error}")),
+        End::Late => Err(format!(
+            "{called} was ended with all that it had started: it took longer than {} s, see \
+             dns_timeout; its last words: {}",
+            hook.timeout.as_secs(),
             said(&out, &err)
         )),
-        Err(error) => Err(format!("the hook {program} got lost: {error}")),
+        End::Unwanted => Err(format!(
+            "{called} was ended: holdline stops, or has given up the order"
+        )),
     }
 }
 
-/// All of it is read, or the hook would wait for us; the beginning is kept.
-async fn output(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    if let Some(mut from) = from {
-        let _ = (&mut from).take(OUTPUT).read_to_end(&mut kept).await;
-        let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    }
-    kept
-}
-
-fn said(out: &[u8], err: &[u8]) -> String {
-    let all = [err, b" ", out].concat();
-    let text = String::from_utf8_lossy(&all);
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    match line.split_whitespace().collect::<Vec<_>>().join(" ") {
-        said if said.is_empty() => "it said nothing; let it write to standard error why".to_owned(),
-        said => said,
-    }
+fn cannot_run(program: &str, error: &io::Error) -> String {
+    // By its own number: the library has no stable name for it.
+    let no_format = error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error());
+    let remedy = match error.kind() {
+        _ if no_format => "let its first line say what it is for, such as #!/bin/sh",
+        io::ErrorKind::PermissionDenied => {
+            "make it executable (chmod +x) for the user that holdline runs as"
+        }
+        io::ErrorKind::NotFound if std::path::Path::new(program).exists() => {
+            "it is there, but what its first line names to run it is not"
+        }
+        io::ErrorKind::NotFound if program.contains(' ') => {
+            "write each argument of dns_hook as a text of its own: [\"/etc/holdline/hook\", \"-v\"]"
+        }
+        io::ErrorKind::NotFound => "check the path in dns_hook",
+        _ => "check dns_hook",
+    };
+    format!("the hook {program} cannot be run ({error}); {remedy}")
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn hook(script: &str) -> DnsHook {
-        DnsHook {
-            command: ["sh", "-c", script, "hook"].map(str::to_owned).to_vec(),
-            timeout: Duration::from_millis(1500),
-            resolvers: Vec::new(),
-        }
-    }
-
-    #[tokio::test]
-    async fn the_hook_is_told_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("said");
-        let record = TxtRecord::new("*.a.example", "v-1".to_owned());
-        let hook = hook(&format!("echo \"$@\" >> {}", file.display()));
-        run(&hook, Do::Present, &record).await.unwrap();
-        run(&hook, Do::Cleanup, &record).await.unwrap();
-        let said = std::fs::read_to_string(&file).unwrap();
-        let expected =
-            "present _acme-challenge.a.example v-1\ncleanup _acme-challenge.a.example v-1\n";
-        assert_eq!(said, expected);
-    }
-
-    #[tokio::test]
-    async fn a_hook_that_fails_is_quoted_and_one_that_hangs_is_ended() {
-        let record = TxtRecord::new("a.example", "v".to_owned());
-        let mean = hook("echo no rights >&2; exit 3");
-        let failed = run(&mean, Do::Present, &record).await.unwrap_err();
-        assert!(
-            failed.contains("no rights") && failed.contains("3"),
-            "{failed}"
-        );
-        let loud = hook("yes | head -c 1000000; exit 1");
-        let loud = run(&loud, Do::Present, &record).await.unwrap_err();
-        assert!(loud.len() < 6000);
-        let hung = run(&hook("exec sleep 60"), Do::Present, &record)
-            .await
-            .unwrap_err();
-        assert!(hung.contains("longer than 1 s"), "{hung}");
-        let absent = DnsHook {
-            command: vec!["/nowhere/hook".to_owned()],
-            ..hook("")
-        };
-        let absent = run(&absent, Do::Present, &record).await.unwrap_err();
-        assert!(absent.contains("cannot be run"), "{absent}");
-    }
-}
+mod tests;

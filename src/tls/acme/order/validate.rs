@@ -10,29 +10,40 @@ use instant_acme::{
 use super::{Job, VALIDATION};
 use crate::config::{Challenge, DnsHook};
 use crate::tls::acme::ca::{Ca, blocking};
-use crate::tls::acme::challenge::{Presented, Shown, tls_name};
-use crate::tls::acme::dns::hook::{self, Do};
+use crate::tls::acme::challenge::{Presented, Shown, is_token, tls_name};
 use crate::tls::acme::dns::{self, TxtRecord};
 use crate::tls::acme::problem::{Failure, Stage, sentence};
+use crate::tls::acme::underway::Underway;
 
 /// A name whose challenge is ready.
-struct Ready {
-    _presented: Option<Presented>,
-    record: Option<TxtRecord>,
+enum Ready {
+    /// Answered by us until it is dropped.
+    Presented { _answer: Presented },
+    /// Written by a hook.
+    Record(TxtRecord),
+}
+
+/// What the CA wants to be shown.
+struct Asked<'n> {
+    name: &'n str,
+    kind: Challenge,
+    token: String,
+    answer: KeyAuthorization,
 }
 
 impl Job {
     /// The order is ready then.
-    pub(super) async fn validate(&self, ca: &Ca, order: &mut Order) -> Result<(), Failure> {
+    pub(super) async fn validate(
+        &self,
+        ca: &Ca,
+        order: &mut Order,
+        underway: &Underway,
+    ) -> Result<(), Failure> {
         let mut ready = Vec::new();
-        let validated = self.validate_with(ca, order, &mut ready).await;
-        if let Some(dns) = &self.acme.dns {
-            for record in ready.iter().filter_map(|each| each.record.as_ref()) {
-                if let Err(error) = hook::run(dns, Do::Cleanup, record).await {
-                    tracing::warn!(name = record.name, "a record may be left over: {error}");
-                }
-            }
-        }
+        let validated = self.validate_with(ca, order, &mut ready, underway).await;
+        // Files are deleted.
+        blocking(move || drop(ready)).await?;
+        self.clear_records(underway).await;
         validated
     }
 
@@ -41,14 +52,22 @@ impl Job {
         ca: &Ca,
         order: &mut Order,
         ready: &mut Vec<Ready>,
+        underway: &Underway,
     ) -> Result<(), Failure> {
+        let asked = self.asked(ca, order).await?;
         // All are made ready before the first is asked for: the hook's records are seen sooner.
-        let kinds = self.make_ready(ca, order, ready).await?;
+        let mut kinds = Vec::new();
+        for asked in asked {
+            kinds.push(asked.as_ref().map(|asked| asked.kind));
+            if let Some(asked) = asked {
+                ready.push(self.prepare(asked, underway).await?);
+            }
+        }
         if ready.is_empty() && order.state().status == OrderStatus::Ready {
             return Ok(());
         }
-        if let Some(hook) = &self.acme.dns {
-            self.see(hook, ready).await?;
+        if let Some(dns) = &self.acme.dns {
+            see(dns, ready).await?;
         }
         let failed = |error: Error| ca.failed(&error, Stage::Validation);
         let mut kinds = kinds.into_iter();
@@ -69,22 +88,27 @@ impl Job {
         }
     }
 
-    /// How each name will be shown; `None` for those that the CA knows to be ours.
-    async fn make_ready(
-        &self,
-        ca: &Ca,
-        order: &mut Order,
-        ready: &mut Vec<Ready>,
-    ) -> Result<Vec<Option<Challenge>>, Failure> {
-        let mut kinds = Vec::new();
+    /// How each name will be shown; `None` for those that the CA knows to be ours. All of them are
+    /// looked at before anything is done for the first.
+    async fn asked(&self, ca: &Ca, order: &mut Order) -> Result<Vec<Option<Asked<'_>>>, Failure> {
+        let mut asked = Vec::new();
+        let mut names = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(next) = authorizations.next().await {
             let mut authorization = next.map_err(|error| ca.failed(&error, Stage::Validation))?;
-            let name = authorization.identifier().to_string();
+            let identifier = authorization.identifier();
+            let name = self.ordered(identifier.identifier, identifier.wildcard)?;
+            if names.contains(&name) {
+                return Err(Failure::ca(format!(
+                    "the CA at {} wants to be shown {name} twice in one order; ask whoever runs it",
+                    self.ca
+                )));
+            }
+            names.push(name);
             match authorization.status {
                 AuthorizationStatus::Pending => {}
                 AuthorizationStatus::Valid => {
-                    kinds.push(None);
+                    asked.push(None);
                     continue;
                 }
                 other => {
@@ -95,14 +119,27 @@ impl Job {
             }
             let challenges = authorization.challenges.iter();
             let offered: Vec<ChallengeType> = challenges.map(|it| it.r#type.clone()).collect();
-            let kind = self.choose(&name, &offered)?;
-            kinds.push(Some(kind));
-            if let Some(challenge) = authorization.challenge(wire(kind)) {
-                let (answer, token) = (challenge.key_authorization(), challenge.token.clone());
-                ready.push(self.prepare(kind, &name, &token, &answer).await?);
+            let kind = self.choose(name, &offered)?;
+            let Some(challenge) = authorization.challenge(wire(kind)) else {
+                asked.push(None);
+                continue;
+            };
+            let (token, answer) = (challenge.token.clone(), challenge.key_authorization());
+            if !is_token(&token) {
+                return Err(Failure::ca(format!(
+                    "the CA at {} sends a token for {name} that is none (RFC 8555, 8.1); ask whoever \
+                     runs it",
+                    self.ca
+                )));
             }
+            asked.push(Some(Asked {
+                name,
+                kind,
+                token,
+                answer,
+            }));
         }
-        Ok(kinds)
+        Ok(asked)
     }
 
     /// The first of our kinds that is offered; after a failure the next one.
@@ -124,21 +161,22 @@ impl Job {
         })
     }
 
-    async fn prepare(
-        &self,
-        kind: Challenge,
-        name: &str,
-        token: &str,
-        answer: &KeyAuthorization,
-    ) -> Result<Ready, Failure> {
+    async fn prepare(&self, asked: Asked<'_>, underway: &Underway) -> Result<Ready, Failure> {
+        let Asked {
+            name,
+            kind,
+            token,
+            answer,
+        } = asked;
         let present = |shown, asked: String| {
             let (challenges, answer) = (Arc::clone(&self.challenges), answer.as_str().to_owned());
             blocking(move || challenges.present(shown, &asked, &answer))
         };
+        let presented = |answer| Ready::Presented { _answer: answer };
         tracing::debug!(name, ?kind, "answering a challenge");
-        let (presented, record) = match kind {
-            Challenge::Http01 => (Some(present(Shown::Http, token.to_owned()).await?), None),
-            Challenge::TlsAlpn01 => (Some(present(Shown::Tls, tls_name(name)).await?), None),
+        Ok(match kind {
+            Challenge::Http01 => presented(present(Shown::Http, token).await?),
+            Challenge::TlsAlpn01 => presented(present(Shown::Tls, tls_name(name)).await?),
             Challenge::Dns01 => {
                 let record = TxtRecord::new(name, answer.dns_value());
                 let dns = self
@@ -146,23 +184,14 @@ impl Job {
                     .dns
                     .as_ref()
                     .ok_or_else(|| Failure::names("dns-01 needs [acme] dns_hook"))?;
-                hook::run(dns, Do::Present, &record)
-                    .await
-                    .map_err(|error| Failure::names(format!("{name}: {error}")))?;
-                (None, Some(record))
+                let added = self.records().add(dns, &record, underway).await;
+                added.map_err(|failure| Failure {
+                    reason: format!("{name}: {}", failure.reason),
+                    ..failure
+                })?;
+                Ready::Record(record)
             }
-        };
-        Ok(Ready {
-            _presented: presented,
-            record,
         })
-    }
-
-    async fn see(&self, hook: &DnsHook, ready: &[Ready]) -> Result<(), Failure> {
-        for record in ready.iter().filter_map(|each| each.record.as_ref()) {
-            dns::wait_for(hook, record).await.map_err(Failure::names)?;
-        }
-        Ok(())
     }
 
     /// Which name it was, and what the CA says of it.
@@ -176,8 +205,11 @@ impl Job {
         let mut first = problem.clone();
         let mut authorizations = order.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
-            let name = authorization.identifier().to_string();
             let Ok(state) = authorization.refresh().await else {
+                continue;
+            };
+            let identifier = state.identifier();
+            let Ok(name) = self.ordered(identifier.identifier, identifier.wildcard) else {
                 continue;
             };
             for challenge in &state.challenges {
@@ -198,6 +230,16 @@ impl Job {
         }
         failure
     }
+}
+
+async fn see(dns: &DnsHook, ready: &[Ready]) -> Result<(), Failure> {
+    for each in ready {
+        match each {
+            Ready::Record(record) => dns::wait_for(dns, record).await.map_err(Failure::names)?,
+            Ready::Presented { .. } => {}
+        }
+    }
+    Ok(())
 }
 
 fn wire(kind: Challenge) -> ChallengeType {
