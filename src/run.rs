@@ -418,7 +418,9 @@ impl Shared {
                 loop {
                     watching.reloader.files_changed().await;
                     // Its outcome is in the log and in the status.
-                    let _ = watching.reload(By::File).await;
+                    while let Err(ReloadError::Unsettled) = watching.reload(By::File).await {
+                        watching.reloader.files_changed_or_settled().await;
+                    }
                 }
             };
             let both = async { tokio::join!(sweeping.sweep(), files) };

@@ -38,20 +38,21 @@ pub(super) struct Known<'k> {
     pub(super) auth: &'k Auth,
 }
 
-/// What speaks against taking `new` in place of `old` unasked. `replaced`: the file is another one,
-/// as after a rename, and not the old one written over; so it most likely came whole.
-pub(super) fn doubt(old: &Known<'_>, new: &Known<'_>, replaced: bool) -> Option<Doubt> {
+/// What speaks against taking `new` in place of `old` unasked. That it is only a beginning is said
+/// last: a whole file may be that.
+pub(super) fn doubt(old: &Known<'_>, new: &Known<'_>) -> Option<Doubt> {
     if sets_nothing(new.settings) && !sets_nothing(old.settings) {
         return Some(Doubt::Empty);
-    }
-    if !replaced && new.text.is_only_the_beginning_of(old.text) {
-        return Some(Doubt::Beginning);
     }
     let gone: Vec<&'static str> = modes(old.auth)
         .into_iter()
         .filter(|mode| !modes(new.auth).contains(mode))
         .collect();
-    (!gone.is_empty()).then_some(Doubt::LetsIn(gone))
+    if !gone.is_empty() {
+        return Some(Doubt::LetsIn(gone));
+    }
+    let beginning = new.text.is_only_the_beginning_of(old.text);
+    beginning.then_some(Doubt::Beginning)
 }
 
 fn sets_nothing(settings: &Settings) -> bool {
@@ -93,18 +94,18 @@ mod tests {
     }
 
     fn between(old: &str, new: &str) -> Option<Doubt> {
-        doubt(&of(&loaded(old)), &of(&loaded(new)), false)
+        doubt(&of(&loaded(old)), &of(&loaded(new)))
     }
 
+    /// The rest of it may come, which brings no sign-in back in the meantime.
     #[test]
-    fn a_whole_file_in_its_place_may_be_its_beginning() {
-        let in_its_place = |old: &str, new: &str| doubt(&of(&loaded(old)), &of(&loaded(new)), true);
+    fn that_it_is_a_beginning_is_said_last() {
         let both = "[hold]\nmax = \"5m\"\n[limits]\nsessions = 7\n";
         let first = "[hold]\nmax = \"5m\"\n";
-        assert_eq!(in_its_place(both, first), None);
-        assert_eq!(in_its_place(both, ""), Some(Doubt::Empty));
+        assert_eq!(between(both, first), Some(Doubt::Beginning));
+        assert_eq!(between(both, ""), Some(Doubt::Empty));
         let auth = format!("{first}[auth]\nmodes = [\"token\"]\n{TOKENS}");
-        let opened = in_its_place(&auth, first);
+        let opened = between(&auth, first);
         assert_eq!(opened, Some(Doubt::LetsIn(vec!["token"])));
     }
 

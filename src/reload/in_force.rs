@@ -129,13 +129,18 @@ impl InForce {
         self.admin.address()
     }
 
-    /// Reads and binds what `config` names; nothing changes yet.
-    pub(super) fn prepare(&self, config: Config) -> Result<Prepared, ReloadError> {
+    /// Reads and binds what `config` names; nothing changes yet. Nothing is bound when nobody waits
+    /// for it any more.
+    pub(super) fn prepare(
+        &self,
+        config: Config,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Prepared, ReloadError> {
         let old = self.config();
         let tls = self.swapped.edge.tls.prepare(&config.tls)?;
         let desk = self.swapped.gate.prepare(&old.auth, &config.auth)?;
         // Last, for whoever connects from here on is not to be let down.
-        let bound = match self.swapped.edge.leave.is_cancelled() {
+        let bound = match self.swapped.edge.leave.is_cancelled() || !wanted() {
             true => None,
             false => {
                 let none = &mut Inherited::default();

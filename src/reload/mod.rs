@@ -17,25 +17,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::DeskError;
 use crate::config::{
     self, Change, Config, ConfigErrors, Loaded, Origin, Problem, Settings, Stamp, Text,
 };
 use crate::listen::BindError;
-use crate::observe::log::{LogControl, LogError};
+use crate::observe::log::{LogControl, LogError, LogPlan};
 use crate::protocol::rescue::millis;
 use crate::tls::TlsError;
 
 pub use doubt::Doubt;
 use doubt::Known;
 pub(crate) use in_force::{InForce, Swapped, first_table};
+use in_force::Prepared;
 use watch::Watch;
 
-/// For reading a config with all its files.
-const READ_LIMIT: Duration = Duration::from_secs(20);
+/// For reading a config and all the files that it names.
+const LIMIT: Duration = Duration::from_secs(20);
+/// For a look at how files are before they are read; without it no more is lost than a change in
+/// that moment.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// Readings that hang. Each keeps a thread; one that has a new config to read is not held up by them.
+const HANGING: usize = 8;
+/// A file that is the beginning of what it was may still be being written; so long is nothing.
+const SETTLES: Duration = Duration::from_secs(5);
 /// For listeners that are taken away: each only has to let in whoever has connected already.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at whether everybody who is in may still be.
@@ -93,13 +101,33 @@ pub enum ReloadError {
         .0.display()
     )]
     NoFile(PathBuf),
-    /// The file system does not answer.
+    /// The file system of the config, or of what it takes from files, does not answer.
     #[error(
-        "the config could not be read within {} s, the old one is in force; see to the file system \
-         that it is on, and try again",
-        READ_LIMIT.as_secs()
+        "the new config could not be read within {} s, the old one is in force; see to the file \
+         system that it is on, and try again",
+        LIMIT.as_secs()
     )]
     Slow,
+    /// That of a certificate, a key or `state_dir` does not.
+    #[error(
+        "the new config is not taken, the old one is in force: the certificates and keys that it \
+         names could not be read within {} s; see to the file system that they are on, or name \
+         others, and try again",
+        LIMIT.as_secs()
+    )]
+    SlowFiles,
+    /// Too often.
+    #[error(
+        "the new config is not read, the old one is in force: {HANGING} earlier attempts still \
+         wait for a file system that does not answer; when it does, try again"
+    )]
+    Hanging,
+    /// A file that changed is in another file's place, and may still be being written.
+    #[error(
+        "the changed file is only the beginning of what it was: if it stays so for {} s, it is taken",
+        SETTLES.as_secs()
+    )]
+    Unsettled,
     /// The proxy ends.
     #[error("the config is not read any more: holdline is stopping")]
     Stopping,
@@ -205,6 +233,14 @@ struct Said {
     stamp: Option<Stamp>,
     /// What the last reload that changed something has done.
     last: Option<(Instant, Value)>,
+    /// A file that is perhaps not all there yet, and since when it is as it is.
+    unsettled: Option<(Stamp, Instant)>,
+}
+
+/// How files were before they were read.
+struct Seen {
+    config: Option<Stamp>,
+    files: Vec<(PathBuf, Stamp)>,
 }
 
 /// Takes new configs, one after the other.
@@ -213,7 +249,7 @@ pub(crate) struct Reloader {
     source: Option<Arc<Source>>,
     /// Locked while another one is taken, or the older file could win.
     said: tokio::sync::Mutex<Said>,
-    /// For reading: what hangs there is waited for once.
+    /// For reading: what hangs keeps its place.
     reading: Arc<Semaphore>,
     last: Arc<LastReload>,
     watch: Arc<Watch>,
@@ -273,8 +309,9 @@ impl Reloader {
                 text,
                 stamp,
                 last: None,
+                unsettled: None,
             }),
-            reading: Arc::new(Semaphore::new(1)),
+            reading: Arc::new(Semaphore::new(HANGING)),
             last,
             watch: Arc::new(Watch::new(config, files, &stamps)),
         }
@@ -286,6 +323,10 @@ impl Reloader {
             Ok(done) => {
                 tracing::info!(changed = done.keys(), ended = done.ended, "reloaded");
             }
+            Err(ReloadError::Unsettled) => {
+                tracing::info!("not reloaded yet: {}", ReloadError::Unsettled);
+                return reloaded;
+            }
             Err(error) => tracing::error!("not reloaded: {error}"),
         }
         self.last.note(&reloaded);
@@ -294,17 +335,20 @@ impl Reloader {
 
     async fn take(self: &Arc<Self>, by: By) -> Result<Reloaded, ReloadError> {
         let mut said = self.said.lock().await;
-        let (stamp, loaded) = self.read().await?;
+        let deadline = Instant::now() + LIMIT;
+        let (seen, loaded) = self.read(deadline).await?;
+        let stamp = seen.config;
         let old = self.in_force.config();
-        if by == By::File
-            && let Some(doubt) = doubt::doubt(
-                &known(&said, &old),
-                &known_of(&loaded),
-                replaced(said.stamp, stamp),
-            )
-        {
-            return Err(ReloadError::Doubtful(doubt));
+        let (before, now) = (known(&said, &old), known_of(&loaded));
+        let unasked = by == By::File;
+        if unasked && let Some(doubt) = doubt::doubt(&before, &now) {
+            let may_settle = doubt == Doubt::Beginning && replaced(said.stamp, stamp);
+            match may_settle {
+                true => self.settled(&mut said.unsettled, stamp)?,
+                false => return Err(ReloadError::Doubtful(doubt)),
+            }
         }
+        said.unsettled = None;
         let Loaded {
             config,
             warnings,
@@ -312,9 +356,15 @@ impl Reloader {
             text,
             ..
         } = loaded;
+        let prepared = self.prepare(config, deadline).await;
+        if matches!(prepared, Err(ReloadError::SlowFiles)) {
+            // Not even a look at what does not answer.
+            self.watch_again(seen).await;
+        }
+        let (level, prepared) = prepared?;
         let this = Arc::clone(self);
-        let taking = tokio::task::spawn_blocking(move || this.put_in_force(config));
-        let ended = taking.await.unwrap_or(Err(ReloadError::Stopping))?;
+        let taking = tokio::task::spawn_blocking(move || this.put_in_force(level, prepared));
+        let ended = taking.await.map_err(|_| ReloadError::Stopping)?;
         // Done means that their addresses are free.
         let closed = tokio::time::timeout(CLOSE_LIMIT, self.in_force.closed());
         if closed.await.is_err() {
@@ -339,19 +389,48 @@ impl Reloader {
         Ok(done)
     }
 
-    /// Reads the files, within a limit; a file system that hangs keeps one thread, and no more.
-    async fn read(self: &Arc<Self>) -> Result<(Option<Stamp>, Loaded), ReloadError> {
-        let source = self.source.clone().ok_or(ReloadError::NoSource)?;
+    /// Runs what a file system may let hang, on a thread that is waited for until `deadline`. What
+    /// comes of it later is dropped; `work` is told whether it is still waited for.
+    async fn aside<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        slow: ReloadError,
+        work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Result<T, ReloadError> {
         let place = Arc::clone(&self.reading).try_acquire_owned();
-        let place = place.map_err(|_| ReloadError::Slow)?;
-        let this = Arc::clone(self);
-        let reading = tokio::task::spawn_blocking(move || {
+        let place = place.map_err(|_| ReloadError::Hanging)?;
+        let (tell, told) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
             let _place = place;
-            if let Some(odd) = this.watch.irregular() {
+            let done = work(&|| !tell.is_closed());
+            let _ = tell.send(done);
+        });
+        match timeout_at(deadline, told).await {
+            Ok(done) => done.map_err(|_| ReloadError::Stopping),
+            Err(_) => Err(slow),
+        }
+    }
+
+    /// Reads the files.
+    async fn read(self: &Arc<Self>, deadline: Instant) -> Result<(Seen, Loaded), ReloadError> {
+        let source = self.source.clone().ok_or(ReloadError::NoSource)?;
+        let watch = Arc::clone(&self.watch);
+        let look = move |_: &dyn Fn() -> bool| watch.stamps();
+        let soon = deadline.min(Instant::now() + LOOK_LIMIT);
+        // What hangs there is perhaps not of the new config.
+        let files = self.aside(soon, ReloadError::Slow, look).await;
+        let files = files.unwrap_or_default();
+        let watch = Arc::clone(&self.watch);
+        let read = move |wanted: &dyn Fn() -> bool| {
+            if let Some(odd) = watch.irregular() {
                 return Err(ReloadError::NoFile(odd));
             }
-            let (stamp, mut stamps) = (this.watch.config(), this.watch.stamps());
+            let seen = Seen {
+                config: watch.config(),
+                files,
+            };
             let loaded = (source.load)();
+            let mut stamps = seen.files.clone();
             let files = match &loaded {
                 Ok(loaded) => {
                     stamps.extend_from_slice(&loaded.stamps);
@@ -360,27 +439,71 @@ impl Reloader {
                 // One of these may be what makes it good.
                 Err(errors) => errors.files.clone(),
             };
-            this.watch.set(files, &stamps);
+            if wanted() {
+                watch.set(files, &stamps);
+            }
             let loaded = loaded.map_err(ReloadError::Config)?;
-            Ok((stamp, loaded))
-        });
-        match tokio::time::timeout(READ_LIMIT, reading).await {
-            Ok(read) => read.unwrap_or(Err(ReloadError::Stopping)),
-            Err(_) => Err(ReloadError::Slow),
-        }
+            Ok((seen, loaded))
+        };
+        self.aside(deadline, ReloadError::Slow, read).await?
     }
 
-    /// Reads certificates and keys.
-    fn put_in_force(&self, config: Config) -> Result<usize, ReloadError> {
-        let level = LogControl::prepare(&config.log)?;
-        let log_changed = self.in_force.config().log != config.log;
-        let prepared = self.in_force.prepare(config)?;
+    /// Reads certificates and keys, and binds addresses.
+    async fn prepare(
+        &self,
+        config: Config,
+        deadline: Instant,
+    ) -> Result<(Option<LogPlan>, Prepared), ReloadError> {
+        let in_force = Arc::clone(&self.in_force);
+        let work = move |wanted: &dyn Fn() -> bool| {
+            let level = LogControl::prepare(&config.log)?;
+            let log_changed = in_force.config().log != config.log;
+            let prepared = in_force.prepare(config, wanted)?;
+            Ok((log_changed.then_some(level), prepared))
+        };
+        self.aside(deadline, ReloadError::SlowFiles, work).await?
+    }
+
+    /// Reads nothing, so that nothing keeps it from its end.
+    fn put_in_force(&self, level: Option<LogPlan>, prepared: Prepared) -> usize {
         let ended = self.in_force.take(prepared);
         let log = self.source.as_ref().and_then(|source| source.log.as_ref());
-        if let (Some(log), true) = (log, log_changed) {
+        if let (Some(log), Some(level)) = (log, level) {
             log.apply(level);
         }
-        Ok(ended)
+        ended
+    }
+
+    /// As before a reading.
+    async fn watch_again(&self, seen: Seen) {
+        let watch = Arc::clone(&self.watch);
+        let again = move |_: &dyn Fn() -> bool| {
+            let files = seen.files.iter().map(|(path, _)| path.clone()).collect();
+            watch.set(files, &seen.files);
+        };
+        let soon = Instant::now() + LOOK_LIMIT;
+        let _ = self.aside(soon, ReloadError::Slow, again).await;
+    }
+
+    /// Whether a file has been as it is for long enough.
+    fn settled(
+        &self,
+        unsettled: &mut Option<(Stamp, Instant)>,
+        stamp: Option<Stamp>,
+    ) -> Result<(), ReloadError> {
+        let now = Instant::now();
+        match (&*unsettled, stamp) {
+            (Some((before, since)), Some(stamp)) if *before == stamp => {
+                match now.saturating_duration_since(*since) >= SETTLES {
+                    true => Ok(()),
+                    false => Err(ReloadError::Unsettled),
+                }
+            }
+            (_, stamp) => {
+                *unsettled = stamp.map(|stamp| (stamp, now));
+                Err(ReloadError::Unsettled)
+            }
+        }
     }
 
     /// For ever: ends the sessions of whom another process signed out.
@@ -397,6 +520,12 @@ impl Reloader {
             Some(_) => self.watch.changed().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// The same, but no longer than it takes until a file that was [`ReloadError::Unsettled`] is
+    /// taken.
+    pub(crate) async fn files_changed_or_settled(&self) {
+        let _ = timeout(SETTLES, self.files_changed()).await;
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::config::Stamp;
@@ -33,6 +33,8 @@ pub(super) struct Watch {
     seen: Mutex<Vec<(PathBuf, Stamp)>>,
     notices: Mutex<Notices>,
     stirred: Arc<Notify>,
+    /// What hangs is not asked again.
+    looking: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ impl Watch {
             seen: Mutex::default(),
             notices: Mutex::default(),
             stirred: Arc::default(),
+            looking: Arc::new(Semaphore::new(1)),
         };
         watch.set(files, known);
         watch
@@ -102,17 +105,28 @@ impl Watch {
             while started.elapsed() < LONGEST
                 && timeout(QUIET, self.stirred.notified()).await.is_ok()
             {}
-            let this = Arc::clone(self);
-            let looked = tokio::task::spawn_blocking(move || this.look()).await;
-            if looked.unwrap_or(false) {
+            if let Some(now) = self.look().await
+                && self.differs(now)
+            {
                 return;
             }
         }
     }
 
+    /// How the files are now. `None`: their file system does not answer in time, or has not done so
+    /// since it was asked before.
+    async fn look(self: &Arc<Self>) -> Option<Vec<(PathBuf, Stamp)>> {
+        let place = Arc::clone(&self.looking).try_acquire_owned().ok()?;
+        let this = Arc::clone(self);
+        let looking = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            this.stamps()
+        });
+        timeout(LOOK_EVERY, looking).await.ok()?.ok()
+    }
+
     /// Whether a file is another than before; it is seen now.
-    fn look(&self) -> bool {
-        let now = self.stamps();
+    fn differs(&self, now: Vec<(PathBuf, Stamp)>) -> bool {
         let mut seen = self.lock();
         let same_files = seen
             .iter()
@@ -277,6 +291,6 @@ mod tests {
         fs::write(&file, "ab").unwrap();
         watch.set(vec![file.clone()], &before);
         assert!(noticed(&watch).await);
-        assert!(!watch.look());
+        assert!(!watch.differs(watch.stamps()));
     }
 }
