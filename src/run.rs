@@ -418,7 +418,9 @@ impl Shared {
                 loop {
                     watching.reloader.files_changed().await;
                     // Its outcome is in the log and in the status.
-                    while let Err(ReloadError::Unsettled) = watching.reload(By::File).await {
+                    while let Err(ReloadError::Unsettled) =
+                        Box::pin(watching.reload(By::File)).await
+                    {
                         watching.reloader.files_changed_or_settled().await;
                     }
                 }

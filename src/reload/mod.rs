@@ -31,8 +31,8 @@ use crate::tls::TlsError;
 
 pub use doubt::Doubt;
 use doubt::Known;
-pub(crate) use in_force::{InForce, Swapped, first_table};
 use in_force::Prepared;
+pub(crate) use in_force::{InForce, Swapped, first_table};
 use watch::Watch;
 
 /// For reading a config and all the files that it names.
@@ -366,7 +366,7 @@ impl Reloader {
         let taking = tokio::task::spawn_blocking(move || this.put_in_force(level, prepared));
         let ended = taking.await.map_err(|_| ReloadError::Stopping)?;
         // Done means that their addresses are free.
-        let closed = tokio::time::timeout(CLOSE_LIMIT, self.in_force.closed());
+        let closed = timeout(CLOSE_LIMIT, self.in_force.closed());
         if closed.await.is_err() {
             tracing::warn!("a listener that the config does not name any more is still open");
         }
