@@ -68,4 +68,4 @@ export async function timesSaid(key, text) {
 }
 
 /** A gateway that has just started is slow to say what happened. */
-const hears = (condition) => until("the event", condition, { within: 15_000 }).catch(() => false);
+const hears = (condition) => until("the event", condition, { within: 60_000 }).catch(() => false);
