@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Shown, tls_name};
 use crate::config::Acme;
@@ -21,6 +21,8 @@ use crate::tls::acme::state::StateDir;
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(200);
+/// CAs do not wait much longer.
+const LIMIT: Duration = Duration::from_secs(3);
 /// Of each kind; orders that did not live to take theirs away leave some for a day.
 const MOST: usize = 1000;
 /// A key authorization is a token and a hash.
@@ -60,12 +62,17 @@ impl Elsewhere {
         &self.state
     }
 
-    /// Waits for a look at the disk, unless nobody can have left such an answer.
+    /// Waits for a look at the disk, unless nobody can have left such an answer; not for a disk
+    /// that hangs.
     pub(super) async fn find(&self, key: &(Shown, String)) -> Option<String> {
         let (shown, asked) = key;
         if *shown == Shown::Tls && !self.names.contains(asked) {
             return None;
         }
+        timeout(LIMIT, self.find_now(key)).await.ok().flatten()
+    }
+
+    async fn find_now(&self, key: &(Shown, String)) -> Option<String> {
         let since = Instant::now();
         // Whoever is before us looks for us as well.
         let mut seen = Arc::clone(&self.seen).lock_owned().await;
