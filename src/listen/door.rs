@@ -298,7 +298,9 @@ impl Desk {
                     .map_err(rejected)?;
                 Ok((tls, client_cas))
             }
-            Some(Terms::Challenge(terms)) => {
+            Some(Terms::Challenge) => {
+                let name = hello.client_hello().server_name().map(str::to_owned);
+                let terms = self.edge.tls.challenge_terms(name.as_deref()).await;
                 let mut tls = hello.into_stream(terms).await.map_err(rejected)?;
                 let _ = tls.shutdown().await;
                 Err(Turned::Challenge)

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
@@ -55,15 +54,13 @@ pub(super) async fn connection(
 /// The answer to a CA (RFC 8555, 8.3), if that is who asks. Where ACME is not in use, somebody else
 /// may look after such requests, by https.
 async fn challenge<B>(request: &Request<B>, edge: &Edge) -> Option<Response<Full<Bytes>>> {
-    let token = request.uri().path().strip_prefix(CHALLENGES)?.to_owned();
-    let challenges = Arc::clone(edge.tls.challenges());
+    let token = request.uri().path().strip_prefix(CHALLENGES)?;
+    let challenges = edge.tls.challenges();
     if !challenges.in_use() {
         return None;
     }
-    // Another instance may have left it on disk.
-    let found = tokio::task::spawn_blocking(move || challenges.http(&token)).await;
     let mut response = Response::new(Full::default());
-    let kind = match found.ok().flatten() {
+    let kind = match challenges.http(token).await {
         Some(answer) => {
             *response.body_mut() = Full::from(answer);
             "application/octet-stream"

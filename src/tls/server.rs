@@ -31,8 +31,8 @@ pub struct Tls {
     store: Arc<CertStore>,
     in_force: ArcSwap<InForce>,
     challenges: Arc<Challenges>,
-    /// Towards a CA: no client has to show a certificate, and nothing is served but the challenge.
-    challenge_terms: Arc<ServerConfig>,
+    /// Towards a CA: no client has to show a certificate, and nothing is served. Copied for each.
+    challenge_terms: ServerConfig,
 }
 
 /// The terms for clients, and the CAs that their certificates are held to by them.
@@ -64,13 +64,11 @@ impl Tls {
         let store = Arc::new(CertStore::new());
         let terms = terms(config, Arc::clone(&store), None)?;
         publish(&store, certificates);
-        let challenges = Arc::default();
-        let challenge_terms = Arc::new(challenge_terms(Arc::clone(&challenges))?);
         Ok(Self {
             store,
             in_force: ArcSwap::from_pointee(terms),
-            challenges,
-            challenge_terms,
+            challenges: Arc::default(),
+            challenge_terms: challenge_terms()?,
         })
     }
 
@@ -104,14 +102,25 @@ impl Tls {
     pub fn terms(&self, hello: &ClientHello<'_>) -> Option<Terms> {
         let asked = || hello.alpn().into_iter().flatten();
         if asked().count() == 1 && asked().all(|protocol| protocol == CHALLENGE) {
-            let terms = Arc::clone(&self.challenge_terms);
-            return self.challenges.in_use().then_some(Terms::Challenge(terms));
+            return self.challenges.in_use().then_some(Terms::Challenge);
         }
         let in_force = self.in_force.load();
         Some(Terms::Client(
             Arc::clone(&in_force.config),
             in_force.client_cas.clone(),
         ))
+    }
+
+    /// The terms for a CA that looks at a challenge, with what there is to be shown of this name.
+    /// Waits for a disk if need be.
+    pub async fn challenge_terms(&self, server_name: Option<&str>) -> Arc<ServerConfig> {
+        let shown = match server_name {
+            Some(name) => self.challenges.tls(name).await,
+            None => None,
+        };
+        let mut terms = self.challenge_terms.clone();
+        terms.cert_resolver = Arc::new(Only(shown));
+        Arc::new(terms)
     }
 
     /// What CAs may ask for.
@@ -135,8 +144,8 @@ impl Tls {
 pub enum Terms {
     /// With a client, whose certificate is held to these CAs.
     Client(Arc<ServerConfig>, Authorities),
-    /// With a CA that looks at a challenge, and hangs up then.
-    Challenge(Arc<ServerConfig>),
+    /// With a CA that looks at a challenge, and hangs up then: see [`Tls::challenge_terms`].
+    Challenge,
 }
 
 /// `None`: they come from elsewhere.
@@ -212,25 +221,25 @@ fn terms(
     })
 }
 
-fn challenge_terms(challenges: Arc<Challenges>) -> Result<ServerConfig, TlsError> {
+fn challenge_terms() -> Result<ServerConfig, TlsError> {
     let mut terms = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Setup { source })?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ChallengeCertificates(challenges)));
+        .with_cert_resolver(Arc::new(Only(None)));
     terms.alpn_protocols = vec![CHALLENGE.to_vec()];
     terms.session_storage = Arc::new(NoServerSessionStorage {});
     terms.send_tls13_tickets = 0;
     Ok(terms)
 }
 
-/// Only what is asked for by its name.
+/// Found before the handshake goes on.
 #[derive(Debug)]
-struct ChallengeCertificates(Arc<Challenges>);
+struct Only(Option<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for ChallengeCertificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.tls(hello.server_name()?)
+impl ResolvesServerCert for Only {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
     }
 }
 

@@ -1,13 +1,14 @@
 //! A small CA in this process: what Pebble has not, and what a CA may do on a bad day.
 //!
 //! It speaks RFC 8555 with ARI (RFC 9773) and profiles, checks nonces and signatures, and believes
-//! everybody: challenges are Pebble's business.
+//! everybody unless it is told to look: most about challenges is Pebble's business.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -34,6 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 
 use crate::kit::wait::Shared;
+use crate::zone::Zone;
 
 /// What it does.
 #[derive(Debug, Clone)]
@@ -47,6 +49,14 @@ pub(crate) struct Habits {
     pub(crate) problem: Option<Problem>,
     /// Issues for this name in place of the one asked for.
     pub(crate) wrong_name: bool,
+    /// The one kind of challenge that it offers, in place of believing everybody.
+    pub(crate) challenge: Option<&'static str>,
+    /// Where it looks for the records of `dns-01`; it takes any other challenge for shown.
+    pub(crate) zone: Option<Zone>,
+    /// Never says what it has found.
+    pub(crate) undecided: bool,
+    /// Wants this to be shown in place of the first name that was ordered.
+    pub(crate) wants: Option<Value>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +75,10 @@ impl Default for Habits {
             profiles: Vec::new(),
             problem: None,
             wrong_name: false,
+            challenge: None,
+            zone: None,
+            undecided: false,
+            wants: None,
         }
     }
 }
@@ -86,6 +100,26 @@ pub(crate) struct Order {
     pub(crate) replaces: Option<String>,
     pub(crate) profile: Option<String>,
     pub(crate) certificate: Option<String>,
+    /// One for each name.
+    pub(crate) shown: Vec<Shown>,
+}
+
+/// How far a name has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    NotYet,
+    Ours,
+    Nobodys,
+}
+
+impl Shown {
+    fn word(self) -> &'static str {
+        match self {
+            Self::NotYet => "pending",
+            Self::Ours => "valid",
+            Self::Nobodys => "invalid",
+        }
+    }
 }
 
 pub(crate) struct Ca {
@@ -194,6 +228,10 @@ fn authority() -> (Issuer<'static, KeyPair>, (String, CertificateDer<'static>)) 
         .push(DnType::CommonName, "CA of a test");
     let root = ca.self_signed(&key).unwrap();
     (Issuer::new(ca, key), (root.pem(), root.der().clone()))
+}
+
+fn token(id: usize, index: usize) -> String {
+    format!("a-token-for-order-{id}-and-name-{index}")
 }
 
 /// The key of a request.
@@ -325,10 +363,8 @@ impl Desk {
         who: &str,
         habits: &Habits,
     ) -> Response<Full<Bytes>> {
-        let id = path
-            .split('/')
-            .nth(2)
-            .and_then(|id| id.parse::<usize>().ok());
+        let number = |part| path.split('/').nth(part)?.parse::<usize>().ok();
+        let (id, index) = (number(2), number(3).unwrap_or_default());
         let (status, body, location) = match (resource, id) {
             ("account", _) => {
                 let key = BASE64_URL_SAFE_NO_PAD.decode(who).unwrap();
@@ -346,8 +382,14 @@ impl Desk {
             ("acct", _) => (200, json!({"status": "valid"}), None),
             ("order", None) => {
                 let text = |name: &str| payload[name].as_str().map(str::to_owned);
+                let names = payload["identifiers"].as_array().unwrap().clone();
+                let shown = match habits.challenge {
+                    Some(_) => Shown::NotYet,
+                    None => Shown::Ours,
+                };
                 let order = Order {
-                    names: payload["identifiers"].as_array().unwrap().clone(),
+                    shown: vec![shown; names.len()],
+                    names,
                     replaces: text("replaces"),
                     profile: text("profile"),
                     certificate: None,
@@ -363,13 +405,19 @@ impl Desk {
                 )
             }
             ("order", Some(id)) => (200, self.order(id), None),
-            ("authz", Some(id)) => {
-                let name = self.book.read(|book| book.orders[id].names[0].clone());
-                (
-                    200,
-                    json!({"status": "valid", "identifier": name, "challenges": []}),
-                    None,
-                )
+            ("authz", Some(id)) => (200, self.authorization(id, index, habits), None),
+            ("chall", Some(id)) => {
+                let shown = match self.is_shown(id, index, who, habits) {
+                    _ if habits.undecided => Shown::NotYet,
+                    true => Shown::Ours,
+                    false => Shown::Nobodys,
+                };
+                self.book
+                    .change(|book| book.orders[id].shown[index] = shown);
+                let mut challenge = self.challenge(id, index, habits);
+                challenge["status"] = json!("processing");
+                challenge.as_object_mut().unwrap().remove("error");
+                (200, challenge, None)
             }
             ("finalize", Some(id)) => {
                 let csr = BASE64_URL_SAFE_NO_PAD
@@ -402,9 +450,18 @@ impl Desk {
     fn order(&self, id: usize) -> Value {
         let order = self.book.read(|book| book.orders[id].clone());
         let url = |name: &str| format!("{}/{name}/{id}", self.url);
+        let status = match &order {
+            order if order.certificate.is_some() => "valid",
+            order if order.shown.contains(&Shown::Nobodys) => "invalid",
+            order if order.shown.contains(&Shown::NotYet) => "pending",
+            _ => "ready",
+        };
+        let authorizations: Vec<String> = (0..order.names.len())
+            .map(|index| format!("{}/{index}", url("authz")))
+            .collect();
         let mut shown = json!({
-            "status": if order.certificate.is_some() { "valid" } else { "ready" },
-            "identifiers": order.names, "authorizations": [url("authz")], "finalize": url("finalize"),
+            "status": status, "identifiers": order.names, "authorizations": authorizations,
+            "finalize": url("finalize"),
         });
         if let Some(replaces) = order.replaces {
             shown["replaces"] = json!(replaces);
@@ -413,6 +470,65 @@ impl Desk {
             shown["certificate"] = json!(url("cert"));
         }
         shown
+    }
+
+    fn authorization(&self, id: usize, index: usize, habits: &Habits) -> Value {
+        let order = self.book.read(|book| book.orders[id].clone());
+        let name = order.names[index].clone();
+        let base = name["value"].as_str().unwrap().strip_prefix("*.");
+        let mut authorization = json!({
+            "status": order.shown[index].word(),
+            "identifier": name,
+            "challenges": [self.challenge(id, index, habits)],
+        });
+        if let Some(base) = base {
+            authorization["identifier"]["value"] = json!(base);
+            authorization["wildcard"] = json!(true);
+        }
+        if let (Some(wants), 0) = (&habits.wants, index) {
+            for (key, value) in wants.as_object().unwrap() {
+                authorization[key] = value.clone();
+            }
+        }
+        authorization
+    }
+
+    fn challenge(&self, id: usize, index: usize, habits: &Habits) -> Value {
+        let shown = self.book.read(|book| book.orders[id].shown[index]);
+        let mut challenge = json!({
+            "type": habits.challenge.unwrap_or("http-01"), "status": shown.word(),
+            "url": format!("{}/chall/{id}/{index}", self.url), "token": token(id, index),
+        });
+        if shown == Shown::Nobodys {
+            let kind = "urn:ietf:params:acme:error:unauthorized";
+            challenge["error"] = json!({"type": kind, "detail": "no such record"});
+        }
+        challenge
+    }
+
+    /// Looks for the record (RFC 8555, 8.4).
+    fn is_shown(&self, id: usize, index: usize, who: &str, habits: &Habits) -> bool {
+        let Some(zone) = &habits.zone else {
+            return true;
+        };
+        let (key, name) = self.book.read(|book| {
+            let name = book.orders[id].names[index]["value"].clone();
+            (book.accounts[who].clone(), name)
+        });
+        let half = |from: usize| BASE64_URL_SAFE_NO_PAD.encode(&key[from..from + 32]);
+        // RFC 7638.
+        let jwk = format!(
+            "{{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"{}\",\"y\":\"{}\"}}",
+            half(1),
+            half(33)
+        );
+        let hash = |text: &str| {
+            BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()))
+        };
+        let value = hash(&format!("{}.{}", token(id, index), hash(&jwk)));
+        let name = name.as_str().unwrap().trim_start_matches("*.");
+        zone.records(&format!("_acme-challenge.{name}"))
+            .contains(&value)
     }
 
     fn issue(&self, id: usize, csr: &[u8], habits: &Habits) -> String {

@@ -11,11 +11,12 @@ use holdline::config::{
 use holdline::tls::Tls;
 use holdline::tls::acme::{AcmeKeeper, State};
 use serde_json::json;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::ca::{Ca, Habits, Problem};
 use crate::kit::gateway::ScriptedGateway;
 use crate::kit::{Client, Proxy, Role, ms, within};
-use crate::served::{is_trusted, leaf, until_trusted};
+use crate::served::{challenge, is_trusted, leaf, until_trusted};
 
 fn acme(ca: &Ca, state: &Path, domains: &[&str]) -> Acme {
     let text = ca.settings(state, &format!("domains = {domains:?}\nimport = []"));
@@ -315,6 +316,42 @@ async fn whoever_asks_for_a_name_that_is_not_kept_is_told_which_are() {
             .unwrap_err()
             .contains("[tls] certificate")
     );
+}
+
+/// A load balancer does not know which of them has ordered.
+#[tokio::test]
+async fn every_instance_answers_a_ca_and_only_for_what_is_ordered() {
+    let habits = Habits {
+        challenge: Some("tls-alpn-01"),
+        undecided: true,
+        ..Habits::default()
+    };
+    let (ca, state) = (Ca::start(habits).await, tempfile::tempdir().unwrap());
+    let gateway = ScriptedGateway::start().await;
+    let settings = ca.settings(state.path(), "domains = [\"a.example b.example\"]");
+    let one = Proxy::with(&gateway, &settings).await;
+    let other = Proxy::with(&gateway, &settings).await;
+    for proxy in [&one, &other] {
+        for name in ["a.example", "b.example"] {
+            let shown = within("the answer", async {
+                loop {
+                    if let Some(leaf) = challenge(proxy.addr(), name).await {
+                        return leaf;
+                    }
+                    tokio::time::sleep(ms(20)).await;
+                }
+            })
+            .await;
+            let (_, shown) = X509Certificate::from_der(&shown).unwrap();
+            let mut extensions = shown.extensions().iter();
+            // RFC 8737, 6.1.
+            assert!(
+                extensions.any(|it| it.critical && it.oid.to_id_string() == "1.3.6.1.5.5.7.1.31")
+            );
+        }
+        assert_eq!(challenge(proxy.addr(), "c.example").await, None);
+    }
+    assert_eq!(ca.orders().len(), 1);
 }
 
 #[test]

@@ -16,7 +16,9 @@ mod kit;
 
 mod bad_days;
 mod ca;
+mod hooks;
 mod live;
 mod pebble;
 mod served;
 mod with_pebble;
+mod zone;

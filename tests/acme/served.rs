@@ -1,7 +1,7 @@
 //! What a client of the proxy sees: the certificate, and whether it is one to trust.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdline::Holdline;
@@ -21,18 +21,21 @@ use crate::kit::{Proxy, ms};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Takes any certificate, to look at it.
-#[derive(Debug)]
-struct Anything;
+#[derive(Debug, Default)]
+struct Anything {
+    seen: Arc<Mutex<Option<CertificateDer<'static>>>>,
+}
 
 impl ServerCertVerifier for Anything {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        leaf: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.seen.lock().unwrap() = Some(leaf.clone().into_owned());
         Ok(ServerCertVerified::assertion())
     }
 
@@ -86,12 +89,26 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 pub(crate) async fn leaf(addr: SocketAddr, name: &str) -> CertificateDer<'static> {
     let config = builder()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_custom_certificate_verifier(Arc::new(Anything::default()))
         .with_no_client_auth();
     let tls = dial(addr, name, config).await.expect("a handshake");
     tls.get_ref().1.peer_certificates().unwrap()[0]
         .clone()
         .into_owned()
+}
+
+/// What a CA is shown that looks at a `tls-alpn-01` challenge, if it is shown anything.
+pub(crate) async fn challenge(addr: SocketAddr, name: &str) -> Option<CertificateDer<'static>> {
+    let anything = Anything::default();
+    let seen = Arc::clone(&anything.seen);
+    let mut config = builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(anything))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+    // Ours can do nothing with such a certificate, and ends it there.
+    let _ = dial(addr, name, config).await;
+    seen.lock().unwrap().take()
 }
 
 /// Its subject.

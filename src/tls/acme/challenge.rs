@@ -4,9 +4,10 @@
 //! balancer does not know which of them has ordered. Everything here is made by us; what a CA (or
 //! anybody who pretends to be one) sends only chooses among it.
 
+mod elsewhere;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
@@ -15,7 +16,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::state::{StateDir, file_name};
+use self::elsewhere::Elsewhere;
+use super::state::file_name;
+use crate::config::Acme;
 use crate::tls::server::provider;
 
 /// Tokens are 43 characters in practice.
@@ -38,7 +41,7 @@ pub struct Challenges {
     /// Key authorizations (RFC 8555, 8.1).
     ready: Mutex<HashMap<(Shown, String), String>>,
     /// Where other instances leave theirs; `None` while ACME is not in use.
-    shared: RwLock<Option<StateDir>>,
+    shared: RwLock<Option<Arc<Elsewhere>>>,
     /// By key authorization.
     made: Mutex<HashMap<String, Arc<CertifiedKey>>>,
 }
@@ -53,8 +56,8 @@ pub(super) struct Presented {
 impl Drop for Presented {
     fn drop(&mut self) {
         lock(&self.challenges.ready).remove(&self.key);
-        if let Some(state) = self.challenges.shared() {
-            state.remove(&path(&self.key));
+        if let Some(shared) = self.challenges.shared() {
+            shared.state().remove(&path(&self.key));
         }
     }
 }
@@ -70,19 +73,20 @@ impl Challenges {
             .is_some()
     }
 
-    pub(super) fn share(&self, state_dir: Option<&Path>) {
+    pub(super) fn share(&self, acme: Option<&Acme>) {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        *shared = state_dir.map(StateDir::new);
+        *shared = acme.map(Elsewhere::of).map(Arc::new);
     }
 
-    fn shared(&self) -> Option<StateDir> {
+    fn shared(&self) -> Option<Arc<Elsewhere>> {
         self.shared
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Answers from now on.
+    /// Answers from now on. Writes a file, and deletes it when what it returns is dropped: not for
+    /// the middle of an async task.
     pub(super) fn present(
         self: &Arc<Self>,
         shown: Shown,
@@ -95,8 +99,10 @@ impl Challenges {
             Shown::Tls => key,
         };
         lock(&self.ready).insert(key.clone(), key_authorization.to_owned());
-        if let Some(state) = self.shared()
-            && let Err(error) = state.write(&path(&key), key_authorization.as_bytes())
+        if let Some(shared) = self.shared()
+            && let Err(error) = shared
+                .state()
+                .write(&path(&key), key_authorization.as_bytes())
         {
             tracing::debug!(%error, "other instances cannot answer this challenge");
         }
@@ -106,18 +112,20 @@ impl Challenges {
         }
     }
 
-    /// The key authorization for the token of an `http-01` challenge. Reads a file if it is not
-    /// ours.
-    pub fn http(&self, token: &str) -> Option<String> {
-        is_token(token)
-            .then(|| self.find(&(Shown::Http, token.to_owned())))
-            .flatten()
+    /// The key authorization for the token of an `http-01` challenge. Waits for a look at a disk if
+    /// it is not ours.
+    pub async fn http(&self, token: &str) -> Option<String> {
+        match is_token(token) {
+            true => self.find(&(Shown::Http, token.to_owned())).await,
+            false => None,
+        }
     }
 
-    /// The certificate for a `tls-alpn-01` challenge (RFC 8737) of this name.
-    pub fn tls(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
+    /// The certificate for a `tls-alpn-01` challenge (RFC 8737) of this name. Waits for a look at a
+    /// disk if it is not ours, but one that may be another instance's.
+    pub async fn tls(&self, server_name: &str) -> Option<Arc<CertifiedKey>> {
         let name = server_name.to_ascii_lowercase();
-        let key_authorization = self.find(&(Shown::Tls, name.clone()))?;
+        let key_authorization = self.find(&(Shown::Tls, name.clone())).await?;
         if let Some(made) = lock(&self.made).get(&key_authorization) {
             return Some(Arc::clone(made));
         }
@@ -136,12 +144,23 @@ impl Challenges {
         Some(made)
     }
 
-    fn find(&self, key: &(Shown, String)) -> Option<String> {
-        if let Some(ready) = lock(&self.ready).get(key) {
-            return Some(ready.clone());
+    async fn find(&self, key: &(Shown, String)) -> Option<String> {
+        let ours = lock(&self.ready).get(key).cloned();
+        match ours {
+            Some(ours) => Some(ours),
+            None => self.shared()?.find(key).await,
         }
-        let bytes = self.shared()?.read(&path(key)).ok()??;
-        String::from_utf8(bytes.to_vec()).ok()
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Http => "challenges/http-01",
+            Self::Tls => "challenges/tls-alpn-01",
+        }
     }
 }
 
@@ -152,11 +171,7 @@ pub(super) fn is_token(token: &str) -> bool {
 }
 
 fn path((shown, asked): &(Shown, String)) -> String {
-    let kind = match shown {
-        Shown::Http => "http-01",
-        Shown::Tls => "tls-alpn-01",
-    };
-    format!("challenges/{kind}/{}", file_name(asked))
+    format!("{}/{}", shown.folder(), file_name(asked))
 }
 
 /// The name by which a CA asks for an identifier in TLS: addresses have one as well (RFC 8738, 6).
@@ -238,6 +253,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+    use tokio::time::Instant;
+
     use super::*;
     use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -259,19 +281,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_answer_is_there_until_it_is_taken_back_for_every_instance() {
+    fn acme(state_dir: &Path) -> Acme {
+        let names = ["a.example", "b.example", "192.0.2.7", "*.w.example"];
+        Acme {
+            certificates: names.map(|name| vec![name.to_owned()]).to_vec(),
+            contact: Vec::new(),
+            directories: Vec::new(),
+            challenges: Vec::new(),
+            dns: None,
+            profile: None,
+            eab: Vec::new(),
+            ca_root: None,
+            state_dir: state_dir.to_owned(),
+            import: Vec::new(),
+        }
+    }
+
+    fn instance(state_dir: &Path) -> Arc<Challenges> {
+        let one = Arc::new(Challenges::default());
+        one.share(Some(&acme(state_dir)));
+        one
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_there_until_it_is_taken_back_for_every_instance() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (Arc::new(Challenges::default()), Challenges::default());
-        assert!(!one.in_use());
-        one.share(Some(dir.path()));
-        other.share(Some(dir.path()));
+        assert!(!Challenges::default().in_use());
+        let (one, other) = (instance(dir.path()), instance(dir.path()));
         let http = one.present(Shown::Http, "to-Ken_1", "to-Ken_1.key");
         let tls = one.present(Shown::Tls, "A.example", "other.key");
-        for each in [&*one, &other] {
-            assert_eq!(each.http("to-Ken_1").as_deref(), Some("to-Ken_1.key"));
-            assert!(each.http("../http-01/to-Ken_1").is_none() && each.http("").is_none());
-            let certified = each.tls("a.Example").unwrap();
+        for each in [&one, &other] {
+            assert_eq!(each.http("to-Ken_1").await.as_deref(), Some("to-Ken_1.key"));
+            assert!(each.http("../http-01/to-Ken_1").await.is_none());
+            assert!(each.http("").await.is_none());
+            let certified = each.tls("a.Example").await.unwrap();
             let (_, parsed) = X509Certificate::from_der(&certified.cert[0]).unwrap();
             let san = parsed.subject_alternative_name().unwrap().unwrap();
             assert_eq!(san.value.general_names.len(), 1);
@@ -281,11 +324,98 @@ mod tests {
                 .find(|each| each.oid.to_id_string() == "1.3.6.1.5.5.7.1.31")
                 .unwrap();
             assert!(extension.critical);
-            assert!(each.tls("b.example").is_none());
+            assert!(each.tls("b.example").await.is_none());
         }
         drop((http, tls));
-        for each in [&*one, &other] {
-            assert!(each.http("to-Ken_1").is_none() && each.tls("a.example").is_none());
+        for each in [&one, &other] {
+            assert!(each.http("to-Ken_1").await.is_none());
+            assert!(each.tls("a.example").await.is_none());
         }
+    }
+
+    #[test]
+    fn no_thread_waits_for_a_disk_for_what_is_ours_or_nobodys() {
+        // There is one such thread, and it is not to be had.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (free, held) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || held.recv());
+        let dir = tempfile::tempdir().unwrap();
+        let one = instance(dir.path());
+        let _ours = one.present(Shown::Tls, "a.example", "token.key");
+        let _token = one.present(Shown::Http, "token", "token.key");
+        // As another would have left it, but for a name that nobody here has.
+        std::fs::copy(
+            dir.path().join("acme/challenges/tls-alpn-01/a.example"),
+            dir.path().join("acme/challenges/tls-alpn-01/c.example"),
+        )
+        .unwrap();
+        let quick = async {
+            assert!(one.tls("a.example").await.is_some());
+            assert!(one.tls("c.example").await.is_none());
+            assert!(one.tls("*.w.example").await.is_none());
+            assert!(one.http("not/a/token").await.is_none());
+            one.http("token").await
+        };
+        runtime.block_on(async {
+            // What may be another's is waited for, but not for ever.
+            let mut foreign = pin!(one.http("foreign"));
+            tokio::select! {
+                biased;
+                answer = &mut foreign => panic!("{answer:?} before what is at hand"),
+                ours = quick => assert_eq!(ours.as_deref(), Some("token.key")),
+            }
+            assert_eq!(foreign.await, None);
+        });
+        drop(free);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_ask_the_disk_is_looked_at_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (instance(dir.path()), instance(dir.path()));
+        let started = Instant::now();
+        for _ in 0..11 {
+            assert!(other.tls("b.example").await.is_none());
+            assert!(other.http("token").await.is_none());
+        }
+        // 22 looks, with a pause before all but the first.
+        assert!(started.elapsed() >= Duration::from_millis(21 * 200));
+        let crowd = Instant::now();
+        let mut asking = JoinSet::new();
+        for index in 0..500 {
+            let other = Arc::clone(&other);
+            asking.spawn(async move { other.http(&format!("token-{index}")).await });
+        }
+        while let Some(answer) = asking.join_next().await {
+            assert_eq!(answer.unwrap(), None);
+        }
+        assert!(crowd.elapsed() <= Duration::from_millis(2 * 200));
+        // Nobody who has just asked in vain is in the way of a CA that comes now.
+        for round in 0..5 {
+            assert!(other.tls("b.example").await.is_none());
+            let answer = one.present(Shown::Tls, "b.example", &format!("{round}.key"));
+            assert!(other.tls("b.example").await.is_some(), "{round}");
+            drop(answer);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (instance(dir.path()), instance(dir.path()));
+        let _ours = one.present(Shown::Http, "token", "token.key");
+        let folder = dir.path().join("acme/challenges/http-01");
+        std::fs::write(folder.join("long"), vec![b'x'; 2000]).unwrap();
+        std::fs::write(folder.join("binary"), [0xff, 0xfe]).unwrap();
+        std::fs::create_dir(folder.join("folder")).unwrap();
+        for token in ["long", "binary", "folder"] {
+            assert_eq!(other.http(token).await, None, "{token}");
+        }
+        assert_eq!(other.http("token").await.as_deref(), Some("token.key"));
     }
 }

@@ -142,7 +142,7 @@ impl Desk {
             .acme
             .as_ref()
             .is_some_and(|old| old.state_dir != acme.state_dir);
-        self.challenges.share(Some(&acme.state_dir));
+        self.challenges.share(Some(&acme));
         let state = StateDir::new(&acme.state_dir);
         state.sweep();
         let mut old = std::mem::take(&mut self.kept);

@@ -4,8 +4,8 @@
 //! keeper ── one task ── desk ── kept: one certificate, its history
 //!   │                     │       └ plan: what to do next, and when (pure)
 //!   │                     └ judge, then the store: what is served
-//!   └ order ── ca, transport: the protocol
-//!         └ challenge, dns: how a name is shown to be ours
+//!   └ underway ── order ── ca, transport: the protocol
+//!                   └ challenge, dns: how a name is shown to be ours
 //! ```
 //!
 //! A certificate is never the reason for an outage: what is served stays until something better has

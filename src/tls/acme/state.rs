@@ -11,6 +11,7 @@
 //!     history.json                 attempts, and when to renew
 //!     order.json                   an order under way, with the key that it will be for
 //!     order.lock                   held while somebody orders
+//!     records.json                 what is at the name servers because of us, or may be
 //!   challenges/KIND/NAME           what a CA may come and ask for
 //! ```
 //!
