@@ -187,7 +187,7 @@ impl InForce {
             )
         });
         let forwarders: Vec<Forwarder> = forwarders.collect();
-        old_lines.hand_over(&mut lines, &config);
+        let hand_over = old_lines.hand_over(&mut lines, &config);
         let lines = Arc::new(lines);
         let upgrades = Switchboard::new(Arc::clone(&lines), Arc::clone(sessions));
         let table = Table::new(Arc::clone(&config), forwarders, Box::new(upgrades));
@@ -203,6 +203,8 @@ impl InForce {
         edge.tls.apply(tls);
         let before = &old_table.config().auth;
         let ended = gate.turn(desk, before, &config.auth);
+        // No session goes to another gateway for somebody who has just been put out.
+        hand_over.begin();
         drop(turning);
         if let Some(acme) = &config.acme {
             keeper.configure(Some(acme.clone()));

@@ -67,6 +67,21 @@ impl Line {
     }
 }
 
+/// Lines that are not in force any more, each with the one in its place.
+#[must_use = "nobody has been sent on yet"]
+pub(crate) struct HandOver(Vec<(Arc<Line>, Arc<Line>)>);
+
+impl HandOver {
+    /// Sends the sessions on, whenever each looks next. Whoever is not let in any more has to know
+    /// it before.
+    pub(crate) fn begin(self) {
+        for (line, heir) in self.0 {
+            // Set once: a line is handed over by one reload only.
+            let _ = line.next.set(heir);
+        }
+    }
+}
+
 /// The lines of one config.
 #[derive(Debug)]
 pub(crate) struct Lines {
@@ -97,7 +112,7 @@ impl Lines {
     }
 
     /// Lines for another config, whose gateways are the same ones where their addresses are, and
-    /// are told of their new terms. Nobody goes over to them before [`Self::hand_over`].
+    /// are told of their new terms. Nobody goes over to them before [`HandOver::begin`].
     pub(crate) fn succeeded_by(&self, config: &Config) -> Self {
         let gateways = self.gateways(config);
         let seen = self.seen.iter().filter_map(Weak::upgrade);
@@ -125,12 +140,13 @@ impl Lines {
         }
     }
 
-    /// Sends every session of these lines on to `next`: to the route of the same name, unless its
-    /// protocol is another; else it stays with its gateway, under the new terms.
-    pub(crate) fn hand_over(&self, next: &mut Self, config: &Config) {
+    /// Where every session of these lines goes on in `next`: at the route of the same name, unless
+    /// its protocol is another; else it stays with its gateway, under the new terms. Nobody goes
+    /// before [`HandOver::begin`].
+    pub(crate) fn hand_over(&self, next: &mut Self, config: &Config) -> HandOver {
         let left = self.left.iter().filter_map(Weak::upgrade);
         let old: Vec<Arc<Line>> = self.current.iter().cloned().chain(left).collect();
-        for line in &old {
+        let heir = |line: Arc<Line>| {
             let heir = next.current.iter().find(|heir| {
                 heir.route == line.route && heir.upstream.protocol == line.upstream.protocol
             });
@@ -139,9 +155,9 @@ impl Lines {
                 next.left.push(Arc::downgrade(&left));
                 left
             });
-            // Set once: a line is handed over by one reload only.
-            let _ = line.next.set(heir);
-        }
+            (line, heir)
+        };
+        HandOver(old.into_iter().map(heir).collect())
     }
 
     /// Makes every session of these lines look where it belongs.
@@ -239,7 +255,7 @@ mod tests {
     fn reload(lines: &Lines, text: &str) -> Lines {
         let config = parse(text);
         let mut next = lines.succeeded_by(&config);
-        lines.hand_over(&mut next, &config);
+        lines.hand_over(&mut next, &config).begin();
         lines.nudge();
         next
     }
