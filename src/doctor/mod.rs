@@ -58,13 +58,13 @@ struct Look {
 
 /// For looks at this machine's own files.
 const SHORT: Duration = Duration::from_secs(5);
-/// For looks over the network: the whole is over within this and a moment.
+/// For looks over the network, and at other processes: the whole is over within this and a moment.
 const LONG: Duration = Duration::from_secs(13);
 
 /// In the order in which they are told.
 const LOOKS: [Look; 14] = [
     row("config", SHORT, |case| Box::pin(config::look(case))),
-    row("running", SHORT, |case| Box::pin(running::look(case))),
+    row("running", LONG, |case| Box::pin(running::look(case))),
     row("config in force", LONG, |case| {
         Box::pin(in_force::look(case))
     }),

@@ -192,7 +192,8 @@ async fn a_gateway_that_hangs_does_not_hold_up_the_rest() {
     ])
     .await;
     assert!(
-        begun.elapsed() < Duration::from_secs(15),
+        // Fifteen, and what the machine takes for a process.
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
