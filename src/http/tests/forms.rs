@@ -1,6 +1,9 @@
 //! The odd forms of HTTP/1.1: HEAD, statuses without body, `Expect`, informational answers.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::kit::*;
 
@@ -65,21 +68,28 @@ const EXPECTING: &str =
 
 #[tokio::test]
 async fn the_client_is_asked_to_continue_when_the_gateway_asks() {
-    let upstream = Scripted::start(|mut wire, head| async move {
-        assert_eq!(field(&head, "expect"), Some("100-continue"));
-        assert!(
-            wire.silent_for(Duration::from_millis(300)).await,
-            "body before it was asked for"
-        );
-        wire.say("HTTP/1.1 100 Continue\r\n\r\n").await;
-        assert!(wire.until("body").await.is_some());
-        wire.say(OK).await;
+    let ask = Arc::new(Notify::new());
+    let asked = Arc::clone(&ask);
+    let upstream = Scripted::start(move |mut wire, head| {
+        let asked = Arc::clone(&asked);
+        async move {
+            assert_eq!(field(&head, "expect"), Some("100-continue"));
+            assert!(
+                wire.silent_for(Duration::from_millis(300)).await,
+                "body before it was asked for"
+            );
+            asked.notified().await;
+            wire.say("HTTP/1.1 100 Continue\r\n\r\n").await;
+            assert!(wire.until("body").await.is_some());
+            wire.say(OK).await;
+        }
     })
     .await;
     let proxy = Setup::to(upstream.address).start_ready().await;
     let mut client = Wire::to(&proxy).await;
     client.say(EXPECTING).await;
-    assert!(client.silent_for(Duration::from_millis(200)).await);
+    assert!(client.silent_for(Duration::from_millis(400)).await);
+    ask.notify_one();
     assert_eq!(status(&client.head().await.unwrap()), 100);
     let (head, body) = client.ask("body").await;
     assert_eq!((status(&head), body.as_str()), (200, "ok"));

@@ -173,7 +173,8 @@ async fn a_stream_given_up_is_noticed_by_the_gateway() {
 
 #[tokio::test]
 async fn refusals_come_over_http2_as_well() {
-    let mut setup = Setup::to(free_port().await);
+    let nobody = Reserved::new();
+    let mut setup = Setup::to(nobody.address);
     setup.http.hold = Duration::from_millis(200);
     let proxy = setup.start().await;
     let mut client = connect::<Full<Bytes>>(&proxy).await;
@@ -207,13 +208,16 @@ async fn extended_connect_is_a_websocket_and_plain_connect_is_nothing() {
         .await
         .unwrap();
     tokio::spawn(connection);
+    // What it may be asked is in the server's SETTINGS, which come before any answer.
+    let ours = Request::get("https://a/.holdline/status.json");
+    let ours = client.send_request(ours.body(Empty::<Bytes>::new()).unwrap());
+    let ours = timeout(LONG, ours).await.unwrap().unwrap();
+    assert_eq!(ours.status(), 200);
     for (protocol, said) in [("websocket", "seam a"), ("connect-udp", "only WebSocket")] {
         let request = Request::connect("https://a/")
             .extension(hyper::ext::Protocol::from_static(protocol))
             .body(Empty::<Bytes>::new())
             .unwrap();
-        // The server's SETTINGS must have arrived first.
-        tokio::time::sleep(Duration::from_millis(200)).await;
         let response = timeout(LONG, client.send_request(request))
             .await
             .unwrap()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::kit::*;
 use crate::config::{Probe, ProtocolKind};
@@ -13,7 +13,8 @@ const BROWSER: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nSec-Fetch-Mode: navigate
 
 #[tokio::test]
 async fn a_request_waits_and_succeeds() {
-    let address = free_port().await;
+    let reserved = Reserved::new();
+    let address = reserved.address;
     let proxy = Setup::to(address).start().await;
     let get = async { Wire::to(&proxy).await.ask(GET).await };
     let post = async {
@@ -45,8 +46,8 @@ async fn a_gateway_that_goes_between_probes_is_noticed_and_waited_for() {
     let mut client = Wire::to(&proxy).await;
     let ask = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
     let come_back = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert_eq!(proxy.gateway.view().phase, Phase::Down, "the dial told");
+        let told = proxy.gateway.wait_for(|view| view.phase == Phase::Down);
+        timeout(LONG, told).await.expect("the dial told");
         Scripted::start_on(
             upstream.address,
             |mut wire, _| async move { wire.say(OK).await },
@@ -60,7 +61,8 @@ async fn a_gateway_that_goes_between_probes_is_noticed_and_waited_for() {
 
 #[tokio::test]
 async fn patience_ends_in_json_for_programs() {
-    let mut setup = Setup::to(free_port().await);
+    let nobody = Reserved::new();
+    let mut setup = Setup::to(nobody.address);
     setup.http.hold = Duration::from_millis(600);
     let proxy = setup.start().await;
     let began = Instant::now();
@@ -92,13 +94,14 @@ async fn patience_ends_in_json_for_programs() {
 
 #[tokio::test]
 async fn a_browser_gets_the_waiting_page_soon_and_status_while_it_waits() {
-    let mut setup = Setup::to(free_port().await);
+    let nobody = Reserved::new();
+    let mut setup = Setup::to(nobody.address);
     setup.upstream.protocol = ProtocolKind::Openclaw;
     let proxy = setup.start().await;
     let began = Instant::now();
     let mut client = Wire::to(&proxy).await;
     let (head, body) = client.ask(BROWSER).await;
-    assert!(began.elapsed() < Duration::from_secs(8));
+    assert!(began.elapsed() < LONG / 2, "long before patience ends");
     assert_eq!(status(&head), 503);
     assert_eq!(
         field(&head, "content-type"),
@@ -184,7 +187,8 @@ async fn a_starting_gateway_answers_for_itself() {
 
 #[tokio::test]
 async fn our_own_end_ends_all_waits() {
-    let proxy = Setup::to(free_port().await).start().await;
+    let nobody = Reserved::new();
+    let proxy = Setup::to(nobody.address).start().await;
     let mut client = Wire::to(&proxy).await;
     client.say(GET).await;
     assert!(client.silent_for(Duration::from_millis(200)).await);
@@ -196,7 +200,8 @@ async fn our_own_end_ends_all_waits() {
 
 #[tokio::test]
 async fn waits_are_bounded_in_number() {
-    let mut setup = Setup::to(free_port().await);
+    let nobody = Reserved::new();
+    let mut setup = Setup::to(nobody.address);
     setup.places = 2;
     let proxy = setup.start().await;
     let mut waiting = Vec::new();
@@ -211,10 +216,16 @@ async fn waits_are_bounded_in_number() {
     assert!(body.contains("too many requests wait"), "{body}");
     // A client that gives up makes room.
     waiting.pop();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let mut next = Wire::to(&proxy).await;
-    next.say(GET).await;
-    assert!(next.silent_for(Duration::from_millis(300)).await);
+    let waits = async {
+        loop {
+            let mut next = Wire::to(&proxy).await;
+            next.say(GET).await;
+            if next.silent_for(Duration::from_millis(300)).await {
+                return;
+            }
+        }
+    };
+    timeout(LONG, waits).await.expect("a place");
 }
 
 #[tokio::test]

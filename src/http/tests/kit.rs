@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use crate::observe::Metrics;
 use crate::protocol::rescue::Cause;
 
 /// Longer than anything here takes, even on a loaded machine.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// A proxy in front of one upstream.
 pub(super) struct Proxy {
@@ -61,7 +61,7 @@ impl Setup {
                 resume: Resume::Auto,
             },
             http: Http {
-                hold: Duration::from_secs(10),
+                hold: LONG,
                 page_after: Duration::from_millis(300),
             },
             trusted: Vec::new(),
@@ -166,6 +166,8 @@ pub(super) struct Scripted {
     pub(super) heads: Arc<Mutex<Vec<String>>>,
     accepting: tokio::task::JoinHandle<()>,
     scripts: Arc<Mutex<Vec<tokio::task::JoinHandle<()>>>>,
+    /// Keeps the port ours when it is not listened on any more.
+    _reserved: TcpSocket,
 }
 
 impl Scripted {
@@ -184,11 +186,11 @@ impl Scripted {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
+        let (reserved, socket) = (shareable(), shareable());
+        reserved.bind(address).unwrap();
+        let address = reserved.local_addr().unwrap();
         socket.bind(address).unwrap();
         let listener = socket.listen(64).unwrap();
-        let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (seen, script) = (Arc::clone(&heads), Arc::new(script));
         let scripts = Arc::new(Mutex::new(Vec::new()));
@@ -211,6 +213,7 @@ impl Scripted {
             heads,
             accepting,
             scripts,
+            _reserved: reserved,
         }
     }
 
@@ -251,13 +254,28 @@ impl Scripted {
     }
 }
 
-/// A port on which nothing listens.
-pub(super) async fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// A port on which nothing listens before we do: nobody else gets it while this lives.
+pub(super) struct Reserved {
+    pub(super) address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Reserved {
+    pub(super) fn new() -> Self {
+        let socket = shareable();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self {
+            address: socket.local_addr().unwrap(),
+            _socket: socket,
+        }
+    }
+}
+
+/// A socket whose port others of ours may share, as long as only one of them listens.
+fn shareable() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket
 }
 
 /// A connection, read and written as text.
