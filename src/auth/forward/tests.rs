@@ -13,7 +13,7 @@ use super::*;
 mod again;
 mod over_tls;
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 const YES: &str = "HTTP/1.1 200 OK\r\nx-auth-request-email: nick@example.com\r\n\
      x-auth-request-groups: staff\r\nset-cookie: _proxy=renewed\r\ncontent-length: 0\r\n\r\n";
 
