@@ -55,6 +55,9 @@ fn target(server: &EchoServer) -> Target {
     }
 }
 
+/// Each looks at this process and all that it starts: nobody else is to come and go there.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 const LATENCY: latency::Plan = latency::Plan {
     sessions: 3,
     rate: 600.0,
@@ -84,6 +87,7 @@ fn idle_plan() -> idle::Plan {
 
 #[tokio::test]
 async fn latency_counts_every_turn_of_every_session() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     for protocol in [Protocol::Echo, Protocol::Openclaw] {
         let server = backend(ANY, protocol, Duration::ZERO).await;
         let targets = [target(&server), target(&server)];
@@ -103,6 +107,7 @@ async fn latency_counts_every_turn_of_every_session() {
 
 #[tokio::test]
 async fn echo_counts_messages_and_their_bytes() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     for protocol in [Protocol::Echo, Protocol::Openclaw] {
         let server = backend(ANY, protocol, Duration::ZERO).await;
         let report = echo::run(&dialer(protocol), &[target(&server)], &ECHO)
@@ -119,6 +124,7 @@ async fn echo_counts_messages_and_their_bytes() {
 
 #[tokio::test]
 async fn large_messages_go_one_by_one_and_do_not_block() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
     let plan = echo::Plan {
         size: 3_000_000,
@@ -134,6 +140,7 @@ async fn large_messages_go_one_by_one_and_do_not_block() {
 
 #[tokio::test]
 async fn idle_opens_exactly_what_was_asked_and_closes_it_again() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
     let plan = idle_plan();
     let report = idle::run(&dialer(Protocol::Echo), &[target(&server)], &plan)
@@ -151,6 +158,7 @@ async fn idle_opens_exactly_what_was_asked_and_closes_it_again() {
 
 #[tokio::test]
 async fn compare_has_a_line_for_each_proxy_and_none_for_the_baseline() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
     let named = |name: &str| Target {
         name: name.into(),
@@ -243,6 +251,7 @@ fn requests_add_up(report: &OutageReport) {
 
 #[tokio::test]
 async fn each_client_is_disconnected_exactly_once_by_a_polite_restart() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let report = through_restart(Protocol::Echo, 10, Stop::Politely, Duration::ZERO).await;
     assert_eq!((report.counts.disconnects, report.not_back), (10, 0));
     assert_eq!(report.counts.close_codes.get(&1012), Some(&10));
@@ -253,6 +262,7 @@ async fn each_client_is_disconnected_exactly_once_by_a_polite_restart() {
 
 #[tokio::test]
 async fn a_hard_end_is_1006_for_everybody() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let report = through_restart(Protocol::Openclaw, 10, Stop::Cut, Duration::ZERO).await;
     assert_eq!((report.counts.disconnects, report.not_back), (10, 0));
     assert_eq!(report.counts.close_codes.get(&1006), Some(&10));
@@ -262,6 +272,7 @@ async fn a_hard_end_is_1006_for_everybody() {
 
 #[tokio::test]
 async fn starting_is_an_invitation_not_a_failure() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let starting = Duration::from_millis(150);
     let report = through_restart(Protocol::Openclaw, 5, Stop::Politely, starting).await;
     assert_eq!((report.counts.disconnects, report.not_back), (5, 0));
@@ -276,6 +287,7 @@ async fn starting_is_an_invitation_not_a_failure() {
 
 #[tokio::test]
 async fn clients_that_cannot_open_are_a_clear_failure() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
     let target = target(&server);
     server.stop(Stop::Cut).await;
@@ -323,6 +335,7 @@ async fn reloaded(target: Target, moving: Option<SocketAddr>) -> reload::Measure
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_that_do_nothing_lose_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
     let free = TcpListener::bind(ANY).await.unwrap().local_addr().unwrap();
     let measured = reloaded(target(&server), Some(free)).await;
@@ -372,6 +385,7 @@ async fn short_lived(to: SocketAddr, budget: u64) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_sessions_and_lost_messages_are_faults() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let server = backend(ANY, Protocol::Echo, Duration::ZERO).await;
     let proxy = short_lived(server.addr(), 200_000).await;
     let mut target = target(&server);
