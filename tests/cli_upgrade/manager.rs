@@ -28,7 +28,7 @@ impl Manager {
                 }
             }
         };
-        match tokio::time::timeout(Duration::from_secs(20), hear).await {
+        match tokio::time::timeout(Duration::from_secs(60), hear).await {
             Ok(message) => message,
             Err(_) => panic!("no {line}; heard {:?}", self.heard),
         }

@@ -35,7 +35,7 @@ use holdline::observe::Metrics;
 use holdline::tls::{Tls, TlsError};
 
 /// Long enough for any step of a test, on a busy machine too.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Running {
     pub(crate) https: SocketAddr,

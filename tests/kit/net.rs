@@ -3,9 +3,10 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -14,6 +15,18 @@ use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+
+/// As many open files as this process may have: a few hundred sessions are four times as many
+/// sockets, and 1024 is what most shells allow.
+pub fn raise_the_limit_of_open_files() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // What is allowed already may be enough.
+        let _ = setrlimit(Resource::Nofile, limit);
+    });
+}
 
 /// An address of this machine that no other test has: a port of it that was closed stays so.
 pub fn own_ip() -> IpAddr {

@@ -2,19 +2,57 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 /// Longest wait for anything: far above what a loaded machine needs, short enough to read about.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs `future` under the deadline and says `what` was awaited when it passes.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(output) => output,
         Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+    }
+}
+
+/// The clock stands still while this lives: no window closes, however slow the machine is. For a
+/// test on one thread; what waits for time, deadlines included, waits for [`Self::pass`].
+#[must_use]
+pub struct Standstill(Option<mpsc::Sender<()>>);
+
+/// From now on.
+pub fn stand_still() -> Standstill {
+    let (end, ended) = mpsc::channel::<()>();
+    tokio::time::pause();
+    // A paused clock goes on by itself when nobody is busy. Somebody is.
+    tokio::task::spawn_blocking(move || ended.recv().is_ok());
+    Standstill(Some(end))
+}
+
+impl Standstill {
+    /// Lets this much time go by, and everybody do each moment what is to be done in it.
+    pub async fn pass(&self, time: Duration) {
+        const MOMENT: Duration = Duration::from_millis(10);
+        let mut left = time;
+        while !left.is_zero() {
+            let moment = left.min(MOMENT);
+            tokio::time::advance(moment).await;
+            left -= moment;
+            // Each is a look at the sockets, too; some steps take several.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+impl Drop for Standstill {
+    fn drop(&mut self) {
+        tokio::time::resume();
+        self.0.take();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Promise 6: everything is bounded, and over a bound there is a clear refusal.
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::kit::gateway::{Options, Protocol, ScriptedGateway};
 use crate::kit::{Client, Frame, Outcome, Proxy, Raw, Role, http, ms, within};
@@ -50,18 +51,13 @@ async fn connections_over_the_rate_are_refused_and_other_addresses_do_not_notice
     let gateway = ScriptedGateway::start().await;
     let proxy = Proxy::with(&gateway, "[limits]\nhandshakes_per_ip = \"2/s\"").await;
     let target = proxy.target();
-    let mut refused = 0;
-    for _ in 0..10 {
-        let served = match target.dial().await {
-            Ok(_) => http::get(&target, "/echo", &[]),
-            Err(_) => {
-                refused += 1;
-                continue;
-            }
-        };
-        drop(served);
-    }
-    assert!(refused >= 5, "{refused} of 10 refused");
+    let before = Instant::now();
+    let dials = futures_util::future::join_all((0..40).map(|_| target.dial())).await;
+    let served = dials.iter().filter(|dialled| dialled.is_ok()).count();
+    // So many at once, and the others as their time comes.
+    let most = 2.0 + 2.0 * before.elapsed().as_secs_f64();
+    assert!(served as f64 <= most, "{served} of 40 served, not {most}");
+    drop(dials);
     assert_eq!(
         http::get(&target.clone().from("127.0.0.9"), "/echo", &[])
             .await

@@ -176,7 +176,7 @@ async fn requests_sent_together_with_connect_are_not_lost() {
 async fn a_gateway_lost_between_upgrade_and_connect_greets_and_sends_back() {
     for how in [Stop::Kill, Stop::Fin] {
         let gateway = ScriptedGateway::start().await;
-        let settings = "[hold]\nupgrade = \"300ms\"\nhandshake = \"300ms\"";
+        let settings = "[hold]\nupgrade = \"300ms\"\nhandshake = \"3s\"";
         let proxy = Proxy::with(&gateway, settings).await;
         let mut raw = Raw::open(&proxy.target(), "/", &[]).await.unwrap();
         let nonce = raw.event("connect.challenge").await;

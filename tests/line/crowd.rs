@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::kit::gateway::{Event, Journal, Options, ScriptedGateway, Stop};
 use crate::kit::{Client, Proxy, Raw, Role, Target, ms};
@@ -33,7 +35,7 @@ async fn ready_gateway() -> ScriptedGateway {
 }
 
 /// When the `hello-ok`s of the newest process were given.
-fn returns(journal: &Journal) -> Vec<tokio::time::Instant> {
+fn returns(journal: &Journal) -> Vec<Instant> {
     let newest = journal.entries.last().map_or(0, |entry| entry.process);
     let hello = |event: &Event| matches!(event, Event::Connect { error: None, .. });
     let entries = journal.entries.iter();
@@ -43,8 +45,12 @@ fn returns(journal: &Journal) -> Vec<tokio::time::Instant> {
         .collect()
 }
 
+/// Each is hundreds of open files; together they would be more than some machines allow.
+static ONE_CROWD_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_sessions_survive_a_restart_and_return_evenly() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ready_gateway().await;
     let proxy = Proxy::with(
         &gateway,
@@ -52,7 +58,12 @@ async fn two_hundred_sessions_survive_a_restart_and_return_evenly() {
     )
     .await;
     let clients = connect(&Role::backend(), &proxy.target(), 200).await;
-    gateway.outage(Stop::Sigterm, ms(300), ms(300)).await;
+    gateway.stop(Stop::Sigterm).await;
+    tokio::time::sleep(ms(300)).await;
+    gateway.begin_starting().await;
+    tokio::time::sleep(ms(300)).await;
+    let ready = Instant::now();
+    gateway.ready();
     gateway
         .wait_for("everybody's return", |j| returns(j).len() == 200)
         .await;
@@ -61,11 +72,13 @@ async fn two_hundred_sessions_survive_a_restart_and_return_evenly() {
         client.record().assert_untouched();
     }
     let returns = returns(&gateway.journal());
-    let took = returns[199] - returns[0];
-    assert!(took > ms(1500), "200 at 100/s in {took:?}");
-    for first in 0..150 {
-        let fifty = returns[first + 50] - returns[first];
-        assert!(fifty > ms(200), "50 returned within {fifty:?}");
+    // Later at any time, for a slow machine; never earlier.
+    for (number, returned) in (0..).zip(&returns) {
+        let after = *returned - ready;
+        assert!(
+            after >= ms(10 * number),
+            "{number} were back after {after:?}"
+        );
     }
     assert!(
         gateway.journal().peak_unfinished <= 20,
@@ -76,6 +89,7 @@ async fn two_hundred_sessions_survive_a_restart_and_return_evenly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_clients_of_one_address_all_come_back_within_the_gateways_limit() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ready_gateway().await;
     let proxy = Proxy::start(&gateway).await;
     let target = proxy.target();
@@ -104,6 +118,7 @@ async fn forty_clients_of_one_address_all_come_back_within_the_gateways_limit() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newcomers_of_one_address_wait_their_turn_behind_handshakes_that_dawdle() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ready_gateway().await;
     let proxy = Proxy::with(&gateway, "[hold]\nunfinished_per_ip = 4").await;
     let target = proxy.target();
@@ -125,6 +140,7 @@ async fn newcomers_of_one_address_wait_their_turn_behind_handshakes_that_dawdle(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_at_the_door_of_a_gateway_that_is_down_gets_in_at_the_first_attempt() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ScriptedGateway::stopped(Options {
         long_hello: false,
         ..Options::default()
@@ -152,6 +168,7 @@ async fn a_crowd_at_the_door_of_a_gateway_that_is_down_gets_in_at_the_first_atte
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_that_never_reads_does_not_keep_the_others_from_coming_back() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ready_gateway().await;
     let proxy = Proxy::start(&gateway).await;
     let clients = connect(&Role::backend(), &proxy.target(), 10).await;
@@ -173,6 +190,7 @@ async fn one_client_that_never_reads_does_not_keep_the_others_from_coming_back()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ready_gateway_takes_a_hundred_newcomers_of_one_address_without_a_wait() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ready_gateway().await;
     let proxy = Proxy::with(&gateway, "[hold]\nunfinished_per_ip = 4").await;
     let target = proxy.target();
@@ -192,8 +210,9 @@ async fn a_ready_gateway_takes_a_hundred_newcomers_of_one_address_without_a_wait
 
 #[tokio::test]
 async fn whoever_waits_behind_dawdlers_is_not_told_that_the_gateway_is_down() {
+    let _alone = ONE_CROWD_AT_A_TIME.lock().await;
     let gateway = ready_gateway().await;
-    let settings = "[hold]\nunfinished_per_ip = 1\nupgrade = \"300ms\"\nhandshake = \"300ms\"";
+    let settings = "[hold]\nunfinished_per_ip = 1\nupgrade = \"300ms\"\nhandshake = \"1s\"";
     let proxy = Proxy::with(&gateway, settings).await;
     let target = proxy.target();
     let dawdler = Raw::open(&target, "/", &[]).await.unwrap();

@@ -125,5 +125,6 @@ async fn a_gateway_and_a_client_that_both_never_finish_do_not_outlast_the_drain(
     let (end, ()) = tokio::join!(raw.end(), within("the drain", proxy.holdline.drain()));
     let code = end.0.last().and_then(Frame::close_code);
     assert_eq!(code, Some(1012), "{end:?}");
-    assert!(from.elapsed() < ms(5600), "cut off: {:?}", from.elapsed());
+    // One after the other they would be ten seconds.
+    assert!(from.elapsed() < ms(9500), "cut off: {:?}", from.elapsed());
 }

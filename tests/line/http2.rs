@@ -53,7 +53,7 @@ async fn a_session_survives_a_restart() {
 #[tokio::test]
 async fn an_upgrade_is_held_and_refused_as_over_http1() {
     let gateway = ScriptedGateway::stopped(Options::default());
-    let settings = "[hold]\nupgrade = \"300ms\"\nhandshake = \"300ms\"";
+    let settings = "[hold]\nupgrade = \"300ms\"\nhandshake = \"1s\"";
     let proxy = Proxy::with(&gateway, settings).await;
     let mut connection = h2::Connection::open(&proxy.target()).await;
     let offer = [("sec-websocket-protocol", "p")];

@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::kit::gateway::{Options, ScriptedGateway};
 use crate::kit::{Client, Proxy, Raw, Role, ms};
 
-const SHORT: &str = "[hold]\nupgrade = \"300ms\"\nhandshake = \"300ms\"";
+/// Soon greeted, and then with time to say who one is.
+const SHORT: &str = "[hold]\nupgrade = \"300ms\"\nhandshake = \"3s\"";
 
 /// A gateway that was never there yet, and a proxy that has noticed.
 async fn absent(settings: &str) -> (ScriptedGateway, Proxy) {

@@ -1,6 +1,7 @@
 //! What the owner of an open session notices of an outage, per kind of client and of loss.
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::kit::frame::CONTINUATION;
 use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, UpgradeAnswer};
@@ -229,11 +230,11 @@ async fn the_official_client_is_closed_as_soon_as_the_gateways_port_is_open_agai
     client.event("gateway.down", 1).await;
     gateway.begin_starting().await;
     gateway.hang();
-    let open = tokio::time::Instant::now();
+    // An answer is what the gateway does not give before it goes on; and nobody is closed for one
+    // that is known to hang.
     client
         .wait_for("the close", |record| record.disconnects.len() == 1)
         .await;
-    assert!(open.elapsed() < ms(1500), "{:?}", open.elapsed());
     gateway.resume();
     gateway.ready();
     client.hello(2).await;
@@ -340,13 +341,19 @@ async fn the_expected_length_is_learnt_from_earlier_outages() {
     let gateway = ScriptedGateway::start().await;
     let proxy = Proxy::start(&gateway).await;
     let client = Client::connected(Role::backend(), proxy.target()).await;
+    let before = Instant::now();
     gateway.restart(ms(300), ms(200)).await;
     client.event("gateway.up", 1).await;
+    let took = before.elapsed();
     let seen = client.record().events("gateway.down").len();
     gateway.kill().await;
     let second = client.event("gateway.down", seen + 1).await;
     let expected = second["expectedMs"].as_u64().expect("a number");
-    assert!((400..5000).contains(&expected), "{expected}");
+    let least = ms(400).min(took);
+    assert!(
+        (least..=took).contains(&ms(expected)),
+        "{expected}, and it took {took:?}"
+    );
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ async fn how_many_are_held_and_what_became_of_them() {
 async fn who_is_given_up_is_said_and_who_noticed_nothing_is_not() {
     let log = Log::start();
     let gateway = ScriptedGateway::start().await;
-    let settings = "[hold]\nnotice_after = \"1500ms\"\nmax = \"2s\"";
+    let settings = "[hold]\nnotice_after = \"6s\"\nmax = \"7s\"";
     let proxy = Proxy::with(&gateway, settings).await;
     let client = Client::connected(Role::backend(), proxy.target()).await;
     gateway.kill().await;

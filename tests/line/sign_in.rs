@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, USER};
 use crate::kit::http::Response;
-use crate::kit::{Client, Proxy, Raw, Role, Target, h2, http};
+use crate::kit::{Client, Proxy, Raw, Role, Target, h2, http, stand_still};
 
 const PASSWORD: &str = "correct & horse + battery";
 static HASH: LazyLock<String> = LazyLock::new(|| hash(PASSWORD));
@@ -272,6 +272,8 @@ async fn a_program_is_told_the_ways_that_are_open() {
 #[tokio::test]
 async fn who_tries_too_often_has_to_wait_and_is_told_how_long() {
     let scene = scene().await;
+    // The first wait is one of a second.
+    let _still = stand_still();
     let mut browser = Browser::new(&scene.proxy);
     let mut limited = None;
     for attempt in 0..30 {
@@ -292,6 +294,7 @@ async fn who_tries_too_often_has_to_wait_and_is_told_how_long() {
 #[tokio::test]
 async fn a_reload_gives_nobody_new_tries() {
     let scene = scene().await;
+    let _still = stand_still();
     let mut browser = Browser::new(&scene.proxy);
     while browser.sign_in("/", USER, "wrong").await.status != 429 {}
     let elsewhere = tempfile::tempdir().unwrap();

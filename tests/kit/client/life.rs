@@ -182,6 +182,8 @@ impl Life {
             let fallback = self.role.challenge_fallback.filter(|_| talk.connects == 0);
             let silence = talk.silence.map(|limit| heard + limit);
             let end = tokio::select! {
+                // What has arrived is heard before any patience ends.
+                biased;
                 message = socket.next() => {
                     heard = Instant::now();
                     let connects = talk.connects;

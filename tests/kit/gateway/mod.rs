@@ -24,6 +24,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use super::net::raise_the_limit_of_open_files;
 use super::wait::{Shared, within};
 use process::{Death, Process};
 
@@ -114,6 +115,7 @@ impl ScriptedGateway {
 
     /// One whose process has not been started yet: its port refuses.
     pub fn stopped(options: Options) -> Self {
+        raise_the_limit_of_open_files();
         let reservation = bind(SocketAddr::new(options.ip, 0));
         let addr = reservation.local_addr().unwrap();
         Self(Arc::new(Inner {
