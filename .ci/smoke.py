@@ -58,7 +58,7 @@ def eventually(what, probe, within):
 def get(path, accept, certificate):
     """One request over TLS; the certificate has to be the one in the file."""
     context = ssl.create_default_context(cafile=certificate)
-    public = http.client.HTTPSConnection("localhost", PUBLIC, timeout=60, context=context)
+    public = http.client.HTTPSConnection("localhost", PUBLIC, timeout=120, context=context)
     with contextlib.closing(public):
         public.request("GET", path, headers={"Accept": accept})
         answer = public.getresponse()
@@ -66,7 +66,7 @@ def get(path, accept, certificate):
 
 
 def admin(path):
-    local = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=10)
+    local = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=60)
     with contextlib.closing(local):
         local.request("GET", path)
         return local.getresponse().status
@@ -139,7 +139,7 @@ def look_at(process, certificate):
             raise Failed(f"it ended by itself, exit code {process.returncode}")
         return listens(PUBLIC) and certificate.exists()
 
-    eventually("it serves", serves, within=60)
+    eventually("it serves", serves, within=180)
     running = [pid for pid in descendants(process.pid) if name_of(pid) == "holdline"]
     check("holdline runs", len(running) == 1, running)
     owner = os.stat(f"/proc/{running[0]}").st_uid

@@ -17,7 +17,7 @@ target=${CARGO_TARGET_DIR:-$root/target}
 holdline=${HOLDLINE:-$target/release/holdline}
 loadtest=${LOADTEST:-$target/release/loadtest}
 
-sessions=2000 held=200 moving=100 reloads=100 every=1s install=yes json=
+sessions=2000 held=200 moving=100 reloads=100 every=1s growth=5 install=yes json=
 peers=holdline,nginx,haproxy,caddy
 
 # shellcheck source=peers/launch.sh source-path=SCRIPTDIR
@@ -25,7 +25,8 @@ peers=holdline,nginx,haproxy,caddy
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) sessions=1000 held=100 moving=50 reloads=50 every=500ms ;;
+        # Of less memory, what a machine's noise makes is more.
+        --quick) sessions=1000 held=100 moving=50 reloads=50 every=500ms growth=10 ;;
         --sessions) sessions=${2:?}; shift ;;
         --held) held=${2:?}; shift ;;
         --moving) moving=${2:?}; shift ;;
@@ -129,4 +130,4 @@ done
 say "$name: $sessions live and $held held sessions, $reloads reloads each, $(nproc) cores"
 "$loadtest" reload "${arguments[@]}" --ca "$dir/ca.pem" --sessions "$sessions" \
     --held-sessions "$held" --moving-sessions "$moving" --reloads "$reloads" --every "$every" \
-    --warm-up 50 $json
+    --warm-up 50 --growth "$growth" $json

@@ -54,7 +54,7 @@ start() {
     "$@" >"$dir/$what.out" 2>&1 &
     pid=$!
     pids+=("$pid")
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         listening "$port" && return 0
         kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
@@ -81,7 +81,11 @@ install_quietly() {
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && mine=yes
     fi
-    (apt-get install -y "$1" || { apt-get update && apt-get install -y "$1"; }) >"$dir/apt.out" 2>&1
+    local patient=(-o Acquire::Retries=5 -o DPkg::Lock::Timeout=120)
+    {
+        apt-get "${patient[@]}" install -y "$1" ||
+            { apt-get "${patient[@]}" update && apt-get "${patient[@]}" install -y "$1"; }
+    } >"$dir/apt.out" 2>&1
     local status=$?
     [ -n "$mine" ] && rm -f "$policy"
     systemctl disable "$1" >>"$dir/apt.out" 2>&1 || true

@@ -260,7 +260,7 @@ async fn run_reload(args: ReloadArgs, json: bool) -> Result<String> {
         patience: args.patience,
         opening: args.wire.opening,
         look_every: Duration::from_millis(500),
-        looks: (6, 30),
+        looks: (6, 120),
     };
     let report = reload::run(&dialer, &openclaw, &proxies, &plan).await?;
     let text = report.render(json)?;
