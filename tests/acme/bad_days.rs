@@ -198,14 +198,14 @@ async fn a_ca_without_the_profile_is_asked_without_it() {
 #[tokio::test]
 async fn what_expired_while_we_were_off_is_ordered_at_once() {
     let habits = Habits {
-        lifetime: (6, 0),
+        lifetime: (15, 0),
         ..Habits::default()
     };
     let (ca, state, gateway) = (Ca::start(habits).await, folder(), gateway().await);
     let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
     until_told(&proxy, "a.example", |told| told["state"] == "served").await;
     drop(proxy);
-    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(16)).await;
     ca.habits.change(|habits| habits.lifetime = (86_400, 3600));
     let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
     until_trusted(&proxy, "a.example", &ca.root).await;
@@ -322,15 +322,18 @@ async fn a_crash_loop_does_not_order_again_and_again() {
         folder(),
         gateway().await,
     );
-    // Ends as soon as the CA has heard of the order.
-    for _ in 0..5 {
-        let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
-        let _ = tokio::time::timeout(
-            std::time::Duration::from_millis(600),
-            ca.book
-                .until(|book| (!book.orders.is_empty()).then_some(())),
-        )
+    // Ends as soon as the CA has heard of the order; and again, when it would order once more.
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    ca.book
+        .wait_for("an order", |book| (!book.orders.is_empty()).then_some(()))
         .await;
+    drop(proxy);
+    for _ in 0..4 {
+        let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+        let another = ca.book.until(|book| (book.orders.len() > 1).then_some(()));
+        let within = std::time::Duration::from_millis(600);
+        let another = tokio::time::timeout(within, another).await;
+        assert!(another.is_err(), "{:?}", ca.orders());
         drop(proxy);
     }
     assert!(ca.orders().len() <= 1, "{:?}", ca.orders());

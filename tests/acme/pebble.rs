@@ -3,6 +3,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls_pki_types::CertificateDer;
@@ -33,15 +34,14 @@ pub(crate) struct Pebble {
     ca: Option<Child>,
 }
 
-/// A port that nobody has now.
+/// A port that nobody has, nor gets by chance: the kernel gives out those from 32768 on.
 fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
     loop {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 32_000, "no port is left");
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
