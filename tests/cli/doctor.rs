@@ -40,7 +40,9 @@ fn gateway() -> Scripted {
 async fn where_all_is_well_nothing_is_wrong() {
     let gateway = gateway().start().await;
     let url = format!("http://{}", gateway.address);
-    let running = Running::start(&format!("[gateway]\nurl = \"{url}\"\n")).await;
+    // No more sessions than any machine has open files for.
+    let config = format!("[gateway]\nurl = \"{url}\"\n[limits]\nsessions = 100\n");
+    let running = Running::start(&config).await;
     let (https, admin) = (running.address("https"), running.address("admin"));
     // Ready for holdline as well as for us.
     let ready = async {

@@ -36,4 +36,4 @@ pub use log::Log;
 pub use net::{Target, own_ip};
 pub use proxy::Proxy;
 pub use raw::{End, Raw};
-pub use wait::{DEADLINE, ms, stand_still, within};
+pub use wait::{DEADLINE, in_step, ms, stand_still, within};

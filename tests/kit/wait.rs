@@ -49,6 +49,21 @@ impl Standstill {
     }
 }
 
+/// Runs `future` while time goes by only as fast as everybody here does what is to be done in it:
+/// nobody is late because the machine is slow. For a test on one thread that waits for no other.
+pub async fn in_step<F: Future>(future: F) -> F::Output {
+    let still = stand_still();
+    let passing = async {
+        loop {
+            still.pass(ms(10)).await;
+        }
+    };
+    tokio::select! {
+        output = future => output,
+        () = passing => unreachable!("time does not end"),
+    }
+}
+
 impl Drop for Standstill {
     fn drop(&mut self) {
         tokio::time::resume();
