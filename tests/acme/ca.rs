@@ -217,14 +217,17 @@ impl Ca {
     pub(crate) async fn comes_to_look(&self, order: usize) {
         let asked = |book: &Book| book.orders.get(order).is_some_and(|it| it.asked_to_look);
         self.book
-            .wait_for("a challenge that is ready", |book| asked(book).then_some(()))
+            .wait_for("a challenge that is ready", |book| {
+                asked(book).then_some(())
+            })
             .await;
     }
 
     /// Finds the names to be shown, once it may look.
     pub(crate) async fn believe(&self, order: usize) {
         self.comes_to_look(order).await;
-        self.book.change(|book| book.orders[order].shown.fill(Shown::Ours));
+        self.book
+            .change(|book| book.orders[order].shown.fill(Shown::Ours));
     }
 
     pub(crate) fn orders(&self) -> Vec<Order> {
@@ -407,11 +410,17 @@ impl Desk {
                 (201, json!({"status": "valid"}), Some(kid))
             }
             ("acct", _) => (200, json!({"status": "valid"}), None),
-            ("order", None) if payload["replaces"].is_string() && habits.refuses_replaces.is_some() => {
+            ("order", None)
+                if payload["replaces"].is_string() && habits.refuses_replaces.is_some() =>
+            {
                 self.book.change(|book| book.refused_replaces += 1);
                 let (status, kind) = habits.refuses_replaces.unwrap();
                 let kind = format!("urn:ietf:params:acme:error:{kind}");
-                (status, json!({"type": kind, "detail": "No.", "status": status}), None)
+                (
+                    status,
+                    json!({"type": kind, "detail": "No.", "status": status}),
+                    None,
+                )
             }
             ("order", None) => {
                 let text = |name: &str| payload[name].as_str().map(str::to_owned);

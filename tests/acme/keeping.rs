@@ -15,7 +15,7 @@ use crate::ca::{Ca, Habits, Problem};
 use crate::faults::panic_at;
 use crate::kit::gateway::ScriptedGateway;
 use crate::kit::{Proxy, http, ms, within};
-use crate::served::{is_trusted, renew, until_failed, until_told, until_trusted};
+use crate::served::{challenge, is_trusted, renew, until_failed, until_told, until_trusted};
 
 const A: &str = "domains = [\"a.example\"]\nimport = []";
 
@@ -229,6 +229,7 @@ async fn ask(proxy: &Proxy) -> Value {
 async fn who_asks_in_the_middle_of_an_order_is_told_so_and_gets_that_one() {
     let habits = Habits {
         challenge: Some("tls-alpn-01"),
+        undecided: true,
         ..Habits::default()
     };
     let bench = Bench::with(habits).await;
@@ -260,10 +261,10 @@ async fn two_who_ask_at_once_get_one_new_certificate() {
     let proxy = bench.proxy(A).await;
     until_trusted(&proxy, "a.example", &bench.ca.root).await;
     next_second().await;
-    bench
-        .ca
-        .habits
-        .change(|habits| habits.challenge = Some("tls-alpn-01"));
+    bench.ca.habits.change(|habits| {
+        habits.challenge = Some("tls-alpn-01");
+        habits.undecided = true;
+    });
     let (one, other) = tokio::join!(ask(&proxy), ask(&proxy));
     for told in [one, other] {
         let next = told["next"].as_str().unwrap().to_owned();
@@ -382,6 +383,7 @@ async fn an_order_that_the_ca_refuses_is_not_asked_for_again() {
 async fn an_order_that_was_being_validated_is_taken_up_by_the_next_process() {
     let bench = Bench::with(Habits {
         challenge: Some("tls-alpn-01"),
+        undecided: true,
         ..Habits::default()
     })
     .await;
@@ -396,6 +398,12 @@ async fn an_order_that_was_being_validated_is_taken_up_by_the_next_process() {
             .as_str()
             .unwrap()
             .starts_with("is being ordered")
+    })
+    .await;
+    within("the challenge, shown again", async {
+        while challenge(proxy.addr(), "a.example").await.is_none() {
+            tokio::time::sleep(ms(20)).await;
+        }
     })
     .await;
     bench.ca.believe(0).await;

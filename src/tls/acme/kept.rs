@@ -98,6 +98,11 @@ impl Kept {
         format!("{}/certificate.pem", self.folder)
     }
 
+    /// Held by whoever orders it.
+    pub(super) fn order_lock(&self) -> String {
+        format!("{}/order.lock", self.folder)
+    }
+
     /// Takes what is on disk if it is not what we have: another instance may have renewed it. Says
     /// whether something is served now that was not.
     pub(super) fn refresh(&mut self, state: &StateDir) -> bool {
