@@ -46,6 +46,7 @@ mod reload;
 mod run;
 pub mod session;
 mod status;
+mod supervise;
 pub mod systemd;
 pub mod tls;
 pub mod ws;

@@ -401,7 +401,12 @@ impl Shared {
                         });
                     }
                     Some(Command::RenewCertificates(name, answer)) => {
-                        let _ = answer.send(proxy.keeper.renew(name).await);
+                        // A disk that hangs holds up no other order.
+                        let keeper = Arc::clone(&proxy.keeper);
+                        tokio::spawn(async move {
+                            let told = keeper.renew(name).await;
+                            let _ = answer.send(told.map(|all| json!(all)));
+                        });
                     }
                     None => return,
                 }

@@ -78,6 +78,10 @@ impl StatusSource for Status {
         }
         self.keeper.awaited().map_or(Ok(()), Err)
     }
+
+    fn concern(&self) -> Option<String> {
+        self.keeper.fallen()
+    }
 }
 
 fn gateway(line: &Line, now: Instant) -> Value {

@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use holdline::config::{CertificateSource, Config};
@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use super::admin::{block_on, print};
 use super::words::printable;
 use super::{Settings, fail, say};
+
+/// For files that are some kilobytes.
+const DISK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertCommand {
@@ -59,8 +62,21 @@ impl CertCommand {
 
 async fn list(config: &Config, as_json: bool) -> ExitCode {
     let all = match running(config).await {
-        Some(told) => told,
-        None => of_config(config),
+        Some(told) => Some(told),
+        None => {
+            let config = config.clone();
+            let looked = tokio::task::spawn_blocking(move || of_config(&config));
+            let looked = tokio::time::timeout(DISK, looked).await;
+            looked.ok().and_then(Result::ok)
+        }
+    };
+    let Some(all) = all else {
+        say(&format!(
+            "error: the disk with the certificates does not answer within {} s; see [acme] \
+             state_dir and [tls], and what the system says of that disk\n",
+            DISK.as_secs()
+        ));
+        return ExitCode::FAILURE;
     };
     let text = match as_json {
         true => format!("{:#}\n", Value::Array(all)),
@@ -187,7 +203,13 @@ fn renew(settings: &Settings, name: Option<&str>) -> ExitCode {
     let name = name.map(str::to_ascii_lowercase);
     block_on(async {
         match client.renew_certificates(name.as_deref()).await {
-            Ok(()) => show("asked for; `holdline cert list` shows what comes of it\n"),
+            Ok(said) => {
+                let told = said.as_array().into_iter().flatten();
+                let told: String = told.filter(|one| one.is_object()).map(in_words).collect();
+                show(&format!(
+                    "{told}asked for; `holdline cert list` shows what comes of it\n"
+                ))
+            }
             Err(error) => fail("nothing is renewed", &error),
         }
     })

@@ -10,6 +10,7 @@ use super::case::Case;
 use super::ours;
 use super::ports::Port;
 use crate::config::{CertificateSource, Tls};
+use crate::observe::status::AcmeStatus;
 use crate::tls::acme::{self, CertificateStatus};
 use crate::tls::{Certificate, EXPIRES_SOON, Facts, TlsError};
 
@@ -125,7 +126,25 @@ async fn from_cas(case: &Case) -> Vec<Finding> {
         return Vec::new();
     };
     let all = tokio::task::spawn_blocking(move || acme::on_disk(&acme)).await;
-    all.unwrap_or_default().into_iter().map(from_ca).collect()
+    let all = all.unwrap_or_default();
+    let running = case.running().await.status().map_or(&[][..], |it| &it.acme);
+    let unwritten = not_on_disk(&all, running);
+    all.into_iter().map(from_ca).chain(unwritten).collect()
+}
+
+/// What only the process that runs knows to be wrong: that a disk is full, or a fault of its own.
+fn not_on_disk(on_disk: &[CertificateStatus], running: &[AcmeStatus]) -> Vec<Finding> {
+    let known = |reason: &str| {
+        let mut reasons = on_disk.iter().filter_map(|it| it.last_error.as_ref());
+        reasons.any(|it| it.reason == reason)
+    };
+    let finding = |one: &AcmeStatus| {
+        let error = one.last_error.as_ref().filter(|it| !known(&it.reason))?;
+        let seen = format!("the holdline that runs says: it {}", one.next);
+        let reason = error.reason.clone();
+        Some(Finding::warning(one.names.join(" "), seen, reason))
+    };
+    running.iter().filter_map(finding).collect()
 }
 
 fn from_ca(status: CertificateStatus) -> Finding {
@@ -273,6 +292,42 @@ mod tests {
         );
         let none = OnDisk::NotMade("soon");
         assert_eq!(verdicts(none, &Served::NotRunning, at(1)), [Verdict::Ok]);
+    }
+
+    #[test]
+    fn what_only_the_process_that_runs_knows_is_told() {
+        let running = |reason: &str| {
+            let text = format!(
+                "{{\"names\": [\"a.example\"], \"next\": \"is renewed on T\", \"lastError\": {{\"reason\": \"{reason}\"}}}}"
+            );
+            serde_json::from_str::<AcmeStatus>(&text).unwrap()
+        };
+        let on_disk = CertificateStatus {
+            names: vec!["a.example".to_owned()],
+            state: acme::State::Served,
+            until: None,
+            issuer: None,
+            next: String::new(),
+            next_at: None,
+            failures: 0,
+            last_error: Some(acme::LastError {
+                at: at(1).into(),
+                ca: String::new(),
+                reason: "known".to_owned(),
+            }),
+        };
+        let well = AcmeStatus::default();
+        let running = [running("known"), running("the disk is full"), well];
+        let findings = not_on_disk(&[on_disk], &running);
+        let [finding] = findings.as_slice() else {
+            panic!("{findings:?}");
+        };
+        assert_eq!(finding.verdict, Verdict::Warning);
+        let text = format!("{finding:?}");
+        assert!(
+            text.contains("is renewed on T") && text.contains("the disk is full"),
+            "{text}"
+        );
     }
 
     #[test]

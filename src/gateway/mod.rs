@@ -12,7 +12,6 @@ mod pace;
 mod probe;
 mod resolve;
 mod state;
-mod supervise;
 mod tally;
 mod upgrade;
 
@@ -37,10 +36,10 @@ pub use upgrade::{UpgradeError, UpstreamSocket, hyper_reason, upgrade};
 
 use crate::config::{Hold, Upstream};
 use crate::observe::Metrics;
+use crate::supervise::supervise;
 pub(crate) use dial::Dialler;
 use news::Stranger;
 use probe::Probed;
-use supervise::supervise;
 use tally::Tally;
 
 /// One gateway: its state, and the ways to it. Lives in an `Arc`; its tasks end with it.

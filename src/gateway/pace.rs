@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::supervise::supervise;
+use crate::supervise::supervise;
 
 /// Gives out turns. Cloning shares the queue.
 #[derive(Debug, Clone)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::supervise::supervise;
 use super::{Core, Gateway, Phase};
 use crate::config::{self, LoopbackClients, Probe, ProtocolKind, Resume, Upstream};
 use crate::observe::Metrics;
+use crate::supervise::supervise;
 
 pub(super) fn upstream_at(port: u16) -> Upstream {
     Upstream {

@@ -53,6 +53,11 @@ pub trait StatusSource: Send + Sync {
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
+
+    /// What is wrong though clients are served.
+    fn concern(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What an operator wants done.
@@ -62,8 +67,9 @@ pub enum Command {
     Drain,
     /// Take a new config; the answer says what has changed, or what is wrong.
     Reload(oneshot::Sender<Result<Value, Value>>),
-    /// Renew the certificate with this name, or every one; the answer lists the names concerned.
-    RenewCertificates(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
+    /// Renew the certificate with this name, or every one; the answer lists what is concerned, as
+    /// the status does.
+    RenewCertificates(Option<String>, oneshot::Sender<Result<Value, String>>),
     /// Let the binary that is there now take over; the answer says who serves, or why not.
     Upgrade(oneshot::Sender<Result<Value, Value>>),
 }
@@ -222,7 +228,10 @@ impl Admin {
             return say(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet");
         }
         match self.status.ready() {
-            Ok(()) => say(StatusCode::OK, "ready"),
+            Ok(()) => match self.status.concern() {
+                None => say(StatusCode::OK, "ready"),
+                Some(concern) => say(StatusCode::OK, &format!("ready, but {concern}")),
+            },
             Err(reason) => say(StatusCode::SERVICE_UNAVAILABLE, &reason),
         }
     }
@@ -293,7 +302,7 @@ impl Admin {
         let order = Command::RenewCertificates(name, answer);
         self.commands.send(order).await.ok()?;
         Some(match answered.await.ok()? {
-            Ok(names) => json(StatusCode::ACCEPTED, &json!({ "renewing": names })),
+            Ok(told) => json(StatusCode::ACCEPTED, &json!({ "renewing": told })),
             Err(error) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": error })),
         })
     }

@@ -175,18 +175,23 @@ impl AdminClient {
         Ok(said.get_mut("reloaded").map(Value::take).unwrap_or(said))
     }
 
-    /// Asks for a certificate to be renewed, or for all of them.
+    /// Asks for a certificate to be renewed, or for all of them; what is concerned, as the status
+    /// tells it.
     ///
     /// # Errors
     /// Why not: [`AdminError::Denied`] holds the reason of the running holdline.
-    pub async fn renew_certificates(&self, name: Option<&str>) -> Result<(), AdminError> {
+    pub async fn renew_certificates(&self, name: Option<&str>) -> Result<Value, AdminError> {
         let path = match name {
             Some(name) => format!("/cert/renew?name={name}"),
             None => "/cert/renew".to_owned(),
         };
         let answer = self.ask(Method::POST, &path, LIMIT).await?;
         match answer.status().is_success() {
-            true => Ok(()),
+            true => {
+                let said =
+                    said_by(&answer).and_then(|mut said| Some(said.get_mut("renewing")?.take()));
+                Ok(said.unwrap_or_default())
+            }
             false => Err(AdminError::Denied(reason(&answer))),
         }
     }

@@ -251,6 +251,8 @@ impl Shared {
             // A connection may still become a session, but not the other way round.
             self.edge.tasks.wait().await;
             self.session_tasks.wait().await;
+            // Or the new process would have to order a second time.
+            self.keeper.idle().await;
             // Who has asked for the upgrade may still be reading what came of it.
             let _ = timeout(LAST_ANSWERS, self.admin_tasks.wait()).await;
         };

@@ -49,11 +49,15 @@ pub(crate) struct Habits {
     pub(crate) problem: Option<Problem>,
     /// Issues for this name in place of the one asked for.
     pub(crate) wrong_name: bool,
+    /// Where it explains when it wants certificates renewed.
+    pub(crate) explanation: Option<&'static str>,
+    /// Refuses orders that say what they replace: status and kind.
+    pub(crate) refuses_replaces: Option<(u16, &'static str)>,
     /// The one kind of challenge that it offers, in place of believing everybody.
     pub(crate) challenge: Option<&'static str>,
     /// Where it looks for the records of `dns-01`; it takes any other challenge for shown.
     pub(crate) zone: Option<Zone>,
-    /// Never says what it has found.
+    /// Never says what it has found, but for what the test has it believe.
     pub(crate) undecided: bool,
     /// Wants this to be shown in place of the first name that was ordered.
     pub(crate) wants: Option<Value>,
@@ -75,6 +79,8 @@ impl Default for Habits {
             profiles: Vec::new(),
             problem: None,
             wrong_name: false,
+            explanation: None,
+            refuses_replaces: None,
             challenge: None,
             zone: None,
             undecided: false,
@@ -91,6 +97,8 @@ pub(crate) struct Book {
     pub(crate) orders: Vec<Order>,
     /// Resources that were asked for.
     pub(crate) asked: Vec<String>,
+    /// Orders that said what they replace, and were refused for it.
+    pub(crate) refused_replaces: usize,
     count: u64,
 }
 
@@ -102,6 +110,8 @@ pub(crate) struct Order {
     pub(crate) certificate: Option<String>,
     /// One for each name.
     pub(crate) shown: Vec<Shown>,
+    /// It may come and look.
+    asked_to_look: bool,
 }
 
 /// How far a name has come.
@@ -203,6 +213,23 @@ impl Ca {
         settings(&[&self.directory], &self.ca_root(), state, acme)
     }
 
+    /// Waits until it may look whether the names of this order are shown.
+    pub(crate) async fn comes_to_look(&self, order: usize) {
+        let asked = |book: &Book| book.orders.get(order).is_some_and(|it| it.asked_to_look);
+        self.book
+            .wait_for("a challenge that is ready", |book| {
+                asked(book).then_some(())
+            })
+            .await;
+    }
+
+    /// Finds the names to be shown, once it may look.
+    pub(crate) async fn believe(&self, order: usize) {
+        self.comes_to_look(order).await;
+        self.book
+            .change(|book| book.orders[order].shown.fill(Shown::Ours));
+    }
+
     pub(crate) fn orders(&self) -> Vec<Order> {
         self.book.read(|book| book.orders.clone())
     }
@@ -230,7 +257,7 @@ fn authority() -> (Issuer<'static, KeyPair>, (String, CertificateDer<'static>)) 
     (Issuer::new(ca, key), (root.pem(), root.der().clone()))
 }
 
-fn token(id: usize, index: usize) -> String {
+pub(crate) fn token(id: usize, index: usize) -> String {
     format!("a-token-for-order-{id}-and-name-{index}")
 }
 
@@ -306,7 +333,10 @@ impl Desk {
             moment.format(&Rfc3339).unwrap()
         };
         let (start, end) = habits.window.unwrap();
-        let window = json!({"suggestedWindow": {"start": at(start), "end": at(end)}});
+        let mut window = json!({"suggestedWindow": {"start": at(start), "end": at(end)}});
+        if let Some(url) = habits.explanation {
+            window["explanationURL"] = json!(url);
+        }
         let mut answer = self.reply(200, &window);
         answer
             .headers_mut()
@@ -380,6 +410,18 @@ impl Desk {
                 (201, json!({"status": "valid"}), Some(kid))
             }
             ("acct", _) => (200, json!({"status": "valid"}), None),
+            ("order", None)
+                if payload["replaces"].is_string() && habits.refuses_replaces.is_some() =>
+            {
+                self.book.change(|book| book.refused_replaces += 1);
+                let (status, kind) = habits.refuses_replaces.unwrap();
+                let kind = format!("urn:ietf:params:acme:error:{kind}");
+                (
+                    status,
+                    json!({"type": kind, "detail": "No.", "status": status}),
+                    None,
+                )
+            }
             ("order", None) => {
                 let text = |name: &str| payload[name].as_str().map(str::to_owned);
                 let names = payload["identifiers"].as_array().unwrap().clone();
@@ -393,6 +435,7 @@ impl Desk {
                     replaces: text("replaces"),
                     profile: text("profile"),
                     certificate: None,
+                    asked_to_look: false,
                 };
                 let id = self.book.change(|book| {
                     book.orders.push(order);
@@ -412,8 +455,10 @@ impl Desk {
                     true => Shown::Ours,
                     false => Shown::Nobodys,
                 };
-                self.book
-                    .change(|book| book.orders[id].shown[index] = shown);
+                self.book.change(|book| {
+                    book.orders[id].shown[index] = shown;
+                    book.orders[id].asked_to_look = true;
+                });
                 let mut challenge = self.challenge(id, index, habits);
                 challenge["status"] = json!("processing");
                 challenge.as_object_mut().unwrap().remove("error");

@@ -16,7 +16,9 @@ mod kit;
 
 mod bad_days;
 mod ca;
+mod faults;
 mod hooks;
+mod keeping;
 mod live;
 mod pebble;
 mod served;

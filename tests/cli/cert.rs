@@ -52,6 +52,24 @@ async fn the_list_needs_no_running_holdline_and_changes_nothing() {
     );
 }
 
+/// A pipe that nobody writes to is what a disk that is gone looks like.
+#[tokio::test]
+async fn a_disk_that_hangs_is_told_and_not_waited_for() {
+    let folder = folder(ACME);
+    let kept = folder.path().join("state/acme/certificates/a.example");
+    std::fs::create_dir_all(&kept).unwrap();
+    let pipe = kept.join("history.json");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let list = ended(&folder, &["cert", "list", "--config", "h.toml"]).await;
+    assert_eq!(list.code, Some(1));
+    assert!(
+        list.err.contains("does not answer within 5 s") && list.err.contains("state_dir"),
+        "{}",
+        list.err
+    );
+}
+
 #[tokio::test]
 async fn renewing_needs_a_running_holdline_and_says_so() {
     let folder = folder(ACME);

@@ -11,7 +11,18 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+#[allow(dead_code, reason = "shared with the tests of certificates")]
+#[path = "../acme/ca.rs"]
+mod ca;
+#[allow(dead_code, reason = "shared with the tests of certificates")]
+#[path = "../acme/served.rs"]
+mod served;
+#[allow(dead_code, reason = "shared with the tests of certificates")]
+#[path = "../acme/zone.rs"]
+mod zone;
+
 mod activation;
+mod certificates;
 mod load;
 mod manager;
 mod refused;

@@ -37,6 +37,8 @@ pub(crate) struct Service {
     pub(crate) child: Child,
     log: Lines<BufReader<ChildStderr>>,
     pub(crate) https: SocketAddr,
+    /// The plain listener, if the config has one.
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     folder: Folder,
     group: Pid,
@@ -117,6 +119,7 @@ impl Service {
             child,
             log,
             https: nowhere,
+            http: None,
             admin: nowhere,
             folder,
             group,
@@ -124,6 +127,7 @@ impl Service {
         };
         let running = service.line("running").await;
         service.https = running["https"].as_str().unwrap().parse().unwrap();
+        service.http = running["http"].as_str().and_then(|it| it.parse().ok());
         service.admin = running["admin"].as_str().unwrap().parse().unwrap();
         service
     }

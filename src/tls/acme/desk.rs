@@ -18,12 +18,14 @@ use zeroize::Zeroizing;
 use super::ca::health_file;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
-use super::kept::{Busy, Kept, same_names};
+use super::kept::{Busy, Kept, covers, same_names};
 use super::moment::Moment;
 use super::order::Job;
 use super::plan::Next;
 use super::problem::Failure;
+use super::stand_in;
 use super::state::{Locked, StateDir};
+use super::status::CertificateStatus;
 use crate::config::Acme;
 use crate::tls::{CertStore, Certificate};
 
@@ -136,7 +138,7 @@ impl Desk {
             return;
         };
         if self.acme.is_none() {
-            self.before = self.store.all();
+            self.take_over(&acme);
         }
         let moved = self
             .acme
@@ -173,25 +175,40 @@ impl Desk {
         self.publish(now);
     }
 
-    /// Renews this one, or all, as soon as the CAs' limits allow. The names of what is concerned.
-    pub(super) fn renew(&mut self, name: Option<&str>) -> Result<Vec<String>, String> {
+    /// What is served when ACME is turned on, or was when a keeper before this one panicked.
+    fn take_over(&mut self, acme: &Acme) {
+        let is_real = |one: &Certificate| one.facts().source != stand_in::SOURCE;
+        let (ours, before) = self
+            .store
+            .all()
+            .into_iter()
+            .filter(is_real)
+            .partition(|one| acme.certificates.iter().flatten().any(|it| covers(one, it)));
+        (self.outgoing, self.before) = (ours, before);
+    }
+
+    /// Renews this one, or all, as soon as the CAs' limits allow. What is concerned.
+    pub(super) fn renew(&mut self, name: Option<&str>) -> Result<Vec<CertificateStatus>, String> {
         let Some(state) = self.state() else {
             return Err(
                 "certificates do not come from a CA here; see [tls] certificate".to_owned(),
             );
         };
         let now = Moment::now();
-        let mut renewed = Vec::new();
-        for kept in &mut self.kept {
-            if name.is_some_and(|name| !kept.names.iter().any(|it| it == name)) {
-                continue;
-            }
+        let concerned =
+            |kept: &Kept| name.is_none_or(|name| kept.names.iter().any(|it| it == name));
+        for kept in self.kept.iter_mut().filter(|kept| concerned(kept)) {
             let asked = kept.amend_history(&state, now, |history| history.asked = Some(now));
             if let Err(error) = asked {
                 return Err(format!("{error}; {}", error.remedy()));
             }
-            renewed.extend(kept.names.clone());
         }
+        let renewed: Vec<_> = self
+            .kept
+            .iter()
+            .filter(|kept| concerned(kept))
+            .map(|kept| self.told(kept, now))
+            .collect();
         match (name, renewed.is_empty()) {
             (Some(name), true) => Err(format!(
                 "{name} is in no certificate; there are {}",
@@ -230,18 +247,14 @@ impl Desk {
         for health in self.health.values_mut() {
             health.settle(now);
         }
-        if changed || self.anything_expired(now) {
+        if changed || self.is_outdated(now) {
             self.publish(now);
         }
         let mut starts = Vec::new();
         if !self.begun || self.retired.load(Ordering::Relaxed) {
             return starts;
         }
-        let mut running = self
-            .kept
-            .iter()
-            .filter(|kept| matches!(kept.busy, Busy::Ordering(_)))
-            .count();
+        let mut running = self.orders();
         for index in 0..self.kept.len() {
             if let Some(start) = self.ask_when(index, &acme, now) {
                 starts.push(start);
@@ -257,6 +270,12 @@ impl Desk {
         starts
     }
 
+    /// How many are under way.
+    pub(super) fn orders(&self) -> usize {
+        let ordering = |kept: &&Kept| matches!(kept.busy, Busy::Ordering(_));
+        self.kept.iter().filter(ordering).count()
+    }
+
     /// The longest time until the next look.
     pub(super) fn wake_in(&self) -> u64 {
         let now = Moment::now();
@@ -266,6 +285,8 @@ impl Desk {
             .map(|kept| match (&kept.busy, self.next(kept, now)) {
                 (Busy::Ordering(_), _) => LOOK_EVERY,
                 (Busy::Elsewhere, _) => ELSEWHERE,
+                // Somebody may have made room on the disk.
+                (Busy::No, _) if kept.is_unsaved() => ELSEWHERE,
                 // It could not be begun: for lack of room, or of a disk.
                 (Busy::No, Next::Order(_)) => ELSEWHERE,
                 (Busy::No, Next::Wait(until, _)) => until.since(now).max(1),
@@ -302,3 +323,6 @@ impl Desk {
         kept.next(&cas, now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! Certificates that another server has left behind: read, never written.
 //!
 //! certbot keeps `live/NAME/{fullchain,privkey}.pem`, Caddy `certificates/CA/NAME/NAME.{crt,key}`.
-//! A switch to holdline then orders nothing before it is due.
+//! A switch to holdline then orders nothing before it is due. Both say which CA it came from: certbot
+//! in `renewal/NAME.conf`, Caddy by the folder. If that is one of ours, it is asked when to renew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::judge::judge;
+use crate::config::Acme;
 
 /// More folders are not looked into.
 const MOST: usize = 2000;
@@ -22,20 +24,35 @@ const CADDYS_OWN: &str = "local";
 struct Pair {
     cert: PathBuf,
     key: PathBuf,
+    /// Where it says from which CA it came.
+    origin: Origin,
 }
 
-/// The one for these names that is good for longest, as key and chain in one text, and its path.
-pub(super) fn find(
-    places: &[PathBuf],
-    names: &[String],
-    now: SystemTime,
-) -> Option<(Zeroizing<Vec<u8>>, PathBuf)> {
-    let pairs = places.iter().flat_map(|place| {
+#[derive(Debug)]
+enum Origin {
+    /// certbot's settings for it.
+    Settings(PathBuf),
+    /// Caddy's folder for the CA.
+    Folder(String),
+}
+
+/// What another server left.
+pub(super) struct Found {
+    /// Key and chain in one text.
+    pub(super) pem: Zeroizing<Vec<u8>>,
+    pub(super) path: PathBuf,
+    /// The directory URL of the CA that it came from, if that is one of ours.
+    pub(super) ca: Option<String>,
+}
+
+/// The one for these names that is good for longest.
+pub(super) fn find(acme: &Acme, names: &[String], now: SystemTime) -> Option<Found> {
+    let pairs = acme.import.iter().flat_map(|place| {
         let mut pairs = certbot(place);
         pairs.extend(caddy(place));
         pairs
     });
-    let mut best: Option<(SystemTime, Zeroizing<Vec<u8>>, PathBuf)> = None;
+    let mut best: Option<(SystemTime, Zeroizing<Vec<u8>>, Pair)> = None;
     for pair in pairs.take(MOST) {
         let Some(pem) = read(&pair) else { continue };
         let Ok(certificate) = judge(&pem, &pair.cert, names, now) else {
@@ -43,25 +60,58 @@ pub(super) fn find(
         };
         let until = certificate.facts().not_after;
         if best.as_ref().is_none_or(|(longest, ..)| until > *longest) {
-            best = Some((until, pem, pair.cert));
+            best = Some((until, pem, pair));
         }
     }
-    best.map(|(_, pem, path)| (pem, path))
+    let (_, pem, pair) = best?;
+    let ours = acme.directories.iter().find(|ca| pair.origin.is(&ca.url));
+    Some(Found {
+        pem,
+        path: pair.cert,
+        ca: ours.map(|ca| ca.url.clone()),
+    })
+}
+
+impl Origin {
+    fn is(&self, url: &str) -> bool {
+        match self {
+            Self::Settings(path) => server(path).is_some_and(|server| server == url),
+            Self::Folder(folder) => *folder == caddys_folder(url),
+        }
+    }
+}
+
+/// `server = URL` of certbot's settings.
+fn server(settings: &Path) -> Option<String> {
+    let text = String::from_utf8(small(settings)?).ok()?;
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "server").then(|| value.trim().trim_matches(['"', '\'']).to_owned())
+    })
+}
+
+/// By what Caddy calls a CA: host and path of its directory URL, as one harmless name.
+fn caddys_folder(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let name = rest.to_ascii_lowercase().replace([':', '/'], "-");
+    name.trim_end_matches('-').to_owned()
+}
+
+/// The whole file, if it may be one of these.
+fn small(path: &Path) -> Option<Vec<u8>> {
+    let metadata = fs::metadata(path).ok()?;
+    (metadata.is_file() && metadata.len() <= LARGEST).then(|| fs::read(path).ok())?
 }
 
 fn read(pair: &Pair) -> Option<Zeroizing<Vec<u8>>> {
-    let some = |path: &Path| {
-        let metadata = fs::metadata(path).ok()?;
-        (metadata.is_file() && metadata.len() <= LARGEST).then(|| fs::read(path).ok())?
-    };
     let key = match fs::File::open(&pair.key) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             tracing::info!(path = %pair.key.display(), "a certificate of another server cannot be taken over: its key may not be read");
             return None;
         }
-        _ => Zeroizing::new(some(&pair.key)?),
+        _ => Zeroizing::new(small(&pair.key)?),
     };
-    let chain = some(&pair.cert)?;
+    let chain = small(&pair.cert)?;
     let mut pem = Zeroizing::new(Vec::with_capacity(key.len() + chain.len() + 1));
     pem.extend_from_slice(&key);
     pem.push(b'\n');
@@ -71,9 +121,14 @@ fn read(pair: &Pair) -> Option<Zeroizing<Vec<u8>>> {
 
 fn certbot(place: &Path) -> Vec<Pair> {
     folders(&place.join("live"))
-        .map(|folder| Pair {
-            cert: folder.join("fullchain.pem"),
-            key: folder.join("privkey.pem"),
+        .filter_map(|folder| {
+            let name = folder.file_name()?.to_str()?;
+            let settings = place.join(format!("renewal/{name}.conf"));
+            Some(Pair {
+                cert: folder.join("fullchain.pem"),
+                key: folder.join("privkey.pem"),
+                origin: Origin::Settings(settings),
+            })
         })
         .collect()
 }
@@ -84,9 +139,11 @@ fn caddy(place: &Path) -> Vec<Pair> {
         .flat_map(|ca| folders(&ca).collect::<Vec<_>>())
         .filter_map(|folder| {
             let name = folder.file_name()?.to_str()?.to_owned();
+            let ca = folder.parent()?.file_name()?.to_str()?.to_owned();
             Some(Pair {
                 cert: folder.join(format!("{name}.crt")),
                 key: folder.join(format!("{name}.key")),
+                origin: Origin::Folder(ca),
             })
         })
         .collect()
@@ -119,6 +176,67 @@ mod tests {
         fs::write(folder.join(key), pair.serialize_pem()).unwrap();
     }
 
+    fn acme(import: &[&Path]) -> Acme {
+        let text = format!(
+            "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\nimport = {import:?}\n\
+             directories = [\"letsencrypt\", \"https://acme.zerossl.com/v2/DV90\", \"https://CA.example:14000/acme/dir/\"]"
+        );
+        crate::config::parse(&text, "t")
+            .unwrap()
+            .config
+            .acme
+            .unwrap()
+    }
+
+    #[test]
+    fn what_others_left_says_which_of_our_cas_it_came_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bot, caddy) = (dir.path().join("letsencrypt"), dir.path().join("caddy"));
+        let acme = acme(&[&bot, &caddy]);
+        let origin = |name: &str| {
+            let found = find(&acme, &[name.to_owned()], SystemTime::now());
+            found.unwrap().ca
+        };
+        fs::create_dir_all(bot.join("renewal")).unwrap();
+        for (name, server) in [
+            (
+                "a.example",
+                "https://acme-v02.api.letsencrypt.org/directory",
+            ),
+            ("b.example", "https://elsewhere.example/directory"),
+        ] {
+            let live = bot.join("live").join(name);
+            write(&live, "fullchain.pem", "privkey.pem", &[name]);
+            let conf = format!("version = 2.1\n[renewalparams]\nserver = {server}\n");
+            fs::write(bot.join(format!("renewal/{name}.conf")), conf).unwrap();
+        }
+        write(
+            &bot.join("live/c.example"),
+            "fullchain.pem",
+            "privkey.pem",
+            &["c.example"],
+        );
+        for (name, ca) in [
+            ("d.example", "acme.zerossl.com-v2-dv90"),
+            ("e.example", "ca.example-14000-acme-dir"),
+            (
+                "f.example",
+                "acme-staging-v02.api.letsencrypt.org-directory",
+            ),
+        ] {
+            let folder = caddy.join("certificates").join(ca).join(name);
+            write(
+                &folder,
+                &format!("{name}.crt"),
+                &format!("{name}.key"),
+                &[name],
+            );
+        }
+        let url = |at: usize| Some(acme.directories[at].url.clone());
+        let seen = ["a", "b", "c", "d", "e", "f"].map(|name| origin(&format!("{name}.example")));
+        assert_eq!(seen, [url(0), None, None, url(1), url(2), None]);
+    }
+
     #[test]
     fn what_others_left_is_found_by_all_of_its_names() {
         let dir = tempfile::tempdir().unwrap();
@@ -144,14 +262,10 @@ mod tests {
             "x.pem",
             &["e.example"],
         );
+        let acme = acme(&[&bot, &caddy, Path::new("/nowhere")]);
         let find = |names: &[&str]| {
             let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
-            find(
-                &[bot.clone(), caddy.clone(), "/nowhere".into()],
-                &names,
-                SystemTime::now(),
-            )
-            .map(|(_, path)| path)
+            find(&acme, &names, SystemTime::now()).map(|found| found.path)
         };
         assert!(
             find(&["b.example", "a.example"])

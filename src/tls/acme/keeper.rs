@@ -1,30 +1,38 @@
-//! The task that keeps certificates good, and the handle by which the rest of the program talks to
-//! it.
+//! The handle by which the rest of the program talks to the keeper of certificates.
 //!
-//! One task owns everything; it lends it to a thread wherever a disk has to be waited for, so that
-//! no session ever waits for one. Orders run beside it and report back.
+//! The keeper is one task (`task`), started anew when it panics. Whoever asks waits for it for a
+//! moment only: it may be waiting for a disk.
+
+mod task;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ca::{Ca, blocking};
-use super::desk::{Desk, Done, Start};
-use super::dns::tidy;
-use super::problem::Failure;
-use super::status::{CertificateStatus, numbers};
-use super::transport::Transport;
+use self::task::{Post, run};
+use super::moment::Moment;
+use super::status::{CertificateStatus, LastError, numbers};
 use super::underway::Underway;
 use crate::config::Acme;
+use crate::supervise::{Pauses, supervise_telling};
 use crate::tls::Tls;
 
 /// How long whoever has a new config waits for what there is of its certificates.
 const TAKE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long whoever asks for a renewal waits for an answer: less than `holdline cert renew` does.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Between a panic and the next start. What is served stays, so nothing is lost by the longest.
+const PAUSES: Pauses = Pauses {
+    shortest: Duration::from_secs(1),
+    longest: Duration::from_secs(300),
+};
+/// So long a panic is told after the start that followed it.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// Keeps the certificates of `[acme]` good. There is one, whether ACME is in use or not.
 ///
@@ -41,8 +49,11 @@ pub struct AcmeKeeper {
 
 #[derive(Debug)]
 enum Ask {
-    Renew(Option<String>, oneshot::Sender<Result<Vec<String>, String>>),
+    Renew(Option<String>, oneshot::Sender<Renewing>),
 }
+
+/// What is concerned, with what happens next; or why nothing is.
+type Renewing = Result<Vec<CertificateStatus>, String>;
 
 /// The latest that was asked for; whoever asks never waits for what came before.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +71,22 @@ struct View {
     version: u64,
     certificates: Vec<CertificateStatus>,
     awaited: Option<String>,
+    /// Orders under way.
+    orders: usize,
+    /// The last one, until it has been told for a while.
+    fall: Option<Fall>,
+    /// Since this process has started.
+    falls: u64,
+}
+
+/// The task has panicked.
+#[derive(Debug, Clone, Copy)]
+struct Fall {
+    at: Moment,
+    /// When it is or was started anew.
+    again: Moment,
+    /// The same as time goes by.
+    until: Instant,
 }
 
 // === impl AcmeKeeper ===
@@ -70,18 +97,25 @@ impl AcmeKeeper {
     /// to.
     pub async fn start(acme: Option<Acme>, tls: &Tls) -> Self {
         let (retired, underway) = (Arc::<AtomicBool>::default(), Underway::default());
-        let (store, challenges) = (Arc::clone(tls.store()), Arc::clone(tls.challenges()));
-        let desk = Desk::new(store, challenges, Arc::clone(&retired));
         let (asks, asked) = mpsc::channel(8);
         let (wanted, wants) = watch::channel(Wanted::default());
         let (view, seen) = watch::channel(View::default());
-        let beside = underway.clone();
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Some(desk) = run(desk, asked, wants, &view, &beside).await {
-                drop(desk);
-                tracing::error!("certificates are no longer looked after; restart holdline");
-            }
-        }));
+        let view = Arc::new(view);
+        let post = Arc::new(Post {
+            store: Arc::clone(tls.store()),
+            challenges: Arc::clone(tls.challenges()),
+            retired: Arc::clone(&retired),
+            underway: underway.clone(),
+            asked: Mutex::new(asked),
+            wants,
+            view: Arc::clone(&view),
+        });
+        let task = supervise_telling(
+            "the keeper of certificates",
+            PAUSES,
+            move |pause| view.send_modify(|view| view.fell(pause)),
+            move || run(Arc::clone(&post)),
+        );
         let keeper = Self {
             asks,
             wanted,
@@ -141,6 +175,13 @@ impl AcmeKeeper {
         self.underway.end(budget).await;
     }
 
+    /// Resolves when no order is under way.
+    pub async fn idle(&self) {
+        let mut view = self.view.clone();
+        // An error: it has stopped, and its orders with it.
+        let _ = view.wait_for(|view| view.orders == 0).await;
+    }
+
     /// Replaces what was wanted, taken or not.
     fn want(&self, acme: Option<Acme>) -> u64 {
         let mut version = 0;
@@ -153,26 +194,41 @@ impl AcmeKeeper {
     }
 
     /// Renews the certificate with this name, or every one, as soon as the limits of the CAs allow.
+    /// Says of each what happens next; an order that is under way already is the answer, too.
     ///
     /// # Errors
-    /// Why not, in words.
-    pub async fn renew(&self, name: Option<String>) -> Result<Vec<String>, String> {
+    /// Why not, in words; after two seconds at the latest.
+    pub async fn renew(&self, name: Option<String>) -> Renewing {
         if self.retired.load(Ordering::Relaxed) {
             return Err("another process has taken over: ask that one".to_owned());
         }
-        let stopping = || "holdline is stopping".to_owned();
         let (done, taken) = oneshot::channel();
-        self.asks
-            .send(Ask::Renew(name, done))
-            .await
-            .map_err(|_| stopping())?;
-        taken.await.map_err(|_| stopping())?
+        let answer = async {
+            self.asks.send(Ask::Renew(name, done)).await.ok()?;
+            taken.await.ok()
+        };
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(self.unanswered()),
+        }
+    }
+
+    fn unanswered(&self) -> String {
+        let why = match self.view.borrow().fall {
+            Some(fall) if fall.again > Moment::now() => format!(
+                "the keeper of certificates has failed by a fault of holdline, and is started anew \
+                 at {}",
+                fall.again
+            ),
+            _ => "the disk of [acme] state_dir does not answer, or holdline is stopping".to_owned(),
+        };
+        format!("{why}. See `holdline cert list` for what becomes of it, and then ask again")
     }
 
     /// What is served, until when, and what happens next; one for each certificate of `[acme]`.
     #[must_use]
     pub fn status(&self) -> Vec<CertificateStatus> {
-        self.view.borrow().certificates.clone()
+        self.view.borrow().told()
     }
 
     /// What is awaited while nothing that a client would accept is there at all.
@@ -181,9 +237,16 @@ impl AcmeKeeper {
         self.view.borrow().awaited.clone()
     }
 
+    /// That nobody looks after the certificates for a while, or that it was so a moment ago.
+    #[must_use]
+    pub fn fallen(&self) -> Option<String> {
+        self.view.borrow().fall.map(Fall::in_words)
+    }
+
     /// Appends its numbers in the Prometheus text format.
     pub fn numbers(&self, out: &mut String) {
-        numbers(&self.view.borrow().certificates, out);
+        let view = self.view.borrow();
+        numbers(&view.told(), view.falls, out);
     }
 }
 
@@ -193,148 +256,47 @@ fn slow() {
     );
 }
 
-/// Returns only if a thread got lost, or nobody asks any more (`None`).
-async fn run(
-    mut desk: Desk,
-    mut asked: mpsc::Receiver<Ask>,
-    mut wants: watch::Receiver<Wanted>,
-    view: &watch::Sender<View>,
-    underway: &Underway,
-) -> Option<Failure> {
-    let mut tasks: JoinSet<Option<Done>> = JoinSet::new();
-    let mut tidying: Option<AbortOnDropHandle<()>> = None;
-    let mut version = 0;
-    loop {
-        let starts;
-        (desk, starts) = match lend(desk, Desk::look).await {
-            Ok(back) => back,
-            Err(lost) => return Some(lost),
-        };
-        for start in starts {
-            let beside = underway.clone();
-            let task = underway.track(async move { perform(start, &beside).await });
-            tasks.spawn(task);
-        }
-        show(&desk, version, view);
-        let wake = Duration::from_secs(desk.wake_in());
-        tokio::select! {
-            changed = wants.changed() => {
-                changed.ok()?;
-                let wanted = wants.borrow_and_update().clone();
-                let new = wanted.version != version;
-                version = wanted.version;
-                let idle = tidying.as_ref().is_none_or(AbortOnDropHandle::is_finished);
-                if let Some(acme) = wanted.acme.clone().filter(|_| wanted.begun && idle) {
-                    let beside = underway.clone();
-                    let task = async move {
-                        beside.until_stopped(tidy(&acme, &beside)).await;
-                    };
-                    tidying = Some(AbortOnDropHandle::new(underway.spawn(task)));
-                }
-                let take = move |desk: &mut Desk| {
-                    if wanted.begun {
-                        desk.begin_ordering();
-                    }
-                    if new {
-                        desk.configure(wanted.acme);
-                    }
-                };
-                (desk, ()) = match lend(desk, take).await {
-                    Ok(back) => back,
-                    Err(lost) => return Some(lost),
-                };
-                show(&desk, version, view);
+// === impl View ===
+
+impl View {
+    fn fell(&mut self, pause: Duration) {
+        let at = Moment::now();
+        self.falls += 1;
+        // They went down with it.
+        self.orders = 0;
+        self.fall = Some(Fall {
+            at,
+            again: at.after(pause.as_secs()),
+            until: Instant::now() + pause + TOLD,
+        });
+    }
+
+    fn told(&self) -> Vec<CertificateStatus> {
+        let mut all = self.certificates.clone();
+        let Some(fall) = &self.fall else { return all };
+        for one in &mut all {
+            one.last_error = Some(LastError {
+                at: fall.at,
+                ca: String::new(),
+                reason: fall.in_words(),
+            });
+            if fall.again > Moment::now() {
+                one.next = format!("is looked after again on {}", fall.again);
+                one.next_at = Some(fall.again);
             }
-            ask = asked.recv() => match ask? {
-                Ask::Renew(name, done) => {
-                    let answer;
-                    (desk, answer) = match lend(desk, move |desk| desk.renew(name.as_deref())).await {
-                        Ok(back) => back,
-                        Err(lost) => return Some(lost),
-                    };
-                    let _ = done.send(answer);
-                }
-            },
-            Some(done) = tasks.join_next() => {
-                // Without a word: this process ends.
-                if let Ok(Some(done)) = done {
-                    (desk, ()) = match lend(desk, |desk| desk.finish(done)).await {
-                        Ok(back) => back,
-                        Err(lost) => return Some(lost),
-                    };
-                }
-            }
-            () = tokio::time::sleep(wake), if desk.is_on() => {}
         }
+        all
     }
 }
 
-fn show(desk: &Desk, version: u64, view: &watch::Sender<View>) {
-    view.send_replace(View {
-        version,
-        certificates: desk.status(),
-        awaited: desk.awaited(),
-    });
-}
+// === impl Fall ===
 
-async fn lend<T: Send + 'static>(
-    mut desk: Desk,
-    work: impl FnOnce(&mut Desk) -> T + Send + 'static,
-) -> Result<(Desk, T), Failure> {
-    blocking(move || {
-        let result = work(&mut desk);
-        (desk, result)
-    })
-    .await
-}
-
-/// `None`: this process ends in the middle of it.
-async fn perform(start: Start, underway: &Underway) -> Option<Done> {
-    match start {
-        Start::Order(job, lock) => {
-            let (folder, ca) = (job.folder.clone(), job.ca.clone());
-            let signing = Arc::clone(&job.signing);
-            // Apart, so that even a bug in the middle of it ends in a known next attempt.
-            let beside = underway.clone();
-            let run = AbortOnDropHandle::new(tokio::spawn(async move { job.run(&beside).await }));
-            let result = run.await.unwrap_or_else(|_| {
-                Some(Err(Failure::ca(
-                    "the order broke off by a fault of holdline; please report it",
-                )))
-            })?;
-            Some(Done::Order {
-                folder,
-                ca,
-                result,
-                signed: signing.load(Ordering::Acquire),
-                lock,
-            })
-        }
-        Start::Renewal {
-            folder,
-            ca,
-            certificate,
-            acme,
-        } => {
-            let asked = ask_when(&ca, &certificate, &acme);
-            let result = underway.until_stopped(asked).await?;
-            Some(Done::Renewal {
-                folder,
-                certificate,
-                result,
-            })
-        }
+impl Fall {
+    fn in_words(self) -> String {
+        let (at, again) = (self.at, self.again);
+        format!(
+            "the keeper of certificates has failed by a fault of holdline on {at}; it is started \
+             anew on {again}, and what is served stays; please report it with the log"
+        )
     }
-}
-
-async fn ask_when(
-    ca: &str,
-    certificate: &str,
-    acme: &Acme,
-) -> Result<super::history::Renewal, Failure> {
-    let root = acme.ca_root.clone();
-    let transport = blocking(move || Transport::new(root.as_deref()))
-        .await?
-        .map_err(Failure::from)?;
-    Ca::open(ca, transport).await?.renewal(certificate).await
 }

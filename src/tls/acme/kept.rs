@@ -5,15 +5,13 @@
 mod names;
 mod outlook;
 
-use std::time::SystemTime;
-
 use zeroize::Zeroizing;
 
 pub(super) use self::names::{folder, same_names};
 use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
 use super::history::History;
-use super::import;
+use super::import::{self, Found};
 use super::judge::judge;
 use super::moment::Moment;
 use super::state::{StateDir, StateError};
@@ -75,16 +73,34 @@ impl Kept {
         kept.remember(state, Moment::now());
         kept.refresh(state);
         if kept.certificate.is_none()
-            && let Some((pem, path)) = import::find(&acme.import, names, SystemTime::now())
+            && let Some(found) = import::find(acme, names, Moment::now().system())
         {
-            tracing::info!(?names, from = %path.display(), "took over a certificate of another server");
-            kept.install(pem, state);
+            kept.take_over(found, state);
         }
         kept
     }
 
+    /// What another server left. From then on it is as if it were ours: its CA is asked when to
+    /// renew it, and told what replaces it.
+    fn take_over(&mut self, found: Found, state: &StateDir) {
+        let (names, from) = (&self.names, found.path.display());
+        tracing::info!(?names, %from, ca = found.ca, "took over a certificate of another server");
+        if !self.install(found.pem, state) {
+            return;
+        }
+        let known = self.amend_history(state, Moment::now(), |history| history.issuer = found.ca);
+        if let Err(error) = known {
+            tracing::debug!(%error, "where a certificate came from is not kept");
+        }
+    }
+
     fn file(&self) -> String {
         format!("{}/certificate.pem", self.folder)
+    }
+
+    /// Held by whoever orders it.
+    pub(super) fn order_lock(&self) -> String {
+        format!("{}/order.lock", self.folder)
     }
 
     /// Takes what is on disk if it is not what we have: another instance may have renewed it. Says
@@ -98,12 +114,15 @@ impl Kept {
             Ok(Some(pem)) => pem,
             Ok(None) => return false,
             Err(error) => {
-                self.trouble = Some(format!("{error}; {}", error.remedy()));
+                // That what we have cannot be written says more.
+                if self.unsaved.is_none() {
+                    self.trouble = Some(format!("{error}; {}", error.remedy()));
+                }
                 return false;
             }
         };
         let path = state.path(&self.file());
-        match judge(&pem, &path, &self.names, SystemTime::now()) {
+        match judge(&pem, &path, &self.names, Moment::now().system()) {
             Ok(certificate) => {
                 (self.version, self.untimely) = (version, None);
                 let sooner = self
@@ -135,7 +154,7 @@ impl Kept {
     /// Takes a new certificate and keeps it. One that cannot be written is served all the same.
     pub(super) fn install(&mut self, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
         let path = state.path(&self.file());
-        match judge(&pem, &path, &self.names, SystemTime::now()) {
+        match judge(&pem, &path, &self.names, Moment::now().system()) {
             Ok(certificate) => self.certificate = Some(certificate),
             Err(refused) => {
                 tracing::error!(names = ?self.names, "a new certificate is not served: {refused}");
@@ -145,6 +164,11 @@ impl Kept {
         self.unsaved = Some(pem);
         self.save(state);
         true
+    }
+
+    /// Whether what is served would be lost with this process.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.unsaved.is_some()
     }
 
     /// Tries to write what could not be written before.

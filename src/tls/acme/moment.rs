@@ -21,7 +21,12 @@ pub struct Moment(pub(super) u64);
 // === impl Moment ===
 
 impl Moment {
+    /// By this machine's clock; in a test, by the one that the test has set.
     pub(super) fn now() -> Self {
+        #[cfg(test)]
+        if let Some(set) = clock::get() {
+            return set;
+        }
         SystemTime::now().into()
     }
 
@@ -96,6 +101,26 @@ impl<'de> Deserialize<'de> for Moment {
         OffsetDateTime::parse(&text, &Rfc3339)
             .map(Self::from)
             .map_err(|_| de::Error::custom("not a date like 2026-01-31T12:00:00Z"))
+    }
+}
+
+/// A clock that tests set, each on its own thread.
+#[cfg(test)]
+pub(super) mod clock {
+    use std::cell::Cell;
+
+    use super::Moment;
+
+    thread_local! {
+        static SET: Cell<Option<Moment>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn get() -> Option<Moment> {
+        SET.get()
+    }
+
+    pub(in crate::tls::acme) fn set(now: Moment) {
+        SET.set(Some(now));
     }
 }
 

@@ -4,6 +4,7 @@
 //! it, so that an end of this process in between costs no second certificate.
 
 mod names;
+mod unfinished;
 mod validate;
 
 use std::path::Path;
@@ -15,16 +16,17 @@ use instant_acme::{
     Account, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use self::unfinished::{Unfinished, is_gone};
 use super::ca::{Ca, account_file, blocking};
 use super::challenge::Challenges;
 use super::dns::Records;
+use super::history::Concerns;
 use super::judge::{Refused, judge};
-use super::moment::{DAY, Moment};
+use super::moment::Moment;
 use super::problem::{Failure, Stage, kind};
-use super::state::{StateDir, StateError};
+use super::state::StateDir;
 use super::transport::{Transport, TransportError};
 use super::underway::Underway;
 use crate::config::Acme;
@@ -37,8 +39,6 @@ const VALIDATION: RetryPolicy = RetryPolicy::new()
 const ISSUE: RetryPolicy = VALIDATION;
 /// A whole order but for the hook's time.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
-/// CAs keep an order for some days.
-const UNFINISHED: u64 = DAY;
 
 /// What to order where.
 #[derive(Debug, Clone)]
@@ -58,16 +58,6 @@ pub(super) struct Job {
     /// Set when the CA is asked to sign: from then on it may have counted a certificate, whatever
     /// becomes of the order.
     pub(super) signing: Arc<AtomicBool>,
-}
-
-/// An order that a CA has, and the key that is for it.
-#[derive(Serialize, Deserialize)]
-struct Unfinished {
-    ca: String,
-    order: String,
-    names: Vec<String>,
-    since: Moment,
-    key: Zeroizing<String>,
 }
 
 // === impl Job ===
@@ -121,19 +111,69 @@ impl Job {
         // Of a process that did not live to do so.
         self.clear_records(underway).await;
         let account = ca.account(&self.acme, &self.state).await?;
-        if let Some(pem) = self.resume(&ca, &account).await? {
-            return Ok(pem);
+        let (mut order, mut about) = match self.resume(&ca, &account).await? {
+            Some(left) => left,
+            None => self.begin(&ca, &account).await?,
+        };
+        if !matches!(
+            order.state().status,
+            OrderStatus::Valid | OrderStatus::Processing
+        ) {
+            self.prove(&ca, &mut order, underway).await?;
+            self.finalize(&ca, &mut order, &mut about).await?;
         }
-        let mut order = self.place(&ca, &account).await?;
-        self.validate(&ca, &mut order, underway).await?;
-        let (key, csr) = self.request()?;
-        self.remember(&order, &key).await?;
-        self.signing.store(true, Ordering::Release);
-        order
-            .finalize_csr(&csr)
-            .await
-            .map_err(|error| ca.failed(&error, Stage::Issue))?;
-        self.collect(&ca, &mut order, &key).await
+        self.collect(&ca, &mut order, &about.key).await
+    }
+
+    /// A new order. It is on disk with its key before anything else, so that a second one is not
+    /// needed whenever we end.
+    async fn begin(&self, ca: &Ca, account: &Account) -> Result<(Order, Unfinished), Failure> {
+        let order = self.place(ca, account).await?;
+        let key = KeyPair::generate().map_err(|error| no_request(&error))?;
+        let about = Unfinished {
+            ca: self.ca.clone(),
+            order: order.url().to_owned(),
+            names: self.names.clone(),
+            since: Moment::now(),
+            key: Zeroizing::new(key.serialize_pem()),
+            asked_to_sign: false,
+        };
+        self.remember(&about).await?;
+        Ok((order, about))
+    }
+
+    /// One that has failed for its names is of no more use; one that the CA could not be asked
+    /// about is.
+    async fn prove(&self, ca: &Ca, order: &mut Order, underway: &Underway) -> Result<(), Failure> {
+        let proved = self.validate(ca, order, underway).await;
+        if let Err(failure) = &proved
+            && failure.concerns == Concerns::Names
+        {
+            self.forget().await?;
+        }
+        proved
+    }
+
+    /// Has it signed. An order that is asked about for a second time is one certificate still.
+    async fn finalize(
+        &self,
+        ca: &Ca,
+        order: &mut Order,
+        about: &mut Unfinished,
+    ) -> Result<(), Failure> {
+        let csr = self.request(&about.key)?;
+        if !about.asked_to_sign {
+            about.asked_to_sign = true;
+            self.remember(about).await?;
+            self.signing.store(true, Ordering::Release);
+        }
+        let Err(error) = order.finalize_csr(&csr).await else {
+            return Ok(());
+        };
+        if is_refusal(&error) {
+            self.forget().await?;
+        }
+        Err(ca.failed(&error, Stage::Issue))
     }
 
     async fn place(&self, ca: &Ca, account: &Account) -> Result<Order, Failure> {
@@ -151,10 +191,7 @@ impl Job {
                 Ok(order) => return Ok(order),
                 // It may have been replaced by another instance, or be unknown there by now; some
                 // CAs do not say back what they were told. None of it is a reason not to renew.
-                Err(Error::Api(problem))
-                    if !["alreadyReplaced", "malformed", "conflict"]
-                        .contains(&kind(problem.r#type.as_deref())) =>
-                {
+                Err(Error::Api(problem)) if !is_about_replaced(&problem) => {
                     return Err(self.refused(ca, &Error::Api(problem)));
                 }
                 Err(Error::Other(error)) if error.is::<TransportError>() => {
@@ -181,68 +218,14 @@ impl Job {
 
     // === the certificate ===
 
-    fn request(&self) -> Result<(Zeroizing<String>, Vec<u8>), Failure> {
+    fn request(&self, key: &str) -> Result<Vec<u8>, Failure> {
         let made = || {
             let mut params = CertificateParams::new(self.names.clone())?;
             params.distinguished_name = DistinguishedName::new();
-            let key = KeyPair::generate()?;
-            let csr = params.serialize_request(&key)?.der().to_vec();
-            Ok::<_, rcgen::Error>((Zeroizing::new(key.serialize_pem()), csr))
+            let key = KeyPair::from_pem(key)?;
+            Ok::<_, rcgen::Error>(params.serialize_request(&key)?.der().to_vec())
         };
-        made().map_err(|error| Failure::names(format!("no request can be made: {error}")))
-    }
-
-    fn unfinished(&self) -> String {
-        format!("{}/order.json", self.folder)
-    }
-
-    async fn remember(&self, order: &Order, key: &Zeroizing<String>) -> Result<(), Failure> {
-        let unfinished = Unfinished {
-            ca: self.ca.clone(),
-            order: order.url().to_owned(),
-            names: self.names.clone(),
-            since: Moment::now(),
-            key: key.clone(),
-        };
-        let (state, name) = (self.state.clone(), self.unfinished());
-        let saved: Result<(), StateError> =
-            blocking(move || state.save(&name, &unfinished)).await?;
-        saved.map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))
-    }
-
-    /// The certificate of an order that we did not live to see; `None` if there is no such order,
-    /// or nothing can come of it any more. Any other failure is one of that order, and no reason to
-    /// have the CA sign a second time.
-    async fn resume(
-        &self,
-        ca: &Ca,
-        account: &Account,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
-        let (state, name) = (self.state.clone(), self.unfinished());
-        let unfinished = blocking(move || state.load_some::<Unfinished>(&name)).await??;
-        let Some(unfinished) = unfinished else {
-            return Ok(None);
-        };
-        let fits = unfinished.ca == self.ca
-            && unfinished.names == self.names
-            && Moment::now().since(unfinished.since) < UNFINISHED;
-        if !fits {
-            return Ok(None);
-        }
-        let mut order = match account.order(unfinished.order).await {
-            Ok(order) => order,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(self.refused(ca, &error)),
-        };
-        match order.state().status {
-            OrderStatus::Valid | OrderStatus::Processing => {}
-            // It was never asked to sign, or will not.
-            OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Invalid => return Ok(None),
-        }
-        tracing::info!(ca = self.ca, names = ?self.names, "taking up an order that was left unfinished");
-        self.collect(ca, &mut order, &unfinished.key)
-            .await
-            .map(Some)
+        made().map_err(|error| no_request(&error))
     }
 
     async fn collect(
@@ -283,24 +266,35 @@ impl Job {
             }
         }
     }
-
-    async fn forget(&self) -> Result<(), Failure> {
-        let (state, name) = (self.state.clone(), self.unfinished());
-        blocking(move || state.remove(&name)).await
-    }
 }
 
-/// Whether the CA says that there is no such order, or no such certificate.
-fn is_gone(error: &Error) -> bool {
-    let gone = |status: u16| status == 404 || status == 410;
-    match error {
-        Error::Api(problem) => problem.status.is_some_and(gone),
-        Error::Other(inner) => matches!(
-            inner.downcast_ref::<TransportError>(),
-            Some(TransportError::Status(status)) if gone(status.as_u16())
-        ),
-        _ => false,
-    }
+/// Whether the CA will never sign this request: its own faults pass.
+fn is_refusal(error: &Error) -> bool {
+    const PASS: [&str; 5] = [
+        "accountDoesNotExist",
+        "badNonce",
+        "orderNotReady",
+        "rateLimited",
+        "serverInternal",
+    ];
+    matches!(error, Error::Api(problem)
+        if problem.status.is_none_or(|status| status < 500)
+            && !PASS.contains(&kind(problem.r#type.as_deref())))
+}
+
+/// Whether what the CA refuses may be the word on what is replaced: it knows no such certificate, has
+/// it replaced already, or issued it to another account (RFC 9773, 5), as to that of the server that
+/// was here before.
+fn is_about_replaced(problem: &instant_acme::Problem) -> bool {
+    let kinds = ["alreadyReplaced", "malformed", "conflict", "unauthorized"];
+    kinds.contains(&kind(problem.r#type.as_deref()))
+        || problem
+            .status
+            .is_some_and(|status| status == 404 || status == 409)
+}
+
+fn no_request(error: &rcgen::Error) -> Failure {
+    Failure::names(format!("no request can be made: {error}"))
 }
 
 fn unfit(refused: &Refused) -> Failure {

@@ -1,10 +1,10 @@
 //! What is served under a name whose certificate is not there yet: it says so in its subject.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 
+use super::moment::Moment;
 use crate::tls::server::provider;
 use crate::tls::{Certificate, TlsError};
 
@@ -16,7 +16,7 @@ const LONGEST: usize = 64;
 /// A self-signed certificate for these names.
 pub(super) fn make(names: &[String]) -> Result<Certificate, TlsError> {
     let pem = pem(names)?;
-    let now = SystemTime::now();
+    let now = Moment::now().system();
     Certificate::from_pem(pem.as_bytes(), Path::new(SOURCE), &provider(), now)
 }
 

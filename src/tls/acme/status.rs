@@ -55,8 +55,8 @@ pub struct LastError {
     pub reason: String,
 }
 
-/// Appends one gauge per name (Prometheus text format).
-pub(super) fn numbers(all: &[CertificateStatus], out: &mut String) {
+/// Appends one gauge per name, and how often the keeper fell (Prometheus text format).
+pub(super) fn numbers(all: &[CertificateStatus], falls: u64, out: &mut String) {
     type Value = fn(&CertificateStatus) -> Option<u64>;
     let gauges: [(&str, &str, Value); 4] = [
         (
@@ -80,11 +80,17 @@ pub(super) fn numbers(all: &[CertificateStatus], out: &mut String) {
             |one| u64::try_from(one.failures).ok(),
         ),
     ];
+    if all.is_empty() {
+        return;
+    }
+    // Writing to a `String` cannot fail.
+    let _ = writeln!(
+        out,
+        "# HELP holdline_acme_keeper_failures_total How often what looks after the certificates \
+         panicked and was started anew.\n# TYPE holdline_acme_keeper_failures_total counter\n\
+         holdline_acme_keeper_failures_total {falls}"
+    );
     for (gauge, help, value) in gauges {
-        if all.is_empty() {
-            continue;
-        }
-        // Writing to a `String` cannot fail.
         let _ = writeln!(out, "# HELP {gauge} {help}\n# TYPE {gauge} gauge");
         for one in all {
             for name in value(one)

@@ -30,7 +30,7 @@ impl Desk {
             return None;
         }
         let Next::Order(_) = self.next(kept, now) else {
-            self.kept.get_mut(index)?.busy = Busy::No;
+            self.notice(index, state, now);
             return None;
         };
         let lock = match self.lock(index, state) {
@@ -93,6 +93,25 @@ impl Desk {
         Some(Start::Order(Box::new(job), lock))
     }
 
+    /// An attempt that has been written down and has not ended is another instance's, or one that did
+    /// not live to see its end.
+    fn notice(&mut self, index: usize, state: &StateDir, now: Moment) {
+        let Some(kept) = self.kept.get_mut(index) else {
+            return;
+        };
+        let elsewhere =
+            kept.is_under_way() && matches!(state.try_lock(&kept.order_lock()), Ok(None));
+        let over = kept.busy == Busy::Elsewhere && !elsewhere;
+        kept.busy = match elsewhere {
+            true => Busy::Elsewhere,
+            false => Busy::No,
+        };
+        if over {
+            // One that cannot be read is met again before the next order.
+            let _ = kept.reload_history(state, now);
+        }
+    }
+
     /// `Ok(None)`: another instance has it.
     fn lock(&mut self, index: usize, state: &StateDir) -> Result<Option<Locked>, String> {
         let in_words = |error: StateError| format!("{error}; {}", error.remedy());
@@ -100,9 +119,7 @@ impl Desk {
         let Some(kept) = self.kept.get_mut(index) else {
             return Ok(None);
         };
-        let lock = state
-            .try_lock(&format!("{}/order.lock", kept.folder))
-            .map_err(in_words)?;
+        let lock = state.try_lock(&kept.order_lock()).map_err(in_words)?;
         kept.busy = match lock {
             Some(_) => Busy::No,
             None => Busy::Elsewhere,

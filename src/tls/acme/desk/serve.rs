@@ -4,18 +4,19 @@ use std::cmp::Reverse;
 
 use super::Desk;
 use crate::tls::acme::judge::judge;
-use crate::tls::acme::kept::{covers, is_valid};
+use crate::tls::acme::kept::{Kept, covers, is_valid};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::stand_in;
 use crate::tls::acme::state::StateDir;
 use crate::tls::acme::status::CertificateStatus;
 
 impl Desk {
-    pub(super) fn anything_expired(&self, now: Moment) -> bool {
+    /// Whether what is published is not what should be, by the time: something has expired, or has
+    /// not after all, for the clock was wrong.
+    pub(super) fn is_outdated(&self, now: Moment) -> bool {
         self.kept.iter().any(|kept| {
-            kept.certificate.is_some()
-                && !kept.is_served(now)
-                && !self.stand_ins.contains_key(&kept.folder)
+            let stood_in = self.stand_ins.contains_key(&kept.folder);
+            kept.certificate.is_some() && kept.is_served(now) == stood_in
         })
     }
 
@@ -84,11 +85,13 @@ impl Desk {
     /// What is told.
     pub(in crate::tls::acme) fn status(&self) -> Vec<CertificateStatus> {
         let now = Moment::now();
+        self.kept.iter().map(|kept| self.told(kept, now)).collect()
+    }
+
+    /// The same of one.
+    pub(super) fn told(&self, kept: &Kept, now: Moment) -> CertificateStatus {
         let directories = self.acme.as_ref().map_or(&[][..], |acme| &acme.directories);
-        self.kept
-            .iter()
-            .map(|kept| kept.status(self.next(kept, now), directories, now))
-            .collect()
+        kept.status(self.next(kept, now), directories, now)
     }
 
     /// Why no client can be served with a good certificate at all, if that is so.

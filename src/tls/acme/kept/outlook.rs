@@ -65,6 +65,12 @@ impl Kept {
         })
     }
 
+    /// Whether the last order has been begun and its end is not known.
+    pub(in crate::tls::acme) fn is_under_way(&self) -> bool {
+        let last = self.history.attempts.last();
+        last.is_some_and(|attempt| attempt.outcome == Outcome::Started)
+    }
+
     /// Failed orders for these names in a row, wherever.
     pub(in crate::tls::acme) fn failures(&self) -> usize {
         let outcomes = self.history.attempts.iter().rev();

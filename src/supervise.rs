@@ -1,7 +1,8 @@
 //! A task that everybody depends on is started again when it panics.
 //!
-//! Without its prober a gateway would stay as it was last seen for ever, and without its pacers
-//! nobody would get a turn. What they work on is shared, and outlives them.
+//! Without its prober a gateway would stay as it was last seen for ever, without its pacers nobody
+//! would get a turn, and without its keeper a certificate would expire. What they work on is shared,
+//! and outlives them.
 
 use std::any::Any;
 use std::future::Future;
@@ -12,21 +13,44 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::protocol::rescue::millis;
 
-/// Before the second start.
-const SHORTEST: Duration = Duration::from_millis(100);
-/// Between starts at most. A task that lasted longer starts afresh.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Between a panic and the next start: doubled from the shortest to the longest. A task that lasted
+/// longer than the longest starts afresh.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pauses {
+    pub(crate) shortest: Duration,
+    pub(crate) longest: Duration,
+}
+
+/// For what sessions wait for.
+const SHORT: Pauses = Pauses {
+    shortest: Duration::from_millis(100),
+    longest: Duration::from_secs(10),
+};
 
 /// Runs `work` in a task, again after each panic, until it returns or the handle is dropped.
-pub(super) fn supervise<F>(
+pub(crate) fn supervise<F>(
     task: &'static str,
     work: impl Fn() -> F + Send + 'static,
 ) -> AbortOnDropHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    supervise_telling(task, SHORT, |_| {}, work)
+}
+
+/// The same, and after each panic `tell` is told how long it is until the next start.
+pub(crate) fn supervise_telling<F>(
+    task: &'static str,
+    pauses: Pauses,
+    tell: impl Fn(Duration) + Send + 'static,
+    work: impl Fn() -> F + Send + 'static,
+) -> AbortOnDropHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Pauses { shortest, longest } = pauses;
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut pause = SHORTEST;
+        let mut pause = shortest;
         loop {
             let started = Instant::now();
             let Err(error) = AbortOnDropHandle::new(tokio::spawn(work())).await else {
@@ -36,8 +60,8 @@ where
                 // The runtime ends.
                 return;
             };
-            if started.elapsed() > LONGEST {
-                pause = SHORTEST;
+            if started.elapsed() > longest {
+                pause = shortest;
             }
             let (words, pause_ms) = (words(&*panic), millis(pause));
             tracing::error!(
@@ -46,8 +70,9 @@ where
                 pause_ms,
                 "a task failed; starting it again"
             );
+            tell(pause);
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST);
+            pause = (pause * 2).min(longest);
         }
     }))
 }
@@ -86,8 +111,11 @@ mod tests {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let pauses: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert_eq!(pauses.len(), 10);
-        assert!(pauses.is_sorted() && pauses[0] < 2 * SHORTEST, "{pauses:?}");
-        assert!(pauses[9] <= LONGEST + SHORTEST, "{pauses:?}");
+        assert!(
+            pauses.is_sorted() && pauses[0] < 2 * SHORT.shortest,
+            "{pauses:?}"
+        );
+        assert!(pauses[9] <= SHORT.longest + SHORT.shortest, "{pauses:?}");
     }
 
     #[tokio::test(start_paused = true)]
