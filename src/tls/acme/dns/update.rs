@@ -91,22 +91,25 @@ impl Server<'_> {
     async fn change(self, what: Do, record: &TxtRecord) -> Result<(), UpdateError> {
         let Place { name, zone } = self.place(&record.name).await?;
         let change = update(what, &zone, &name, &record.value, self.0.ttl);
-        let code = self.ask(change).await?.response_code;
-        let (name, zone) = (shown(&name), shown(&zone));
+        let answer = self.ask(change).await;
+        let (name, zone, key) = (shown(&name), shown(&zone), self.0.key.name.clone());
         let refused = |code| UpdateError::Refused {
             name: name.clone(),
             zone: zone.clone(),
-            key: self.0.key.name.clone(),
+            key: key.clone(),
             code,
         };
-        match code {
-            ResponseCode::NoError => Ok(()),
-            ResponseCode::Refused => Err(refused("REFUSED")),
-            ResponseCode::NotAuth => Err(refused("NOTAUTH")),
-            ResponseCode::NotZone => Err(UpdateError::NotInZone { name, zone }),
-            ResponseCode::NotImp => Err(UpdateError::NoUpdates),
-            ResponseCode::ServFail => Err(UpdateError::Failed(zone)),
-            other => Err(UpdateError::Other(other)),
+        match answer.map(|answer| answer.response_code) {
+            Ok(ResponseCode::NoError) => Ok(()),
+            Ok(ResponseCode::Refused) => Err(refused("REFUSED")),
+            // It knew the key just now: so Knot says what it has no right to.
+            Err(UpdateError::Key(..)) => Err(refused("BADKEY")),
+            Ok(ResponseCode::NotAuth) => Err(UpdateError::NotPrimary { zone, key }),
+            Ok(ResponseCode::NotZone) => Err(UpdateError::NotInZone { name, zone }),
+            Ok(ResponseCode::NotImp) => Err(UpdateError::NoUpdates),
+            Ok(ResponseCode::ServFail) => Err(UpdateError::Failed(zone)),
+            Ok(other) => Err(UpdateError::Other(other)),
+            Err(error) => Err(error),
         }
     }
 
@@ -142,7 +145,12 @@ impl Server<'_> {
                 }),
                 None => Err(UpdateError::Elsewhere {
                     name: shown(&name),
-                    code: answer.response_code,
+                    answer: match answer.response_code {
+                        ResponseCode::NoError | ResponseCode::NXDomain => {
+                            "does not speak for it".to_owned()
+                        }
+                        code => format!("answers: {code}"),
+                    },
                 }),
             };
         }

@@ -52,7 +52,7 @@ pub(super) enum UpdateError {
     OtherSignature(u16),
     #[error(
         "it refuses to change TXT records of {name} in the zone {zone} with the key {key} \
-         ({code}); allow it there (docs/certificates.md shows how), at the primary server of the zone"
+         ({code}); allow it there, as docs/certificates.md shows for BIND"
     )]
     Refused {
         name: String,
@@ -60,6 +60,11 @@ pub(super) enum UpdateError {
         key: String,
         code: &'static str,
     },
+    #[error(
+        "it has no zone {zone} that the key {key} may change (NOTAUTH); check server and zone in \
+         [acme.dns_update]: it has to be the zone's primary server"
+    )]
+    NotPrimary { zone: String, key: String },
     #[error("{name} is not in its zone {zone} (NOTZONE); check zone in [acme.dns_update]")]
     NotInZone { name: String, zone: String },
     #[error("it takes no updates (NOTIMP); name the zone's primary server in [acme.dns_update]")]
@@ -72,10 +77,10 @@ pub(super) enum UpdateError {
     #[error("it answers {0}; see its log")]
     Other(ResponseCode),
     #[error(
-        "it does not hold the zone that {name} is in (it answers {code}); name that zone's primary \
+        "it does not hold the zone that {name} is in (it {answer}); name that zone's primary \
          server in [acme.dns_update], and its zone"
     )]
-    Elsewhere { name: String, code: ResponseCode },
+    Elsewhere { name: String, answer: String },
     #[error(
         "the CNAME records from {0} on lead nowhere: there are too many of them, or they go in a circle"
     )]

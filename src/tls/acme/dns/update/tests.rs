@@ -259,7 +259,13 @@ async fn what_a_server_refuses_is_told_with_what_to_do() {
                 "allow it there",
             ],
         ),
-        (ResponseCode::NotAuth, ["(NOTAUTH)", "primary server"]),
+        (
+            ResponseCode::NotAuth,
+            [
+                "no zone example that the key holdline may change (NOTAUTH)",
+                "primary server",
+            ],
+        ),
         (ResponseCode::NotZone, ["NOTZONE", "check zone"]),
         (ResponseCode::NotImp, ["takes no updates", "primary server"]),
         (ResponseCode::ServFail, ["SERVFAIL", "its log"]),
@@ -275,6 +281,16 @@ async fn what_a_server_refuses_is_told_with_what_to_do() {
         Some(answer.to_vec().unwrap())
     };
     assert_said(failure(plainly), &["does not hold the zone", "Refused"]).await;
+    // As Knot says that a key has no right.
+    let no_right = |request: &Message| match request.op_code {
+        OpCode::Update => Some(unsigned(&blank(request), TsigError::BadKey, Vec::new())),
+        _ => refusing(ResponseCode::NoError)(request),
+    };
+    assert_said(
+        failure(no_right),
+        &["with the key holdline (BADKEY)", "allow it there"],
+    )
+    .await;
 }
 
 #[tokio::test]
