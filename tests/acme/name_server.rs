@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 /// at a time, so it stays in its own.
 pub(crate) struct NameServer {
     pub(crate) port: u16,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     _process: Child,
 }
 
@@ -68,7 +68,7 @@ impl NameServer {
             .expect("BIND and Knot; tests/acme/run gets them");
         let server = Self {
             port,
-            dir,
+            _dir: dir,
             _process: process,
         };
         within("the name server's start", async {

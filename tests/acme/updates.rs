@@ -20,6 +20,11 @@ async fn issues(kind: Kind) {
     let (state, gateway) = (tempfile::tempdir().unwrap(), ScriptedGateway::start().await);
     // Two values at one name, and one where a CNAME leads to.
     let acme = server.settings("*.example.net example.net alias.example.net");
+    // Where nobody else can be asked, the server that has the record is enough.
+    let acme = match kind {
+        Kind::Bind => acme,
+        Kind::Knot => acme.replace("dns_resolvers", "# dns_resolvers"),
+    };
     let proxy = Proxy::with(&gateway, &pebble.settings(state.path(), &acme)).await;
     let root = pebble.root().await;
     until_trusted(&proxy, "x.example.net", &root).await;
@@ -107,7 +112,6 @@ async fn refuses(kind: Kind) {
         for word in words {
             assert!(said.contains(word), "{kind:?}: no {word:?} in: {said}");
         }
-        println!("{kind:?}: {said}");
     }
 }
 
