@@ -186,7 +186,8 @@ pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
     })
 }
 
-fn is_host(name: &str) -> bool {
+/// Whether a text is a name of letters, digits, `-` and `_` in labels, without a dot at its end.
+pub(super) fn is_host(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

@@ -3,6 +3,8 @@
 //! Immutable and cheap to share in an `Arc`. Every value here has been parsed, range-checked and
 //! cross-checked by [`super::check`]; nothing here knows about files, TOML or defaults' origins.
 
+mod dns;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use ipnet::IpNet;
 use crate::auth::{PasswordHash, TokenHash};
 use crate::observe::labels::Way;
 use crate::tls::Authorities;
+
+pub use dns::{Dns, DnsHook, DnsUpdate, TsigAlgorithm, TsigKey, TsigSecret};
 
 /// The whole effective config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +105,7 @@ pub struct Acme {
     /// Ways to show that a name is ours, in order of preference; never empty.
     pub challenges: Vec<Challenge>,
     /// For `dns-01`; there if `challenges` has it.
-    pub dns: Option<DnsHook>,
+    pub dns: Option<Dns>,
     /// A profile of the CA.
     pub profile: Option<String>,
     /// Customer accounts at CAs that ask for one.
@@ -132,17 +136,6 @@ pub enum Challenge {
     TlsAlpn01,
     /// A TXT record; the only one for wildcards.
     Dns01,
-}
-
-/// `[acme] dns_hook` and what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsHook {
-    /// Program and its first arguments; `present NAME VALUE` or `cleanup NAME VALUE` follows.
-    pub command: Vec<String>,
-    /// The hook may take so long, and the record as long again to be seen.
-    pub timeout: Duration,
-    /// Who is asked whether it is there; empty: the zone's own name servers.
-    pub resolvers: Vec<SocketAddr>,
 }
 
 /// One of `[acme] eab`.

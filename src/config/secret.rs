@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 /// Whose values are never shown. Also those that nobody should have written.
-const KEYS: [&str; 4] = ["hash", "password", "token", "secret"];
+const KEYS: [&str; 5] = ["hash", "password", "token", "secret", "tsig_secret"];
 
 /// A longer run of these characters is random, not a word: a hash or a token in base64 or hex.
 const LONGEST_WORD: usize = 40;
@@ -169,6 +169,7 @@ mod tests {
                 "password = \"\"\"a\nb\"\"\"\nc = 1",
                 "password = \"\"\"*\n*\"\"\"\nc = 1",
             ),
+            ("tsig_secret = \"c2E=\"", "tsig_secret = \"****\""),
             ("rehash = \"abc\"", "rehash = \"abc\""),
             ("tokens = []", "tokens = []"),
             (

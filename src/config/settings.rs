@@ -168,7 +168,9 @@ impl Value {
         let random = |part: &str| blanked(part) != part;
         let without = without_queries(&written);
         let rest = without.as_ref().unwrap_or(&written);
-        let hide = hide || is_secret(key) || rest.replace("?***", "").split([',', '=']).any(random);
+        // Nothing is nobody's secret.
+        let secret = is_secret(key) && written != "\"\"";
+        let hide = hide || secret || rest.replace("?***", "").split([',', '=']).any(random);
         let fingerprint = || Fingerprint::of(written.as_bytes());
         Self(match without {
             _ if hide => Inner::Secret(fingerprint()),

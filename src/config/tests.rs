@@ -3,6 +3,7 @@
 mod agree;
 pub(crate) mod broken;
 mod changes;
+mod dns_update;
 mod explain;
 mod files;
 mod outside;

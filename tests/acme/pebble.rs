@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) eab: Option<(String, String)>,
     /// Names that it does not issue for.
     pub(crate) blocked: Vec<String>,
+    /// The port of the name server that it asks; none: of one of its own, `dns_port`.
+    pub(crate) resolver: Option<u16>,
 }
 
 pub(crate) struct Pebble {
@@ -30,12 +32,13 @@ pub(crate) struct Pebble {
     pub(crate) dns_port: u16,
     pub(crate) dns_management: u16,
     management: u16,
+    resolver: u16,
     dns: Child,
     ca: Option<Child>,
 }
 
 /// A port that nobody has, nor gets by chance: the kernel gives out those from 32768 on.
-fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     loop {
         let port = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -100,6 +103,7 @@ impl Pebble {
             dns_port,
             dns_management,
             management,
+            resolver: options.resolver.unwrap_or(dns_port),
             dns,
             ca: None,
         };
@@ -114,7 +118,7 @@ impl Pebble {
             .arg("-strict")
             .arg("-config")
             .arg(self.dir.path().join("pebble.json"))
-            .args(["-dnsserver", &format!("127.0.0.1:{}", self.dns_port)])
+            .args(["-dnsserver", &format!("127.0.0.1:{}", self.resolver)])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "5")
             .env("PEBBLE_AUTHZREUSE", "0")

@@ -4,6 +4,7 @@
 //! cannot be had should be known before the old one has expired.
 
 mod rules;
+mod update;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,7 @@ pub(super) struct Draft {
     directories: Vec<Item<Directory>>,
     profile: Item<String>,
     dns_hook: Item<Vec<Item<String>>>,
+    dns_update: update::Draft,
     eab: Vec<Option<ExternalAccount>>,
     rest: Rest,
 }
@@ -94,6 +96,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
     let dns_hook = section.list("dns_hook", Vec::new(), |text| Ok(text.to_owned()));
     let dns_timeout = section.duration("dns_timeout", Duration::from_secs(120), DNS_TIMEOUT);
     let dns_resolvers = section.list("dns_resolvers", Vec::new(), resolver);
+    let dns_update = section.section("dns_update", update::read);
     let profile = section.text("profile", String::new(), |text| Ok(text.to_owned()));
     let form = "eab = [{ kid = \"...\", key_file = \"eab.key\" }]";
     let eab = section.each("eab", form, read_eab);
@@ -121,6 +124,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
         directories: directories.value,
         profile,
         dns_hook,
+        dns_update,
         eab,
         rest: Rest {
             contact: contact.value.into_iter().map(|item| item.value).collect(),

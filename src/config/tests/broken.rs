@@ -3,7 +3,7 @@
 use super::*;
 
 /// The errors of a text as `LINE:COLUMN KEY | what | remedy`.
-fn errors(text: &str) -> Vec<String> {
+pub(super) fn errors(text: &str) -> Vec<String> {
     let errors = check(text, &Overrides::default())
         .verdict
         .map(|_| ())

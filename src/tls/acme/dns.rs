@@ -1,10 +1,12 @@
-//! DNS-01: a command of the user's writes the record, and it is waited for until it can be seen.
+//! DNS-01: a command of the user's or we ourselves write the record, and it is waited for until it
+//! can be seen.
 //!
 //! The CA is only told once the zone's own name servers show the record: a look too early would be
 //! a failed validation, of which it takes a few in an hour.
 
 mod hook;
 mod records;
+mod update;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub(super) use self::records::{Records, tidy};
 use super::underway::Underway;
-use crate::config::DnsHook;
+use crate::config::Dns;
 use crate::network::look_up;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -81,29 +83,43 @@ impl TxtRecord {
 
 /// Adds a record, or takes it away; the error is a sentence.
 async fn change(
-    dns: &DnsHook,
+    dns: &Dns,
     what: Do,
     record: &TxtRecord,
     underway: &Underway,
 ) -> Result<(), String> {
-    hook::run(dns, what, record, underway).await
+    match dns {
+        Dns::Hook(hook) => hook::run(hook, what, record, underway).await,
+        Dns::Update(update) => update::run(update, what, record).await,
+    }
 }
 
 /// Waits until the record can be seen everywhere.
 ///
 /// Where no name server answers us, nobody can say: then the CA may look after the whole time.
-pub(super) async fn wait_for(hook: &DnsHook, record: &TxtRecord) -> Result<(), String> {
-    let deadline = Instant::now() + hook.timeout;
+pub(super) async fn wait_for(dns: &Dns, record: &TxtRecord) -> Result<(), String> {
+    let deadline = Instant::now() + dns.timeout();
+    // The server that has taken an update may not be among those that the zone names.
+    let (name, first) = match dns {
+        Dns::Hook(_) => (alias(&record.name, &[]).await, None),
+        Dns::Update(update) => {
+            let (name, seen) = update::see(update, record, deadline).await?;
+            (Some(name), Some(seen))
+        }
+    };
     let record = &TxtRecord {
-        name: target(&record.name).await,
+        name: name.unwrap_or_else(|| record.name.clone()),
         value: record.value.clone(),
     };
-    let servers = match hook.resolvers.is_empty() {
-        true => authoritative(&record.name).await,
-        false => hook.resolvers.clone(),
+    let servers = match dns.resolvers() {
+        [] => authoritative(&record.name).await,
+        resolvers => resolvers.to_vec(),
     };
+    if servers.is_empty() && first == Some(Seen::Yes) {
+        return Ok(());
+    }
     loop {
-        let mut seen = Vec::new();
+        let mut seen = Vec::from_iter(first);
         for server in servers.iter().take(MOST_SERVERS) {
             seen.push(ask(*server, record).await);
         }
@@ -122,36 +138,44 @@ pub(super) async fn wait_for(hook: &DnsHook, record: &TxtRecord) -> Result<(), S
                 );
                 return Ok(());
             }
+            let (seconds, advice) = (dns.timeout().as_secs(), unseen(dns));
             return Err(format!(
-                "the record {} cannot be seen {} s after the hook ran; check that the hook writes to the right zone, or give it longer in dns_timeout",
+                "the record {} cannot be seen at the zone's name servers {seconds} s after {advice}, \
+                 or give it longer in dns_timeout",
                 record.name,
-                hook.timeout.as_secs()
             ));
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
-/// What the name stands for: challenges are often delegated to another zone, by a CNAME.
-async fn target(name: &str) -> String {
-    let Ok(system) = TokioResolver::builder_tokio().and_then(|builder| builder.build()) else {
-        return name.to_owned();
+fn unseen(dns: &Dns) -> &'static str {
+    match dns {
+        Dns::Hook(_) => "the hook ran; check that the hook writes to the right zone",
+        Dns::Update(_) => {
+            "the update was taken; check that [acme.dns_update] names their primary server, and that it notifies the others"
+        }
+    }
+}
+
+/// What the name stands for: challenges are often delegated to another zone, by a CNAME. Without
+/// servers to ask, the system's are.
+async fn alias(name: &str, resolvers: &[SocketAddr]) -> Option<String> {
+    let resolver = match resolvers {
+        [] => TokioResolver::builder_tokio().and_then(|builder| builder.build()),
+        servers => uncached(servers),
     };
-    let asked = system.lookup(format!("{name}."), RecordType::CNAME);
-    let Ok(Ok(found)) = timeout(QUESTION, asked).await else {
-        return name.to_owned();
-    };
+    let resolver = resolver.ok()?;
+    let asked = resolver.lookup(format!("{name}."), RecordType::CNAME);
+    let found = timeout(QUESTION, asked).await.ok()?.ok()?;
     let target = found
         .answers()
         .iter()
         .find_map(|answer| match &answer.data {
-            RData::CNAME(target) => Some(target.to_string()),
+            RData::CNAME(target) => Some(target.to_ascii()),
             _ => None,
-        });
-    target.map_or_else(
-        || name.to_owned(),
-        |target| target.trim_end_matches('.').to_owned(),
-    )
+        })?;
+    Some(target.trim_end_matches('.').to_owned())
 }
 
 /// The name servers of the zone that the name is in; none if they cannot be found.
@@ -194,19 +218,26 @@ async fn addresses(hosts: &[String]) -> Vec<SocketAddr> {
 }
 
 async fn ask(server: SocketAddr, record: &TxtRecord) -> Seen {
-    let with_port = |mut connection: ConnectionConfig| {
-        connection.port = server.port();
-        connection
-    };
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(with_port);
-    let server = NameServerConfig::new(server.ip(), true, connections.to_vec());
-    let config = ResolverConfig::from_name_servers(vec![server]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    builder.options_mut().cache_size = 0;
-    match builder.build() {
+    match uncached(&[server]) {
         Ok(resolver) => look(&resolver, record).await,
         Err(_) => Seen::Silent,
     }
+}
+
+/// Asks these servers only.
+fn uncached(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let servers = servers.iter().map(|server| {
+        let with_port = |mut connection: ConnectionConfig| {
+            connection.port = server.port();
+            connection
+        };
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(with_port);
+        NameServerConfig::new(server.ip(), true, connections.to_vec())
+    });
+    let config = ResolverConfig::from_name_servers(servers.collect());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    builder.options_mut().cache_size = 0;
+    builder.build()
 }
 
 async fn ask_system(record: &TxtRecord) -> Seen {

@@ -37,7 +37,7 @@ const VALIDATION: RetryPolicy = RetryPolicy::new()
     .backoff(1.4)
     .timeout(Duration::from_secs(180));
 const ISSUE: RetryPolicy = VALIDATION;
-/// A whole order but for the hook's time.
+/// A whole order but for the time of hooks and updates.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 
 /// What to order where.
@@ -80,13 +80,13 @@ impl Job {
     }
 
     fn limit(&self) -> Duration {
-        // For each name a hook that adds and one that takes away, of this order and of others at
-        // the same time, and the wait for the record.
+        // For each name a hook or an update that adds and one that takes away, of this order and of
+        // others at the same time, and the wait for the record.
         let hooks = self
             .acme
             .dns
             .as_ref()
-            .map_or(Duration::ZERO, |dns| dns.timeout * 9);
+            .map_or(Duration::ZERO, |dns| dns.timeout() * 9);
         WHOLE + hooks * u32::try_from(self.names.len()).unwrap_or(u32::MAX)
     }
 

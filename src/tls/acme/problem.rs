@@ -191,8 +191,8 @@ fn remedy_by(kind: &str, by: Challenge) -> Option<&'static str> {
              untouched, in every firewall, with no other server or CDN before it",
         ),
         Challenge::Dns01 if reach || kind == "dns" => Some(
-            "check that the hook adds the value that it is given to the zone that everybody sees, \
-             and leaves other values of the name alone",
+            "check that the hook, or the server of [acme.dns_update], adds the value to the zone that \
+             everybody sees, and leaves other values of the name alone",
         ),
         Challenge::Http01 | Challenge::TlsAlpn01 if kind == "dns" => {
             Some("check that the name exists for everybody, and its zone's DNSSEC")
@@ -246,7 +246,7 @@ fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
         "dns" => (
             "the CA cannot look the name up",
             "check that the name exists for everybody, and its zone's DNSSEC; for dns-01, that \
-             the hook has added the record",
+             the record was added",
         ),
         "externalAccountRequired" => (
             "the CA takes only accounts that are bound to one of its customers",
@@ -289,7 +289,7 @@ fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
         "unauthorized" => (
             "the CA is not convinced that the name is ours",
             "check that the name's address (AAAA as well) is this machine; for dns-01, that the \
-             hook wrote the value that it was given",
+             record has the value that was given",
         ),
         "unsupportedIdentifier" => (
             "the CA does not issue for names of this kind",

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::listen;
 use super::{Draft, EAB_WANTED, LETSENCRYPT, MOST_CERTIFICATES, SHORTLIVED, values};
 use crate::config::checker::{Checker, Item};
-use crate::config::model::{Acme, CertificateSource, Challenge, Directory, DnsHook, Tls};
+use crate::config::model::{Acme, CertificateSource, Challenge, Directory, Dns, DnsHook, Tls};
 use crate::config::units::Wrong;
 
 impl Draft {
@@ -29,16 +29,24 @@ impl Draft {
         let challenges = self.check_challenges(checker, listen);
         self.check_names(checker, &challenges);
         self.check_eab(checker);
-        let command = values(self.dns_hook.value);
+        let update = self
+            .dns_update
+            .into_model(self.rest.dns_timeout, &self.rest.dns_resolvers);
+        let dns = update.map_or_else(
+            || {
+                Dns::Hook(DnsHook {
+                    command: values(self.dns_hook.value),
+                    timeout: self.rest.dns_timeout,
+                    resolvers: self.rest.dns_resolvers,
+                })
+            },
+            Dns::Update,
+        );
         Some(Acme {
             certificates: values(self.domains.value),
             contact: self.rest.contact,
             directories: values(self.directories),
-            dns: challenges.contains(&Challenge::Dns01).then_some(DnsHook {
-                command,
-                timeout: self.rest.dns_timeout,
-                resolvers: self.rest.dns_resolvers,
-            }),
+            dns: challenges.contains(&Challenge::Dns01).then_some(dns),
             challenges,
             profile: Some(self.profile.value).filter(|profile| !profile.is_empty()),
             eab: self.eab.into_iter().flatten().collect(),
@@ -94,6 +102,8 @@ impl Draft {
             let wrong = Wrong::new("no CA issues without a challenge", remedy);
             checker.error(&self.challenges, wrong);
         }
+        let hook = !self.dns_hook.value.is_empty();
+        let update = self.dns_update.is_wanted();
         let mut usable = Vec::new();
         for item in &self.challenges.value {
             let wrong = match item.value {
@@ -101,9 +111,9 @@ impl Draft {
                     "http-01 needs a plain listener, which the CA reaches on port 80",
                     "set [listen] http = [\"0.0.0.0:80\", \"[::]:80\"], or leave http-01 out",
                 )),
-                Challenge::Dns01 if self.dns_hook.value.is_empty() => Some(Wrong::new(
-                    "dns-01 needs a command that writes the record",
-                    "set dns_hook = [\"/etc/holdline/dns-hook\"]; docs/dns-hook is one to start from",
+                Challenge::Dns01 if !hook && !update => Some(Wrong::new(
+                    "dns-01 needs a command that writes the record, or a name server that takes updates",
+                    "set dns_hook = [\"/etc/holdline/dns-hook\"] (docs/dns-hook is one to start from), or fill in [acme.dns_update]",
                 )),
                 Challenge::Http01 | Challenge::TlsAlpn01 | Challenge::Dns01 => None,
             };
@@ -113,10 +123,23 @@ impl Draft {
                 Some(_) => {}
             }
         }
-        if !self.dns_hook.value.is_empty() && !usable.contains(&Challenge::Dns01) {
+        let dns = usable.contains(&Challenge::Dns01);
+        if hook && !dns {
             let remedy = "add \"dns-01\" to challenges, or remove dns_hook";
             let wrong = Wrong::new("without dns-01 among challenges it is never run", remedy);
             checker.error(&self.dns_hook, wrong);
+        }
+        let server = self.dns_update.server();
+        if update && !dns {
+            let remedy = "add \"dns-01\" to challenges, or remove [acme.dns_update]";
+            let wrong = Wrong::new("without dns-01 among challenges it is never asked", remedy);
+            checker.error(server, wrong);
+        } else if update && hook {
+            let what = "dns_hook and this server would both write the records";
+            checker.error(
+                server,
+                Wrong::new(what, "keep dns_hook or [acme.dns_update]"),
+            );
         }
         let loopback =
             |items: &[Item<SocketAddr>]| items.iter().all(|it| it.value.ip().is_loopback());
@@ -145,7 +168,8 @@ impl Draft {
             let wildcard = item.value.iter().find(|name| name.starts_with("*."));
             if let Some(name) = wildcard.filter(|_| !dns) {
                 let what = format!("{name}: CAs issue wildcards only by dns-01");
-                let remedy = "add \"dns-01\" to challenges and set dns_hook, or list each name";
+                let remedy = "add \"dns-01\" to challenges and set dns_hook or [acme.dns_update], or \
+                              list each name";
                 checker.error(item, Wrong::new(what, remedy));
             }
             let Some(address) = item

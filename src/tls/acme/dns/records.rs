@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Do, TxtRecord, change};
-use crate::config::{Acme, DnsHook};
+use crate::config::{Acme, Dns};
 use crate::tls::acme::ca::blocking;
 use crate::tls::acme::moment::{DAY, Moment};
 use crate::tls::acme::problem::Failure;
@@ -60,7 +60,7 @@ impl Records {
     /// Adds one, once it is on disk that it may be there.
     pub(in crate::tls::acme) async fn add(
         &self,
-        dns: &DnsHook,
+        dns: &Dns,
         record: &TxtRecord,
         underway: &Underway,
     ) -> Result<(), Failure> {
@@ -75,7 +75,7 @@ impl Records {
     }
 
     /// Takes away all that there are; what cannot be is kept for the next time.
-    pub(in crate::tls::acme) async fn clear(&self, dns: &DnsHook, underway: &Underway) {
+    pub(in crate::tls::acme) async fn clear(&self, dns: &Dns, underway: &Underway) {
         let noted = match self.load().await {
             Ok(noted) => noted,
             Err(failure) => {
@@ -89,7 +89,7 @@ impl Records {
                 if Moment::now().since(since) < GIVEN_UP {
                     tracing::warn!(name, "a record is left over: {error}; it is tried again");
                     // It would take as long for the next one.
-                    if started.elapsed() >= dns.timeout {
+                    if started.elapsed() >= dns.timeout() {
                         return;
                     }
                     continue;
@@ -153,7 +153,7 @@ pub(in crate::tls::acme) async fn tidy(acme: &Acme, underway: &Underway) {
     for folder in folders.unwrap_or_default() {
         let Some(dns) = &acme.dns else {
             let file = state.path(&format!("{folder}/{FILE}"));
-            tracing::warn!(file = %file.display(), "records are left over, and there is no dns_hook any more: take them away yourself, and delete that file");
+            tracing::warn!(file = %file.display(), "records are left over, and neither dns_hook nor [acme.dns_update] is set any more: take them away yourself, and delete that file");
             continue;
         };
         let (locks, name) = (state.clone(), format!("{folder}/order.lock"));

@@ -8,7 +8,7 @@ use instant_acme::{
 };
 
 use super::{Job, VALIDATION};
-use crate::config::{Challenge, DnsHook};
+use crate::config::{Challenge, Dns};
 use crate::tls::acme::ca::{Ca, blocking};
 use crate::tls::acme::challenge::{Presented, Shown, is_token, tls_name};
 use crate::tls::acme::dns::{self, TxtRecord};
@@ -19,7 +19,7 @@ use crate::tls::acme::underway::Underway;
 enum Ready {
     /// Answered by us until it is dropped.
     Presented { _answer: Presented },
-    /// Written by a hook.
+    /// Written into the DNS.
     Record(TxtRecord),
 }
 
@@ -55,7 +55,7 @@ impl Job {
         underway: &Underway,
     ) -> Result<(), Failure> {
         let asked = self.asked(ca, order).await?;
-        // All are made ready before the first is asked for: the hook's records are seen sooner.
+        // All are made ready before the first is asked for: records in the DNS are seen sooner.
         let mut kinds = Vec::new();
         for asked in asked {
             kinds.push(asked.as_ref().map(|asked| asked.kind));
@@ -179,11 +179,9 @@ impl Job {
             Challenge::TlsAlpn01 => presented(present(Shown::Tls, tls_name(name)).await?),
             Challenge::Dns01 => {
                 let record = TxtRecord::new(name, answer.dns_value());
-                let dns = self
-                    .acme
-                    .dns
-                    .as_ref()
-                    .ok_or_else(|| Failure::names("dns-01 needs [acme] dns_hook"))?;
+                let dns = self.acme.dns.as_ref().ok_or_else(|| {
+                    Failure::names("dns-01 needs [acme] dns_hook or [acme.dns_update]")
+                })?;
                 let added = self.records().add(dns, &record, underway).await;
                 added.map_err(|failure| Failure {
                     reason: format!("{name}: {}", failure.reason),
@@ -232,7 +230,7 @@ impl Job {
     }
 }
 
-async fn see(dns: &DnsHook, ready: &[Ready]) -> Result<(), Failure> {
+async fn see(dns: &Dns, ready: &[Ready]) -> Result<(), Failure> {
     for each in ready {
         match each {
             Ready::Record(record) => dns::wait_for(dns, record).await.map_err(Failure::names)?,
