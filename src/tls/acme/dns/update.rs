@@ -48,7 +48,7 @@ pub(super) async fn run(dns: &DnsUpdate, what: Do, record: &TxtRecord) -> Result
     let whole = timeout(dns.timeout, server.change(what, record));
     whole
         .await
-        .unwrap_or_else(|_| Err(UpdateError::TooSlow(dns.timeout.as_secs())))
+        .unwrap_or(Err(UpdateError::TooSlow(dns.timeout.as_secs())))
         .map_err(|error| server.sentence(&error))
 }
 
