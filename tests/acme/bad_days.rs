@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::ca::{Ca, Habits, Problem, settings};
 use crate::kit::gateway::ScriptedGateway;
-use crate::kit::{Client, Proxy, Role, http};
+use crate::kit::{Client, Proxy, Role, http, within};
 use crate::served::{
     is_trusted, leaf, renew, subject, told, until_failed, until_told, until_trusted,
 };
@@ -88,7 +88,12 @@ async fn until_the_first_is_there_it_is_said_what_is_awaited() {
     std::fs::remove_dir_all(state.path().join("acme")).unwrap();
     let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
     until_trusted(&proxy, "a.example", &ca.root).await;
-    assert_eq!(http::get(&proxy.admin(), "/readyz", &[]).await.status, 200);
+    within("ready, as it is served", async {
+        while http::get(&proxy.admin(), "/readyz", &[]).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! everybody unless it is told to look: most about challenges is Pebble's business.
 
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
+use std::io::{Error, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub(crate) struct Habits {
     /// Issues for this name in place of the one asked for.
     pub(crate) wrong_name: bool,
     /// Where it explains when it wants certificates renewed.
-    pub(crate) explanation: Option<&'static str>,
+    pub(crate) explanation: Option<String>,
     /// Refuses orders that say what they replace: status and kind.
     pub(crate) refuses_replaces: Option<(u16, &'static str)>,
     /// The one kind of challenge that it offers, in place of believing everybody.
@@ -61,6 +61,15 @@ pub(crate) struct Habits {
     pub(crate) undecided: bool,
     /// Wants this to be shown in place of the first name that was ordered.
     pub(crate) wants: Option<Value>,
+    /// Does what it is asked for at such a resource, and is gone before it says so.
+    pub(crate) cut: Option<&'static str>,
+    /// Takes no nonce.
+    pub(crate) refuses_nonces: bool,
+    /// Finds every name not to be ours that it looks at, for this reason, and says so with this
+    /// `Retry-After`.
+    pub(crate) refuses_names: Option<(&'static str, Option<&'static str>)>,
+    /// Answers an order for this name late: when it is no longer so.
+    pub(crate) slow: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,6 +94,10 @@ impl Default for Habits {
             zone: None,
             undecided: false,
             wants: None,
+            cut: None,
+            refuses_nonces: false,
+            refuses_names: None,
+            slow: None,
         }
     }
 }
@@ -93,7 +106,12 @@ impl Default for Habits {
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     nonces: HashSet<String>,
-    accounts: HashMap<String, Vec<u8>>,
+    /// Keys, by URL.
+    pub(crate) accounts: HashMap<String, Vec<u8>>,
+    /// By URL of the account.
+    pub(crate) contacts: HashMap<String, Value>,
+    /// Of requests for new accounts.
+    pub(crate) bindings: Vec<Value>,
     pub(crate) orders: Vec<Order>,
     /// Resources that were asked for.
     pub(crate) asked: Vec<String>,
@@ -186,7 +204,7 @@ impl Ca {
                     };
                     let service = service_fn(|request| {
                         let desk = Arc::clone(&desk);
-                        async move { Ok::<_, Infallible>(desk.answer(request).await) }
+                        async move { desk.answer_or_cut(request).await }
                     });
                     let _ = http1::Builder::new()
                         .serve_connection(TokioIo::new(tls), service)
@@ -233,6 +251,12 @@ impl Ca {
     pub(crate) fn orders(&self) -> Vec<Order> {
         self.book.read(|book| book.orders.clone())
     }
+
+    /// How often such a resource was asked for.
+    pub(crate) fn asked(&self, resource: &str) -> usize {
+        self.book
+            .read(|book| book.asked.iter().filter(|it| *it == resource).count())
+    }
 }
 
 pub(crate) fn settings(
@@ -261,6 +285,14 @@ pub(crate) fn token(id: usize, index: usize) -> String {
     format!("a-token-for-order-{id}-and-name-{index}")
 }
 
+/// Whether the payload of a signed request has this in it.
+fn says(body: &[u8], text: &str) -> bool {
+    let jws: Value = serde_json::from_slice(body).unwrap_or_default();
+    let payload = jws["payload"].as_str().unwrap_or_default();
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+    String::from_utf8_lossy(&payload).contains(text)
+}
+
 /// The key of a request.
 struct Requested(Vec<u8>);
 
@@ -275,6 +307,18 @@ impl PublicKeyData for Requested {
 }
 
 impl Desk {
+    async fn answer_or_cut(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Error> {
+        let resource = request.uri().path().split('/').nth(1).map(str::to_owned);
+        let answer = self.answer(request).await;
+        match self.habits.read(|habits| habits.cut) == resource.as_deref() && resource.is_some() {
+            true => Err(Error::from(ErrorKind::ConnectionReset)),
+            false => Ok(answer),
+        }
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
@@ -303,15 +347,28 @@ impl Desk {
             (_, "dir") => self.reply(200, &self.directory(&habits)),
             (_, "nonce") => self.reply(200, &json!({})),
             (&Method::GET, "ari") => self.renewal(&habits),
-            (&Method::POST, _) => match self.open(&head.uri.to_string(), &body) {
-                Ok((payload, who)) => self.act(&resource, &path, &payload, &who, &habits),
-                Err(kind) => {
-                    let kind = format!("urn:ietf:params:acme:error:{kind}");
-                    self.reply(400, &json!({"type": kind, "detail": "refused"}))
+            (&Method::POST, _) => {
+                let opened = self.open(&head.uri.to_string(), &body);
+                if let Some(name) = habits.slow
+                    && resource == "order"
+                    && says(&body, name)
+                {
+                    let at_last = |habits: &Habits| habits.slow.is_none().then_some(());
+                    self.habits.wait_for("the end of a slow day", at_last).await;
                 }
-            },
+                match opened {
+                    Ok(_) if habits.refuses_nonces => self.refuse("badNonce"),
+                    Ok((payload, who)) => self.act(&resource, &path, &payload, &who, &habits),
+                    Err(kind) => self.refuse(kind),
+                }
+            }
             _ => self.reply(404, &json!({})),
         }
+    }
+
+    fn refuse(&self, kind: &str) -> Response<Full<Bytes>> {
+        let kind = format!("urn:ietf:params:acme:error:{kind}");
+        self.reply(400, &json!({"type": kind, "detail": "refused"}))
     }
 
     fn directory(&self, habits: &Habits) -> Value {
@@ -334,7 +391,7 @@ impl Desk {
         };
         let (start, end) = habits.window.unwrap();
         let mut window = json!({"suggestedWindow": {"start": at(start), "end": at(end)}});
-        if let Some(url) = habits.explanation {
+        if let Some(url) = &habits.explanation {
             window["explanationURL"] = json!(url);
         }
         let mut answer = self.reply(200, &window);
@@ -399,17 +456,40 @@ impl Desk {
             ("account", _) => {
                 let key = BASE64_URL_SAFE_NO_PAD.decode(who).unwrap();
                 let kid = self.book.change(|book| {
+                    let binding = payload["externalAccountBinding"].clone();
+                    book.bindings.push(binding);
                     let known = book.accounts.iter().find(|(_, it)| **it == key);
                     let kid = known.map_or_else(
                         || format!("{}/acct/{}", self.url, book.accounts.len()),
                         |(kid, _)| kid.clone(),
                     );
-                    book.accounts.insert(kid.clone(), key);
-                    kid
+                    let new = book.accounts.insert(kid.clone(), key).is_none();
+                    if new {
+                        let contact = payload["contact"].clone();
+                        book.contacts.insert(kid.clone(), contact);
+                    }
+                    (kid, new)
                 });
-                (201, json!({"status": "valid"}), Some(kid))
+                let (kid, new) = kid;
+                let status = if new { 201 } else { 200 };
+                (status, json!({"status": "valid"}), Some(kid))
             }
-            ("acct", _) => (200, json!({"status": "valid"}), None),
+            ("acct", _) => {
+                if payload["contact"].is_array() {
+                    let contact = payload["contact"].clone();
+                    self.book
+                        .change(|book| book.contacts.insert(who.to_owned(), contact));
+                }
+                (200, json!({"status": "valid"}), None)
+            }
+            ("key", _) => match self.new_key(payload, who) {
+                Ok(key) => {
+                    self.book
+                        .change(|book| book.accounts.insert(who.to_owned(), key));
+                    (200, json!({}), None)
+                }
+                Err(kind) => return self.refuse(kind),
+            },
             ("order", None)
                 if payload["replaces"].is_string() && habits.refuses_replaces.is_some() =>
             {
@@ -447,7 +527,17 @@ impl Desk {
                     Some(format!("{}/order/{id}", self.url)),
                 )
             }
-            ("order", Some(id)) => (200, self.order(id), None),
+            ("order", Some(id)) => {
+                let shown = self.order(id);
+                let mut answer = self.reply(200, &shown);
+                if let Some((_, Some(wait))) = habits.refuses_names
+                    && shown["status"] == "invalid"
+                {
+                    let wait = wait.parse().unwrap();
+                    answer.headers_mut().insert("retry-after", wait);
+                }
+                return answer;
+            }
             ("authz", Some(id)) => (200, self.authorization(id, index, habits), None),
             ("chall", Some(id)) => {
                 let shown = match self.is_shown(id, index, who, habits) {
@@ -490,6 +580,30 @@ impl Desk {
                 .insert("location", location.parse().unwrap());
         }
         answer
+    }
+
+    /// That the key inside wants to take the place of the account's (RFC 8555, 7.3.5).
+    fn new_key(&self, inner: &Value, who: &str) -> Result<Vec<u8>, &'static str> {
+        let part = |name: &str| inner[name].as_str().ok_or("malformed");
+        let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| "malformed");
+        let json = |name: &str| -> Result<Value, &'static str> {
+            serde_json::from_slice(&decode(part(name)?)?).map_err(|_| "malformed")
+        };
+        let point = |jwk: &Value| -> Result<Vec<u8>, &'static str> {
+            let half = |name: &str| decode(jwk[name].as_str().ok_or("malformed")?);
+            Ok([vec![4], half("x")?, half("y")?].concat())
+        };
+        let (header, payload) = (json("protected")?, json("payload")?);
+        let key = point(&header["jwk"])?;
+        let signed = format!("{}.{}", part("protected")?, part("payload")?);
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key)
+            .verify(signed.as_bytes(), &decode(part("signature")?)?)
+            .map_err(|_| "unauthorized")?;
+        let old = self.book.read(|book| book.accounts[who].clone());
+        let right = payload["account"] == who
+            && point(&payload["oldKey"])? == old
+            && header["url"] == format!("{}/key", self.url);
+        right.then_some(key).ok_or("malformed")
     }
 
     fn order(&self, id: usize) -> Value {
@@ -545,8 +659,12 @@ impl Desk {
             "url": format!("{}/chall/{id}/{index}", self.url), "token": token(id, index),
         });
         if shown == Shown::Nobodys {
-            let kind = "urn:ietf:params:acme:error:unauthorized";
-            challenge["error"] = json!({"type": kind, "detail": "no such record"});
+            let (kind, detail) = match habits.refuses_names {
+                Some((kind, _)) => (kind, "So it is."),
+                None => ("unauthorized", "no such record"),
+            };
+            let kind = format!("urn:ietf:params:acme:error:{kind}");
+            challenge["error"] = json!({"type": kind, "detail": detail});
         }
         challenge
     }
@@ -554,7 +672,7 @@ impl Desk {
     /// Looks for the record (RFC 8555, 8.4).
     fn is_shown(&self, id: usize, index: usize, who: &str, habits: &Habits) -> bool {
         let Some(zone) = &habits.zone else {
-            return true;
+            return habits.refuses_names.is_none();
         };
         let (key, name) = self.book.read(|book| {
             let name = book.orders[id].names[index]["value"].clone();

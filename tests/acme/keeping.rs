@@ -137,7 +137,7 @@ async fn a_keeper_that_panics_is_started_anew_and_says_so() {
 async fn a_panic_while_a_ca_is_asked_when_to_renew_ends_in_a_known_next_time() {
     let habits = Habits {
         window: Some((86_400, 86_401)),
-        explanation: Some("https://explanation.example/panics"),
+        explanation: Some("https://explanation.example/panics".to_owned()),
         ..Habits::default()
     };
     let bench = Bench::with(habits).await;

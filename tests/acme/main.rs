@@ -14,6 +14,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod accounts;
 mod bad_days;
 mod ca;
 mod faults;

@@ -218,8 +218,33 @@ async fn the_account_key_can_be_changed_and_is_used() {
     until_trusted(&proxy, "k.example", &root).await;
     let before = leaf(proxy.addr(), "k.example").await;
     let config = holdline::config::parse(&settings, "test").unwrap().config;
-    let changed = holdline::tls::acme::change_account_keys(&config.acme.unwrap()).await;
+    let accounts = std::fs::read_dir(state.path().join("acme/accounts")).unwrap();
+    let account = accounts
+        .map(|it| it.unwrap().path())
+        .find(|it| it.extension().is_some_and(|it| it == "json"))
+        .unwrap();
+    let old = std::fs::read(&account).unwrap();
+    let acme = config.acme.unwrap();
+    let changed = holdline::tls::acme::change_account_keys(&acme).await;
     assert_eq!(changed[0].1, Ok(true));
+    // As if we had ended between the CA's change and ours; then as if just before it.
+    let new = std::fs::read(&account).unwrap();
+    let next = account.with_extension("json.next");
+    let key = |account: &[u8]| {
+        let account: serde_json::Value = serde_json::from_slice(account).unwrap();
+        account["key_pkcs8"].clone()
+    };
+    let leave = |follows: &[u8]| {
+        std::fs::write(&next, json!({"new_key": key(follows)}).to_string()).unwrap();
+    };
+    std::fs::write(&account, &old).unwrap();
+    for follows in [&new, &old] {
+        leave(follows);
+        let changed = holdline::tls::acme::change_account_keys(&acme).await;
+        assert_eq!(changed[0].1, Ok(true));
+        assert!(!next.exists());
+    }
+    leave(&old);
     renew(&proxy.holdline, "k.example").await;
     until_told(&proxy, "k.example", |told| {
         told["next"].as_str().unwrap().starts_with("is renewed on ")
@@ -229,6 +254,7 @@ async fn the_account_key_can_be_changed_and_is_used() {
         tokio::task::yield_now().await;
     }
     assert!(is_trusted(proxy.addr(), "k.example", &root).await);
+    assert!(!next.exists());
 }
 
 #[tokio::test]

@@ -1,12 +1,11 @@
 //! What can be done beside a running keeper: a look at the state directory, and new account keys.
 
-use instant_acme::{Account, AccountCredentials};
-
-use super::ca::{Ca, account_file, blocking, health_file};
+use super::account::is_there;
+use super::ca::{Ca, blocking, health_file};
 use super::history::Health;
 use super::kept::Kept;
 use super::moment::Moment;
-use super::problem::{Failure, Stage};
+use super::problem::Failure;
 use super::state::StateDir;
 use super::status::CertificateStatus;
 use super::transport::Transport;
@@ -54,37 +53,18 @@ pub async fn change_account_keys(acme: &Acme) -> Vec<(String, Result<bool, Strin
 
 async fn change_account_key(acme: &Acme, url: &str) -> Result<bool, Failure> {
     let state = StateDir::new(&acme.state_dir);
-    let name = account_file(url);
-    let (looked, root) = ((state.clone(), name.clone()), acme.ca_root.clone());
-    let (stored, transport) = blocking(move || {
-        let (state, name) = looked;
-        let stored = state.load_some::<AccountCredentials>(&name);
-        (stored, Transport::new(root.as_deref()))
+    // Or the new key would have nowhere to go.
+    let (ca, probed, root) = (url.to_owned(), state.clone(), acme.ca_root.clone());
+    let (there, transport) = blocking(move || {
+        let there = is_there(&ca, &probed).and_then(|there| match there {
+            true => probed.probe().map(|()| true),
+            false => Ok(false),
+        });
+        (there, Transport::new(root.as_deref()))
     })
     .await?;
-    let Some(credentials) = stored? else {
+    if !there? {
         return Ok(false);
-    };
-    // Or the new key would have nowhere to go.
-    let probed = state.clone();
-    blocking(move || probed.probe())
-        .await?
-        .map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))?;
-    let transport = transport.map_err(Failure::from)?;
-    let ca = Ca::open(url, transport).await?;
-    let failed = |error| ca.failed(&error, Stage::Account);
-    let mut account = Account::builder_with_http(Box::new(ca.transport.clone()))
-        .from_credentials(credentials)
-        .await
-        .map_err(failed)?;
-    let new = account.update_key().await.map_err(failed)?;
-    blocking(move || state.save(&name, &new))
-        .await?
-        .map_err(|error| {
-            Failure::ca(format!(
-                "the CA has the new key, but {error}; {}. A new account is made at the next order",
-                error.remedy()
-            ))
-        })?;
-    Ok(true)
+    }
+    Ca::open(url, transport?).await?.change_key(&state).await
 }

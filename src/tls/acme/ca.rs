@@ -1,62 +1,56 @@
-//! A CA as it presents itself: its directory, our account there, and when it wants a certificate to
-//! be renewed.
+//! A CA as it presents itself: its directory, how it is told something, and when it wants a
+//! certificate to be renewed.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use instant_acme::{
-    Account, AccountCredentials, CertificateIdentifier, Error, ExternalAccountKey, Key, NewAccount,
-    RenewalInfo,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use bytes::Bytes;
+use http::Response;
+use instant_acme::{CertificateIdentifier, Error, Problem, RenewalInfo};
+use rustls_pki_types::CertificateDer;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::history::{Renewal, Window};
+use super::jws::Signer;
 use super::moment::{DAY, HOUR, MINUTE, Moment};
-use super::problem::{Failure, Stage, kind};
-use super::state::{Locked, StateDir, file_name};
-use super::transport::{Transport, retry_after};
-use crate::config::Acme;
+use super::problem::{Failure, Stage, address, kind};
+use super::state::file_name;
+use super::transport::{Transport, TransportError, nonce_of, retry_after};
 
 /// Where a CA does not say how soon it wants to be asked again (RFC 9773, 4.3.3).
 const ASK_AGAIN: u64 = 6 * HOUR;
-/// Longest wait for an account that somebody else is making.
-const LOCKED: Duration = Duration::from_secs(90);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// So many nonces in a row are refused by a CA that has lost count, not by chance.
+const NONCES: u32 = 4;
 
 /// An ACME server.
 #[derive(Debug)]
 pub(super) struct Ca {
     pub(super) url: String,
     pub(super) transport: Transport,
-    directory: Directory,
+    pub(super) directory: Directory,
 }
 
 /// What of a directory (RFC 8555, 7.1.1) the library does not tell.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Directory {
+pub(super) struct Directory {
+    new_nonce: String,
+    pub(super) new_account: String,
+    #[serde(default)]
+    pub(super) key_change: Option<String>,
     #[serde(default)]
     renewal_info: Option<String>,
     #[serde(default)]
-    meta: Meta,
+    pub(super) meta: Meta,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Meta {
+pub(super) struct Meta {
     #[serde(default)]
-    external_account_required: bool,
+    pub(super) external_account_required: bool,
     #[serde(default)]
     profiles: std::collections::HashMap<String, String>,
-}
-
-/// An account before the CA knows it.
-#[derive(Serialize, Deserialize)]
-struct NewKey {
-    new_key: Zeroizing<String>,
 }
 
 // === impl Ca ===
@@ -104,154 +98,55 @@ impl Ca {
         Failure::of(error, stage, self.transport.wait_until())
     }
 
-    // === the account ===
-
-    /// The account of the state directory, or a new one, kept there.
-    pub(super) async fn account(&self, acme: &Acme, state: &StateDir) -> Result<Account, Failure> {
-        let name = account_file(&self.url);
-        // Of several orders, here or in another instance, one makes the account.
-        let _lock = lock(state, &format!("{name}.lock")).await?;
-        let stored = {
-            let (state, name) = (state.clone(), name.clone());
-            blocking(move || state.load_some::<AccountCredentials>(&name)).await??
-        };
-        let builder = || Account::builder_with_http(Box::new(self.transport.clone()));
-        if let Some(credentials) = stored {
-            return builder()
-                .from_credentials(credentials)
-                .await
-                .map_err(|error| self.failed(&error, Stage::Account));
-        }
-        let contact: Vec<String> = acme
-            .contact
-            .iter()
-            .map(|it| format!("mailto:{it}"))
-            .collect();
-        let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
-        let (account, credentials) = match self.external_account(acme).await? {
-            Some(external) => {
-                let new = NewAccount {
-                    contact: &contact,
-                    terms_of_service_agreed: true,
-                    only_return_existing: false,
-                };
-                builder().create(&new, self.url.clone(), Some(&external)).await
-            }
-            None => {
-                let key = self.new_key(state).await?;
-                let made = builder().create_from_key(key, self.url.clone()).await;
-                if let Ok((account, _)) = &made
-                    && !contact.is_empty()
-                    && let Err(error) = account.update_contacts(&contact).await
-                {
-                    tracing::warn!(ca = self.url, %error, "the CA does not take [acme] contact; it goes on without");
-                }
-                made
-            }
-        }
-        .map_err(|error| self.failed(&error, Stage::Account))?;
-        let (state, saved) = (state.clone(), name.clone());
-        blocking(move || {
-            state.save(&saved, &credentials)?;
-            state.remove(&new_key_file(&saved));
-            Ok::<_, super::state::StateError>(())
-        })
-        .await?
-        .map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))?;
-        tracing::info!(
-            ca = self.url,
-            account = account.id(),
-            "made an account at a CA, under its terms of service"
-        );
-        Ok(account)
-    }
-
-    /// A key that is on disk before the CA knows it: an end between the two makes no second
-    /// account.
-    async fn new_key(&self, state: &StateDir) -> Result<(Key, PrivateKeyDer<'static>), Failure> {
-        let (state, name) = (state.clone(), new_key_file(&account_file(&self.url)));
-        let made = move || {
-            let kept = state
-                .load_some::<NewKey>(&name)
-                .map_err(|error| format!("{error}; {}", error.remedy()))?
-                .and_then(|kept| BASE64_URL_SAFE_NO_PAD.decode(&*kept.new_key).ok())
-                .map(PrivatePkcs8KeyDer::from);
-            let der = match kept {
-                Some(der) => der,
+    /// Tells the CA something about accounts, with a nonce that it takes.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        signer: &Signer<'_>,
+        payload: Option<&Value>,
+    ) -> Result<Response<Bytes>, Error> {
+        let other = |error: TransportError| Error::Other(error.into());
+        let mut nonce = None;
+        let mut tries = NONCES;
+        loop {
+            tries -= 1;
+            let fresh = match nonce.take() {
+                Some(nonce) => nonce,
                 None => {
-                    let (_, der) = Key::generate_pkcs8().map_err(|error| error.to_string())?;
-                    let text = BASE64_URL_SAFE_NO_PAD.encode(der.secret_pkcs8_der());
-                    let new_key = Zeroizing::new(text);
-                    state
-                        .save(&name, &NewKey { new_key })
-                        .map_err(|error| format!("{error}; {}", error.remedy()))?;
-                    der
+                    let url = &self.directory.new_nonce;
+                    self.transport.nonce(url).await.map_err(other)?
                 }
             };
-            let key = Key::from_pkcs8_der(der.clone_key()).map_err(|error| error.to_string())?;
-            Ok((key, PrivateKeyDer::Pkcs8(der)))
-        };
-        blocking(made)
-            .await?
-            .map_err(|error: String| Failure::ca(error))
-    }
-
-    async fn external_account(&self, acme: &Acme) -> Result<Option<ExternalAccountKey>, Failure> {
-        let for_us = |named: bool| {
-            acme.eab.iter().find(|eab| match &eab.directory {
-                Some(url) => named && *url == self.url,
-                None => !named && self.directory.meta.external_account_required,
-            })
-        };
-        let Some(eab) = for_us(true).or_else(|| for_us(false)) else {
-            return match self.directory.meta.external_account_required {
-                true => Err(Failure::ca(
-                    "the CA takes only accounts that are bound to one of its customers; get kid \
-                     and key from it, and set them in [acme] eab",
-                )),
-                false => Ok(None),
+            let body = signer.request(&fresh, url, payload);
+            let body = body.map_err(|_| Error::Crypto)?;
+            let answer = self.transport.post(url, body).await.map_err(other)?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            let problem: Problem = match serde_json::from_slice(answer.body()) {
+                Ok(problem) => problem,
+                Err(_) => return Err(other(TransportError::Status(answer.status()))),
             };
-        };
-        let path = eab.key_file.clone();
-        let read = blocking(move || std::fs::read(path).map(Zeroizing::new)).await?;
-        let path = eab.key_file.display();
-        let text = read.map_err(|error| {
-            Failure::ca(format!(
-                "[acme] eab: cannot read {path}: {error}; let holdline read it"
-            ))
-        })?;
-        let text: Vec<u8> = text
-            .iter()
-            .filter(|byte| !byte.is_ascii_whitespace() && **byte != b'=')
-            .map(|byte| match byte {
-                b'+' => b'-',
-                b'/' => b'_',
-                other => *other,
-            })
-            .collect();
-        let key = BASE64_URL_SAFE_NO_PAD.decode(&text).map(Zeroizing::new);
-        match key {
-            Ok(key) if !key.is_empty() => Ok(Some(ExternalAccountKey::new(eab.kid.clone(), &key))),
-            _ => Err(Failure::ca(format!(
-                "[acme] eab: {path} does not hold a key in base64url; write the HMAC key into it as \
-                 the CA shows it"
-            ))),
+            if tries == 0 || kind(problem.r#type.as_deref()) != "badNonce" {
+                return Err(Error::Api(problem));
+            }
+            nonce = nonce_of(&answer);
         }
-    }
-
-    /// Whether an error means that the account of the state directory is of no use any more.
-    pub(super) fn forgets_us(error: &Error) -> bool {
-        matches!(error, Error::Api(problem) if kind(problem.r#type.as_deref()) == "accountDoesNotExist")
     }
 
     // === renewal (RFC 9773) ===
 
-    /// When the CA wants this certificate renewed.
-    pub(super) async fn renewal(&self, certificate: &str) -> Result<Renewal, Failure> {
+    /// When the CA wants this certificate renewed. `explained`: where it has said why before.
+    pub(super) async fn renewal(
+        &self,
+        certificate: &str,
+        explained: Option<&str>,
+    ) -> Result<Renewal, Failure> {
         let now = Moment::now();
         let nothing = |ask_again: u64| Renewal {
             certificate: certificate.to_owned(),
             window: None,
+            explanation: None,
             ask_again: now.after(ask_again),
         };
         let Some(url) = &self.directory.renewal_info else {
@@ -269,13 +164,15 @@ impl Ca {
             start: info.suggested_window.start.into(),
             end: info.suggested_window.end.into(),
         };
-        if let Some(url) = info.explanation_url {
+        let explanation = info.explanation_url.as_deref().map(address);
+        if let Some(url) = explanation.as_deref().filter(|url| Some(*url) != explained) {
             tracing::info!(ca = self.url, url, start = %window.start, end = %window.end, "the CA explains when it wants a certificate renewed");
         }
         let wanted = retry_after(answer.headers(), SystemTime::now())
             .map_or(ASK_AGAIN, |moment| moment.since(now));
         Ok(Renewal {
             window: Some(window),
+            explanation,
             ..nothing(wanted.clamp(MINUTE, DAY))
         })
     }
@@ -288,38 +185,12 @@ pub(super) fn identifier(leaf: &CertificateDer<'_>) -> Option<CertificateIdentif
         .map(CertificateIdentifier::into_owned)
 }
 
-pub(super) fn account_file(url: &str) -> String {
-    format!("accounts/{}.json", url_name(url))
-}
-
 pub(super) fn health_file(url: &str) -> String {
     format!("cas/{}.json", url_name(url))
 }
 
-fn new_key_file(account_file: &str) -> String {
-    format!("{account_file}.new")
-}
-
-fn url_name(url: &str) -> String {
+pub(super) fn url_name(url: &str) -> String {
     file_name(url.strip_prefix("https://").unwrap_or(url))
-}
-
-/// Waits for whoever has it; they ask a CA, so that it may take a while.
-async fn lock(state: &StateDir, name: &str) -> Result<Locked, Failure> {
-    let deadline = tokio::time::Instant::now() + LOCKED;
-    loop {
-        let (state, name) = (state.clone(), name.to_owned());
-        let tried = blocking(move || state.try_lock(&name)).await?;
-        match tried.map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))? {
-            Some(lock) => return Ok(lock),
-            None if tokio::time::Instant::now() > deadline => {
-                return Err(Failure::ca(
-                    "another order has been making the account for too long",
-                ));
-            }
-            None => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
 }
 
 /// Runs what waits for a disk where that holds nobody up.
@@ -328,5 +199,5 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|_| Failure::ca("holdline is stopping"))
+        .map_err(|_| Failure::here("holdline is stopping"))
 }

@@ -5,6 +5,7 @@
 
 mod begin;
 mod finish;
+mod health;
 mod serve;
 
 use std::collections::HashMap;
@@ -15,7 +16,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::ca::health_file;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
 use super::kept::{Busy, Kept, covers, same_names};
@@ -49,6 +49,8 @@ pub(super) enum Start {
         folder: String,
         ca: String,
         certificate: String,
+        /// Where it has said why, so far.
+        explained: Option<String>,
         acme: Arc<Acme>,
     },
 }
@@ -158,8 +160,7 @@ impl Desk {
             });
         }
         for ca in &acme.directories {
-            let health = state.load(&health_file(&ca.url));
-            self.health.insert(ca.url.clone(), health);
+            self.reload_health(&ca.url, &state);
         }
         self.outgoing
             .extend(old.into_iter().filter_map(|kept| kept.certificate));
@@ -235,6 +236,9 @@ impl Desk {
         for kept in &mut self.kept {
             kept.save(&state);
             kept.remember(&state, now);
+            if started.elapsed() < LOOK_FOR {
+                kept.write_down(&state, now);
+            }
             if kept.refresh(&state) {
                 // One that cannot be read is met again before the next order.
                 let _ = kept.reload_history(&state, now);
@@ -244,9 +248,7 @@ impl Desk {
                 let _ = kept.amend_history(&state, now, |_| {});
             }
         }
-        for health in self.health.values_mut() {
-            health.settle(now);
-        }
+        self.look_at_health(&state, now);
         if changed || self.is_outdated(now) {
             self.publish(now);
         }

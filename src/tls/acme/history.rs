@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::moment::{DAY, MINUTE, Moment};
+use super::state::Record;
 
 /// More attempts than any limit looks back at.
 const KEPT: usize = 64;
@@ -30,6 +31,9 @@ pub(super) struct History {
     /// Somebody wants it renewed now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) asked: Option<Moment>,
+    /// Until when what a newer holdline has tried, and we cannot read, may count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unknown_until: Option<Moment>,
 }
 
 /// One order, from before its first request.
@@ -71,6 +75,8 @@ pub(super) enum Concerns {
     Names,
     /// The CA, or our account there: no order would succeed.
     Ca,
+    /// This machine: no order would succeed anywhere, and no CA is to blame.
+    Here,
 }
 
 /// A CA's wish (RFC 9773), for the certificate with this identifier.
@@ -80,6 +86,9 @@ pub(super) struct Renewal {
     pub(super) certificate: String,
     /// `None`: it has not said, or nothing that makes sense.
     pub(super) window: Option<Window>,
+    /// Where it says why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) explanation: Option<String>,
     pub(super) ask_again: Moment,
 }
 
@@ -106,9 +115,22 @@ pub(super) struct Health {
     pub(super) not_before: Option<Moment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+    /// It could not be written down yet.
+    #[serde(skip)]
+    pub(super) unwritten: bool,
 }
 
 // === impl History ===
+
+/// It may have got as many certificates as a week has, and have been told to wait.
+impl Record for History {
+    fn careful(since: Moment) -> Option<Self> {
+        Some(Self {
+            unknown_until: Some(since.after(LONGEST_PAUSE)),
+            ..Self::default()
+        })
+    }
+}
 
 impl History {
     /// To be written down before the CA hears of it.
@@ -143,6 +165,27 @@ impl History {
         }
     }
 
+    /// Takes in what another instance has written down while ours could not be: of both, nothing
+    /// that a CA may count is lost.
+    pub(super) fn join(&mut self, other: Self) {
+        let last = |history: &Self| history.attempts.last().map(|attempt| attempt.at);
+        if last(&other) > last(self) {
+            self.issuer = other.issuer;
+            self.renewal = other.renewal;
+            self.asked = other.asked;
+        }
+        self.unknown_until = self.unknown_until.max(other.unknown_until);
+        for attempt in other.attempts {
+            let same = |ours: &Attempt| ours.ca == attempt.ca && ours.at == attempt.at;
+            if !self.attempts.iter().any(same) {
+                self.attempts.push(attempt);
+            }
+        }
+        self.attempts.sort_by_key(|attempt| attempt.at);
+        let surplus = self.attempts.len().saturating_sub(KEPT);
+        self.attempts.drain(..surplus);
+    }
+
     /// Whether it had to be changed: what lies in the future was noted by a clock that ran fast,
     /// and counts as of now, or it would be in the way until then.
     pub(super) fn settle(&mut self, now: Moment) -> bool {
@@ -155,6 +198,7 @@ impl History {
         }
         // Otherwise it would lie after every attempt to come, and lift the pauses between them.
         self.asked = self.asked.map(|asked| asked.min(now));
+        settle(&mut self.unknown_until, now);
         if let Some(renewal) = &mut self.renewal {
             renewal.ask_again = renewal.ask_again.min(now.after(DAY));
         }
@@ -163,6 +207,16 @@ impl History {
 }
 
 // === impl Health ===
+
+/// It may have been told to wait for all names; CAs count those in hours.
+impl Record for Health {
+    fn careful(since: Moment) -> Option<Self> {
+        Some(Self {
+            not_before: Some(since.after(DAY)),
+            ..Self::default()
+        })
+    }
+}
 
 impl Health {
     pub(super) fn failed(&mut self, now: Moment, reason: &str, not_before: Option<Moment>) {
@@ -173,6 +227,16 @@ impl Health {
         self.pause = Some(now.after(doubled.min(CA_PAUSE_MOST)));
         self.not_before = not_before;
         settle(&mut self.not_before, now);
+    }
+
+    /// Takes in what another instance has written down while ours could not be.
+    pub(super) fn join(&mut self, other: Self) {
+        let not_before = self.not_before.max(other.not_before);
+        if other.last_failure > self.last_failure {
+            let unwritten = self.unwritten;
+            *self = Self { unwritten, ..other };
+        }
+        self.not_before = not_before;
     }
 
     pub(super) fn settle(&mut self, now: Moment) -> bool {
@@ -186,4 +250,51 @@ impl Health {
 
 fn settle(not_before: &mut Option<Moment>, now: Moment) {
     *not_before = not_before.map(|moment| moment.min(now.after(LONGEST_PAUSE)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_histories_nothing_is_lost_that_a_ca_counts() {
+        let failed = |not_before| Outcome::Failed {
+            concerns: Concerns::Names,
+            reason: "no".to_owned(),
+            not_before,
+            signed: true,
+        };
+        let mut disk = History::default();
+        disk.start("a", Moment(1_000));
+        let mut ours = disk.clone();
+        ours.finish("a", failed(Some(Moment(9_000))));
+        disk.start("b", Moment(2_000));
+        disk.finish("b", Outcome::Issued);
+        disk.issuer = Some("b".to_owned());
+        ours.join(disk.clone());
+        let told: Vec<_> = ours.attempts.iter().map(|it| it.outcome.clone()).collect();
+        assert_eq!(told, [failed(Some(Moment(9_000))), Outcome::Issued]);
+        assert_eq!(ours.issuer.as_deref(), Some("b"));
+        // Both at their limit.
+        for at in 0..200 {
+            disk.start("b", Moment(3_000 + at));
+            ours.start("a", Moment(3_000 + at));
+        }
+        ours.join(disk);
+        assert_eq!(ours.attempts.len(), KEPT);
+        assert_eq!(ours.attempts.last().map(|it| it.at), Some(Moment(3_199)));
+    }
+
+    #[test]
+    fn what_a_ca_has_asked_for_is_kept_whoever_was_told() {
+        let now = Moment(10_000);
+        let (mut ours, mut disk) = (Health::default(), Health::default());
+        ours.failed(now, "ours", Some(now.after(7_200)));
+        disk.failed(now.after(60), "theirs", None);
+        ours.unwritten = true;
+        ours.join(disk);
+        assert_eq!(ours.not_before, Some(now.after(7_200)));
+        assert_eq!(ours.reason.as_deref(), Some("theirs"));
+        assert!(ours.unwritten);
+    }
 }

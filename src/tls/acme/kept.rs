@@ -43,6 +43,8 @@ pub(super) struct Kept {
     untimely: Option<(u64, u64, i64)>,
     /// There may be a history, but it could not be read.
     unread: bool,
+    /// What came of an order is not on disk: that one failed.
+    unwritten: bool,
     pub(super) history: History,
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
@@ -66,6 +68,7 @@ impl Kept {
             version: None,
             untimely: None,
             unread: true,
+            unwritten: false,
             busy: Busy::No,
             asking: false,
             trouble: None,
@@ -195,9 +198,26 @@ impl Kept {
     }
 
     /// Writes down what we know. Only for whoever holds the order's lock: it is the newest then.
-    pub(super) fn save_history(&self, state: &StateDir) -> Result<(), StateError> {
-        let _lock = state.lock()?;
-        state.save(&self.history_file(), &self.history)
+    pub(super) fn save_history(&mut self, state: &StateDir) -> Result<(), StateError> {
+        let save = || {
+            let _lock = state.lock()?;
+            state.save(&self.history_file(), &self.history)
+        };
+        let saved = save();
+        self.unwritten = saved.is_err();
+        saved
+    }
+
+    /// Tries to write what could not be written of the history before.
+    pub(super) fn write_down(&mut self, state: &StateDir, now: Moment) {
+        if self.unwritten {
+            let written = self.amend_history(state, now, |_| {});
+            let error = written.err();
+            let error = error.map(|error| format!("{error}; {}", error.remedy()));
+            if error.is_some() || self.unsaved.is_none() {
+                self.trouble = error;
+            }
+        }
     }
 
     /// Changes what is on disk, where another instance may have written since we looked.
@@ -212,10 +232,12 @@ impl Kept {
         change(&mut self.history);
         let _lock = lock?;
         read?;
-        state.save(&self.history_file(), &self.history)
+        state.save(&self.history_file(), &self.history)?;
+        self.unwritten = false;
+        Ok(())
     }
 
-    /// What another instance has written down since.
+    /// What another instance has written down since; what of ours could not be written stays.
     pub(super) fn reload_history(
         &mut self,
         state: &StateDir,
@@ -223,8 +245,10 @@ impl Kept {
     ) -> Result<(), StateError> {
         let read = state.load_some(&self.history_file());
         self.unread = read.is_err();
-        if let Some(history) = read? {
-            self.history = history;
+        match read? {
+            Some(history) if self.unwritten => self.history.join(history),
+            Some(history) => self.history = history,
+            None => {}
         }
         self.history.settle(now);
         Ok(())

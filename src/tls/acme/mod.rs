@@ -4,7 +4,7 @@
 //! keeper ── one task ── desk ── kept: one certificate, its history
 //!   │                     │       └ plan: what to do next, and when (pure)
 //!   │                     └ judge, then the store: what is served
-//!   └ underway ── order ── ca, transport: the protocol
+//!   └ underway ── order ── ca, account, jws, transport: the protocol
 //!                   └ challenge, dns: how a name is shown to be ours
 //! ```
 //!
@@ -18,6 +18,7 @@
 //! fail without it, and a stapled answer that is late or wrong is one more way to be down.
 //! Short-lived certificates (`profile`) are what makes revocation matter less.
 
+mod account;
 mod aside;
 mod ca;
 mod challenge;
@@ -26,6 +27,7 @@ mod dns;
 mod history;
 mod import;
 mod judge;
+mod jws;
 mod keeper;
 mod kept;
 mod moment;

@@ -19,7 +19,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use zeroize::Zeroizing;
 
 use self::unfinished::{Unfinished, is_gone};
-use super::ca::{Ca, account_file, blocking};
+use super::ca::{Ca, blocking};
 use super::challenge::Challenges;
 use super::dns::Records;
 use super::history::Concerns;
@@ -111,18 +111,34 @@ impl Job {
         // Of a process that did not live to do so.
         self.clear_records(underway).await;
         let account = ca.account(&self.acme, &self.state).await?;
-        let (mut order, mut about) = match self.resume(&ca, &account).await? {
+        let ordered = self.order_as(&ca, &account, underway).await;
+        let other_key = ca.has_other_key(&account, &self.state);
+        if ordered.is_err() && other_key.await.unwrap_or(false) {
+            return Err(Failure::names(
+                "our account was given a new key in the middle of the order; it is tried again",
+            ));
+        }
+        ordered
+    }
+
+    async fn order_as(
+        &self,
+        ca: &Ca,
+        account: &Account,
+        underway: &Underway,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let (mut order, mut about) = match self.resume(ca, account).await? {
             Some(left) => left,
-            None => self.begin(&ca, &account).await?,
+            None => self.begin(ca, account).await?,
         };
         if !matches!(
             order.state().status,
             OrderStatus::Valid | OrderStatus::Processing
         ) {
-            self.prove(&ca, &mut order, underway).await?;
-            self.finalize(&ca, &mut order, &mut about).await?;
+            self.prove(ca, &mut order, underway).await?;
+            self.finalize(ca, &mut order, &mut about).await?;
         }
-        self.collect(&ca, &mut order, &about.key).await
+        self.collect(ca, &mut order, &about.key).await
     }
 
     /// A new order. It is on disk with its key before anything else, so that a second one is not
@@ -192,28 +208,30 @@ impl Job {
                 // It may have been replaced by another instance, or be unknown there by now; some
                 // CAs do not say back what they were told. None of it is a reason not to renew.
                 Err(Error::Api(problem)) if !is_about_replaced(&problem) => {
-                    return Err(self.refused(ca, &Error::Api(problem)));
+                    return Err(self.refused(ca, account, &Error::Api(problem)).await);
                 }
                 Err(Error::Other(error)) if error.is::<TransportError>() => {
-                    return Err(self.refused(ca, &Error::Other(error)));
+                    return Err(ca.failed(&Error::Other(error), Stage::Order));
                 }
                 Err(error) => {
                     tracing::debug!(ca = ca.url, %error, "ordered without naming what it replaces");
                 }
             }
         }
-        account
-            .new_order(&new())
-            .await
-            .map_err(|error| self.refused(ca, &error))
+        match account.new_order(&new()).await {
+            Ok(order) => Ok(order),
+            Err(error) => Err(self.refused(ca, account, &error).await),
+        }
     }
 
-    fn refused(&self, ca: &Ca, error: &Error) -> Failure {
-        if Ca::forgets_us(error) {
-            self.state
-                .set_aside(&account_file(&ca.url), "the CA does not know this account");
+    async fn refused(&self, ca: &Ca, account: &Account, error: &Error) -> Failure {
+        let failure = ca.failed(error, Stage::Order);
+        if forgets_us(error)
+            && let Err(failure) = ca.forget(account, &self.state).await
+        {
+            tracing::warn!("{}", failure.reason);
         }
-        ca.failed(error, Stage::Order)
+        failure
     }
 
     // === the certificate ===
@@ -266,6 +284,11 @@ impl Job {
             }
         }
     }
+}
+
+/// Whether an error means that the account is of no use any more.
+fn forgets_us(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if kind(problem.r#type.as_deref()) == "accountDoesNotExist")
 }
 
 /// Whether the CA will never sign this request: its own faults pass.

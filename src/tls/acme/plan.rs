@@ -175,18 +175,23 @@ impl Situation<'_> {
         });
         let hour: Vec<_> = self
             .at(ca)
-            .filter(|attempt| counts_for_names(attempt))
+            .filter(|attempt| counts_for_names(attempt) || is_of_this_machine(attempt))
             .collect();
         let any: Vec<_> = self.at(ca).collect();
         let week: Vec<_> = self
             .at(ca)
             .filter(|attempt| counts_as_certificate(attempt))
             .collect();
+        // A person may know better what was tried than we do.
+        let unknown = self.history.unknown_until;
+        let unknown = unknown.filter(|_| tried_since || self.history.asked.is_none());
         let ca_pause = health
             .pause
             .filter(|_| tried_since || !health.last_failure.is_some_and(asked_since));
         told.chain(health.not_before)
             .chain(ca_pause)
+            .chain(unknown)
+            .chain(self.held_up())
             .chain([
                 pause,
                 room(&hour, self.most(HOUR, ORDERS_AN_HOUR), HOUR),
@@ -195,6 +200,20 @@ impl Situation<'_> {
             ])
             .max()
             .unwrap_or_default()
+    }
+
+    /// Until when nothing is tried anywhere, as it is this machine that failed, and no other CA could
+    /// help.
+    fn held_up(&self) -> Option<Moment> {
+        let attempts = self.history.attempts.iter().rev();
+        let failures = attempts.take_while(|attempt| is_of_this_machine(attempt));
+        let last = self.history.attempts.last()?;
+        let asked = self.history.asked.is_some_and(|asked| asked > last.at);
+        let count = failures.count();
+        // Not the shortest: the CA may have heard of the order, so that no limit of its is met by these
+        // alone.
+        let pause = PAUSES.get(count).or(PAUSES.last()).copied();
+        (count > 0 && !asked).then(|| last.at.after(pause.unwrap_or(HOUR)))
     }
 
     /// Certificates that live for hours or minutes are renewed more often than others.
@@ -230,6 +249,16 @@ fn counts_for_names(attempt: &Attempt) -> bool {
         Outcome::Started | Outcome::Issued => true,
         Outcome::Failed { concerns, .. } => concerns == Concerns::Names,
     }
+}
+
+fn is_of_this_machine(attempt: &Attempt) -> bool {
+    matches!(
+        attempt.outcome,
+        Outcome::Failed {
+            concerns: Concerns::Here,
+            ..
+        }
+    )
 }
 
 /// Whether the CA may have counted a certificate.

@@ -49,6 +49,14 @@ impl Failure {
         }
     }
 
+    /// Of this machine; says what, where, and what to do.
+    pub(super) fn here(reason: impl Into<String>) -> Self {
+        Self {
+            concerns: Concerns::Here,
+            ..Self::names(reason)
+        }
+    }
+
     /// From what the library says. `wait_until` is what the CA's last answer asked for.
     pub(super) fn of(error: &Error, stage: Stage, wait_until: Option<Moment>) -> Self {
         match error {
@@ -69,7 +77,7 @@ impl Failure {
                     ..Self::ca(clean(&inner.to_string()))
                 },
             },
-            Error::Timeout(_) => Self {
+            Error::Timeout(again) => Self {
                 concerns: concerns(stage),
                 reason: match stage {
                     Stage::Validation => {
@@ -78,7 +86,12 @@ impl Failure {
                     }
                     _ => "the CA did not issue in time; it is tried again".to_owned(),
                 },
-                not_before: wait_until,
+                // It may have said when to look again: later than an order waits.
+                not_before: wait_until.or_else(|| {
+                    let now = tokio::time::Instant::now().into_std();
+                    let wait = (*again)?.saturating_duration_since(now);
+                    Some(Moment::now().after(wait.as_secs()))
+                }),
             },
             other => Self {
                 concerns: Concerns::Ca,
@@ -90,7 +103,7 @@ impl Failure {
 
     fn of_problem(problem: &Problem, stage: Stage, wait_until: Option<Moment>) -> Self {
         let kind = kind(problem.r#type.as_deref());
-        let limited = kind == "rateLimited";
+        let limited = is_limit(problem);
         Self {
             concerns: match kind {
                 "accountDoesNotExist"
@@ -115,13 +128,18 @@ impl Failure {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Self::ca(format!("{error}; {}", error.remedy()))
+        Self::here(format!("{error}; {}", error.remedy()))
     }
 }
 
 impl From<TransportError> for Failure {
     fn from(error: TransportError) -> Self {
-        Self::ca(unreachable(&error))
+        match &error {
+            TransportError::Root(said) => {
+                Self::here(format!("{said}; name a PEM file with the root certificate"))
+            }
+            _ => Self::ca(unreachable(&error)),
+        }
     }
 }
 
@@ -130,6 +148,14 @@ fn concerns(stage: Stage) -> Concerns {
         Stage::Directory | Stage::Account => Concerns::Ca,
         Stage::Order | Stage::Validation | Stage::Issue => Concerns::Names,
     }
+}
+
+/// Whether a limit of the CA is reached, or one for a part of what was asked for.
+pub(super) fn is_limit(problem: &Problem) -> bool {
+    let parts = problem.subproblems.iter().map(|part| &part.r#type);
+    std::iter::once(&problem.r#type)
+        .chain(parts)
+        .any(|urn| kind(urn.as_deref()) == "rateLimited")
 }
 
 /// The last part of a problem's URN.
@@ -301,6 +327,13 @@ fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
         ),
         _ => return None,
     })
+}
+
+/// An address that a CA names, for a log.
+pub(super) fn address(text: &str) -> String {
+    const MOST: usize = 300;
+    let printable = text.chars().filter(char::is_ascii_graphic);
+    printable.take(MOST).collect()
 }
 
 /// One line of printable text, of a length that a log bears.

@@ -5,6 +5,8 @@
 //!   README                         what this is
 //!   lock                           held for moments, around each change of a shared file
 //!   accounts/HOST-PATH.json        account and its key, one a CA
+//!   accounts/HOST-PATH.json.new    a key before the CA has made the account
+//!   accounts/HOST-PATH.json.next   a key before the CA has it in place of the account's
 //!   cas/HOST-PATH.json             how that CA does
 //!   certificates/NAME/
 //!     certificate.pem              key and chain in one file, so that they always fit together
@@ -15,18 +17,25 @@
 //!   challenges/KIND/NAME           what a CA may come and ask for
 //! ```
 //!
-//! Files are private (0600) and replaced whole; what is damaged is set aside under another name and
-//! never in the way. What is in the files is the business of others.
+//! Files are private (0600) and replaced whole; what is damaged is set aside as `NAME.damaged`, what a
+//! newer holdline has written is left to it and ours is `NAME.v1`. What is in the files is the business
+//! of others.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+mod lock;
+mod record;
+mod rights;
+
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
+
+pub(super) use lock::Locked;
+pub(super) use record::Record;
+use rights::private;
 
 /// No file of ours is larger.
 const LARGEST: u64 = 1 << 20;
@@ -34,9 +43,6 @@ const LARGEST: u64 = 1 << 20;
 const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 /// More than anybody keeps.
 const MOST_FOLDERS: usize = 1000;
-/// How long somebody else's moment may last; a process that was stopped holds its locks.
-const LOCKED: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 const README: &str = "\
 Certificates that holdline gets by ACME, and what it needs to renew them: the account key of each
 CA (accounts/), the certificates with their keys (certificates/NAME/certificate.pem), and what was
@@ -59,12 +65,6 @@ pub(super) struct StateDir {
     root: PathBuf,
     /// Only looked at: what is damaged stays where it is.
     untouched: bool,
-}
-
-/// Excludes others until it is dropped.
-#[derive(Debug)]
-pub(super) struct Locked {
-    _file: Option<File>,
 }
 
 // === impl StateError ===
@@ -130,62 +130,6 @@ impl StateDir {
         }
     }
 
-    // === locks ===
-
-    /// Waits for others; they are done within milliseconds, or nothing is to be waited for.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a file's lock can be waited for without a limit only"
-    )]
-    pub(super) fn lock(&self) -> Result<Locked, StateError> {
-        let path = self.path("lock");
-        let file = self.lock_file(&path)?;
-        let mut looks = LOCKED.as_millis() / LOOK_EVERY.as_millis();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Locked { _file: Some(file) }),
-                // Some network file systems have no locks. Renaming keeps files whole there, too.
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                    return Ok(Locked { _file: None });
-                }
-                Err(TryLockError::Error(error)) => {
-                    return Err(StateError::new("cannot lock", &path, error));
-                }
-                Err(TryLockError::WouldBlock) if looks == 0 => {
-                    let error = io::ErrorKind::TimedOut.into();
-                    return Err(StateError::new("cannot lock", &path, error));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    looks -= 1;
-                    std::thread::sleep(LOOK_EVERY);
-                }
-            }
-        }
-    }
-
-    /// `None` if another instance has it. The kernel gives it up with the process.
-    pub(super) fn try_lock(&self, name: &str) -> Result<Option<Locked>, StateError> {
-        let path = self.path(name);
-        let file = self.lock_file(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Locked { _file: Some(file) })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                Ok(Some(Locked { _file: None }))
-            }
-            Err(TryLockError::Error(error)) => Err(StateError::new("cannot lock", &path, error)),
-        }
-    }
-
-    fn lock_file(&self, path: &Path) -> Result<File, StateError> {
-        self.make_parent(path)?;
-        private()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|error| StateError::new("cannot open", path, error))
-    }
-
     // === files ===
 
     /// The whole file; `None` if there is none.
@@ -232,7 +176,11 @@ impl StateDir {
             .write(true)
             .create_new(true)
             .open(&temporary)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|mut file| {
+                self.hand_over(&file, &path)?;
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
             .and_then(|()| fs::rename(&temporary, &path))
             .and_then(|()| match path.parent() {
                 Some(parent) => File::open(parent)?.sync_all(),
@@ -253,8 +201,13 @@ impl StateDir {
         }
     }
 
-    /// Deletes what processes that ended suddenly have left: answers for CAs.
+    /// Deletes what processes that ended suddenly have left: answers for CAs. What others may read
+    /// is taken from them.
     pub(super) fn sweep(&self) {
+        if self.untouched {
+            return;
+        }
+        self.tighten();
         for folder in ["challenges/http-01", "challenges/tls-alpn-01"] {
             let entries = fs::read_dir(self.path(folder)).into_iter().flatten();
             for entry in entries.flatten() {
@@ -283,77 +236,6 @@ impl StateDir {
             })
             .collect()
     }
-
-    /// Renames a file that cannot be used, so that a person can look at it.
-    pub(super) fn set_aside(&self, name: &str, why: &str) {
-        if self.untouched {
-            return;
-        }
-        let path = self.path(name);
-        let aside = self.path(&format!("{name}.damaged"));
-        match fs::rename(&path, &aside) {
-            Ok(()) => {
-                tracing::warn!(path = %path.display(), aside = %aside.display(), why, "a damaged file was set aside");
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), why, %error, "a damaged file is in the way, and cannot be set aside");
-            }
-        }
-    }
-
-    /// What a file says, or its default: for what is not worth not starting for.
-    pub(super) fn load<T: DeserializeOwned + Default>(&self, name: &str) -> T {
-        self.load_some(name)
-            .unwrap_or_else(|error| {
-                tracing::warn!("{error}; {}", error.remedy());
-                None
-            })
-            .unwrap_or_default()
-    }
-
-    /// `None` if there is none, or a damaged one, which is set aside. One that cannot be read may
-    /// well be good: whoever took it for absent would overwrite it.
-    pub(super) fn load_some<T: DeserializeOwned>(
-        &self,
-        name: &str,
-    ) -> Result<Option<T>, StateError> {
-        let Some(bytes) = self.read(name)? else {
-            return Ok(None);
-        };
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => {
-                // A parser's words may hold a part of the text, and so of a key.
-                let why = format!("line {}: not as it was written", error.line());
-                self.set_aside(name, &why);
-                Ok(None)
-            }
-        }
-    }
-
-    pub(super) fn save(&self, name: &str, value: &impl Serialize) -> Result<(), StateError> {
-        let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
-        serde_json::to_writer_pretty(&mut *text, value).map_err(|error| {
-            StateError::new("cannot write", &self.path(name), io::Error::other(error))
-        })?;
-        text.push(b'\n');
-        self.write(name, &text)
-    }
-
-    fn make_parent(&self, path: &Path) -> Result<(), StateError> {
-        let parent = path.parent().unwrap_or(&self.root);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|error| StateError::new("cannot make", parent, error))
-    }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
 }
 
 /// A harmless and readable file name for a DNS name, an address, a token or a URL.
@@ -368,122 +250,4 @@ pub(super) fn file_name(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-    use crate::tls::acme::history::Health;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn files_are_private_and_replaced_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path());
-        state.probe().unwrap();
-        state
-            .write("certificates/a/certificate.pem", b"one")
-            .unwrap();
-        state
-            .write("certificates/a/certificate.pem", b"two")
-            .unwrap();
-        let folder = state.path("certificates/a");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        assert_eq!(
-            (mode(&folder), mode(&folder.join("certificate.pem"))),
-            (0o700, 0o600)
-        );
-        assert_eq!(mode(dir.path().join("acme").as_path()), 0o700);
-        let read = state
-            .read("certificates/a/certificate.pem")
-            .unwrap()
-            .unwrap();
-        assert_eq!(*read, b"two");
-        assert!(!state.path("probe").exists());
-    }
-
-    #[test]
-    fn a_damaged_file_is_set_aside_and_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path());
-        state.write("cas/x.json", b"{\"failures\": 3").unwrap();
-        assert_eq!(state.load::<Health>("cas/x.json"), Health::default());
-        assert!(state.path("cas/x.json.damaged").exists());
-        assert!(!state.path("cas/x.json").exists());
-    }
-
-    #[test]
-    fn old_answers_are_swept_and_new_ones_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path());
-        state.write("challenges/http-01/old", b"x").unwrap();
-        state.write("challenges/http-01/new", b"x").unwrap();
-        let long_ago = std::time::SystemTime::now() - 2 * LEFT_OVER;
-        let old = File::options()
-            .write(true)
-            .open(state.path("challenges/http-01/old"))
-            .unwrap();
-        old.set_modified(long_ago).unwrap();
-        state.sweep();
-        assert!(state.path("challenges/http-01/new").exists());
-        assert!(!state.path("challenges/http-01/old").exists());
-    }
-
-    #[test]
-    fn only_one_holds_a_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path());
-        let one = state.try_lock("order.lock").unwrap();
-        assert!(one.is_some() && state.try_lock("order.lock").unwrap().is_none());
-        drop(one);
-        assert!(state.try_lock("order.lock").unwrap().is_some());
-    }
-
-    #[test]
-    fn a_lock_that_is_never_given_up_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path());
-        let held = state.lock().unwrap();
-        let error = state.lock().unwrap_err();
-        assert!(error.to_string().contains("acme/lock"), "{error}");
-        assert!(error.remedy().contains("another process"), "{error:?}");
-        drop(held);
-        state.lock().unwrap();
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_not_absent() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::new(dir.path());
-        let load = |name: &str| state.load_some::<Health>(name);
-        assert_eq!(load("cas/x.json").unwrap(), None);
-        fs::create_dir_all(state.path("cas/x.json")).unwrap();
-        load("cas/x.json").unwrap_err();
-        fs::remove_dir(state.path("cas/x.json")).unwrap();
-        state.save("cas/x.json", &Health::default()).unwrap();
-        assert_eq!(load("cas/x.json").unwrap(), Some(Health::default()));
-    }
-
-    #[test]
-    fn what_cannot_be_written_is_named_with_a_remedy() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("acme"), "a file").unwrap();
-        let error = StateDir::new(dir.path()).probe().unwrap_err();
-        assert!(error.to_string().contains("/acme"), "{error}");
-        assert!(error.remedy().contains("state_dir"));
-        // No room there for anything.
-        let full = StateDir {
-            root: PathBuf::from("/dev/full"),
-            untouched: false,
-        };
-        assert!(full.probe().is_err());
-    }
-
-    #[test]
-    fn names_of_files_are_harmless() {
-        assert_eq!(file_name("*.a.example"), "_.a.example");
-        assert_eq!(file_name("../a/b:c"), "..-a-b-c");
-    }
-}
+mod tests;

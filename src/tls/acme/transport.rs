@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::moment::Moment;
+use super::moment::{MINUTE, Moment};
 use crate::network::look_up;
 use crate::tls::server::provider;
 
@@ -61,8 +61,15 @@ pub(super) enum TransportError {
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
     tls: Arc<ClientConfig>,
-    /// The latest wish of the CA, if its latest answer was an error.
-    wait_until: Arc<Mutex<Option<Moment>>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What the latest answer of a CA says of time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    retry_after: Option<Moment>,
+    /// It was an error.
+    failed: bool,
 }
 
 // === impl Transport ===
@@ -95,16 +102,29 @@ impl Transport {
             .with_no_client_auth();
         Ok(Self {
             tls: Arc::new(tls),
-            wait_until: Arc::default(),
+            told: Arc::default(),
         })
     }
 
     /// Until when the CA wants to hear no more, if its latest answer was an error that said so.
     pub(super) fn wait_until(&self) -> Option<Moment> {
-        *self
-            .wait_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let told = self.told();
+        told.retry_after.filter(|_| told.failed)
+    }
+
+    /// When the CA wants to be asked again, by its latest answer, whatever that was. Less than a minute
+    /// is about the next look at an order, and nothing to wait for.
+    pub(super) fn ask_again(&self) -> Option<Moment> {
+        let soon = Moment::now().after(MINUTE);
+        self.told().retry_after.filter(|at| *at >= soon)
+    }
+
+    fn told(&self) -> Told {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self, told: Told) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
     /// GETs a public resource.
@@ -118,10 +138,38 @@ impl Transport {
         }
     }
 
+    /// POSTs what is signed. Any answer will do: a problem is one.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let request = Request::post(url)
+            .header(CONTENT_TYPE, "application/jose+json")
+            .body(Full::from(body));
+        let request = request.map_err(|error| TransportError::Broken(error.to_string()))?;
+        self.exchange(request).await
+    }
+
+    /// A fresh nonce (RFC 8555, 7.2).
+    pub(super) async fn nonce(&self, url: &str) -> Result<String, TransportError> {
+        let request = Request::head(url).body(Full::default());
+        let request = request.map_err(|error| TransportError::Broken(error.to_string()))?;
+        let answer = self.exchange(request).await?;
+        match (answer.status(), nonce_of(&answer)) {
+            (status, Some(nonce)) if status.is_success() => Ok(nonce),
+            (status, None) if status.is_success() => {
+                Err(TransportError::Broken("it gives no nonce".to_owned()))
+            }
+            (status, _) => Err(TransportError::Status(status)),
+        }
+    }
+
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, TransportError> {
+        self.heard(Told::default());
         // Boxed: these futures are large.
         let exchange = Box::pin(self.exchange_unlimited(request));
         let response = tokio::time::timeout(LIMIT, exchange)
@@ -129,11 +177,11 @@ impl Transport {
             .unwrap_or(Err(TransportError::TooSlow))?;
         let status = response.status();
         let failed = status.is_client_error() || status.is_server_error();
-        let wait_until = retry_after(response.headers(), SystemTime::now()).filter(|_| failed);
-        *self
-            .wait_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = wait_until;
+        let retry_after = retry_after(response.headers(), SystemTime::now());
+        self.heard(Told {
+            retry_after,
+            failed,
+        });
         Ok(response)
     }
 
@@ -210,6 +258,12 @@ impl HttpClient for Transport {
                 .map_err(|error| instant_acme::Error::Other(error.into()))
         })
     }
+}
+
+/// The nonce that comes with an answer.
+pub(super) fn nonce_of(answer: &Response<Bytes>) -> Option<String> {
+    let nonce = answer.headers().get("replay-nonce")?;
+    nonce.to_str().ok().map(str::to_owned)
 }
 
 /// RFC 7807. Some CAs forget the type, so what counts is that it can be read.

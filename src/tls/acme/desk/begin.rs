@@ -7,8 +7,6 @@ use instant_acme::CertificateIdentifier;
 use super::{Desk, QUESTIONS, Start};
 use crate::config::Acme;
 use crate::tls::acme::StateError;
-use crate::tls::acme::ca::health_file;
-use crate::tls::acme::history::Health;
 use crate::tls::acme::kept::{Busy, Kept};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::order::Job;
@@ -58,11 +56,9 @@ impl Desk {
             self.publish(now);
         }
         for ca in &acme.directories {
-            if let Ok(Some(mut health)) = state.load_some::<Health>(&health_file(&ca.url)) {
-                health.settle(now);
-                self.health.insert(ca.url.clone(), health);
-            }
+            self.reload_health(&ca.url, state);
         }
+        self.look_at_health(state, now);
         let kept = self.kept.get(index)?;
         let Next::Order(at) = self.next(kept, now) else {
             return None;
@@ -70,9 +66,10 @@ impl Desk {
         let ca = acme.directories.get(at)?;
         let kept = self.kept.get_mut(index)?;
         let tried = kept.failures();
+        let before = kept.history.clone();
         kept.history.start(&ca.url, now);
         if let Err(error) = kept.save_history(state) {
-            kept.history.attempts.pop();
+            kept.history = before;
             kept.trouble = Some(format!("{error}; {}", error.remedy()));
             return None;
         }
@@ -151,11 +148,13 @@ impl Desk {
         {
             return None;
         }
+        let explained = renewal.and_then(|it| it.explanation.clone());
         kept.asking = true;
         Some(Start::Renewal {
             folder: kept.folder.clone(),
             ca,
             certificate,
+            explained,
             acme: Arc::clone(acme),
         })
     }

@@ -3,7 +3,6 @@
 use zeroize::Zeroizing;
 
 use super::{Desk, Done};
-use crate::tls::acme::ca::health_file;
 use crate::tls::acme::history::{Concerns, Health, Outcome, Renewal};
 use crate::tls::acme::kept::Busy;
 use crate::tls::acme::moment::{HOUR, Moment};
@@ -49,6 +48,8 @@ impl Desk {
             Err(failure) if failure.concerns == Concerns::Ca => {
                 health.failed(now, &failure.reason, failure.not_before);
             }
+            // It says nothing of the CA.
+            Err(failure) if failure.concerns == Concerns::Here => {}
             // What it wants for all names holds even if an order that was under way went well.
             _ => {
                 *health = Health {
@@ -57,9 +58,7 @@ impl Desk {
                 };
             }
         }
-        if let Err(error) = state.save(&health_file(ca), health) {
-            tracing::debug!(%error, "how a CA does is not kept");
-        }
+        self.write_health(ca, state);
         // What is not wanted any more has its order left to resume.
         let Some(kept) = self.kept.iter_mut().find(|kept| kept.folder == folder) else {
             return;
@@ -93,7 +92,7 @@ impl Desk {
         }
         kept.history.settle(now);
         if let Err(error) = kept.save_history(state) {
-            tracing::warn!(names = ?kept.names, "{error}; {}", error.remedy());
+            tracing::warn!(names = ?kept.names, "{error}; {}. Until then nothing is ordered", error.remedy());
         }
         self.report(folder, ca, now);
         self.publish(now);
@@ -137,7 +136,8 @@ impl Desk {
                     "the CA does not say when to renew"
                 );
                 Renewal {
-                    window: ours.and_then(|it| it.window),
+                    window: ours.as_ref().and_then(|it| it.window),
+                    explanation: ours.and_then(|it| it.explanation),
                     certificate,
                     ask_again: now.after(ASK_AGAIN),
                 }

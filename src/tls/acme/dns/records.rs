@@ -15,7 +15,7 @@ use crate::config::{Acme, Dns};
 use crate::tls::acme::ca::blocking;
 use crate::tls::acme::moment::{DAY, Moment};
 use crate::tls::acme::problem::Failure;
-use crate::tls::acme::state::{StateDir, StateError};
+use crate::tls::acme::state::{Record, StateDir};
 use crate::tls::acme::underway::Underway;
 
 /// One that could not be taken away for so long is left to people.
@@ -45,6 +45,8 @@ struct Note {
     record: TxtRecord,
     since: Moment,
 }
+
+impl Record for Noted {}
 
 // === impl Records ===
 
@@ -114,7 +116,7 @@ impl Records {
     async fn load(&self) -> Result<Noted, Failure> {
         let (state, file) = (self.state.clone(), self.file.clone());
         let noted = blocking(move || state.load_some::<Noted>(&file)).await?;
-        Ok(noted.map_err(in_words)?.unwrap_or_default())
+        Ok(noted?.unwrap_or_default())
     }
 
     async fn amend(&self, change: impl FnOnce(&mut Noted)) -> Result<(), Failure> {
@@ -136,12 +138,8 @@ impl Records {
             }
             false => state.save(&file, &noted),
         });
-        saved.await?.map_err(in_words)
+        Ok(saved.await??)
     }
-}
-
-fn in_words(error: StateError) -> Failure {
-    Failure::names(format!("{error}; {}", error.remedy()))
 }
 
 /// Takes away what was left over, of certificates that are wanted and of those that are not; but for

@@ -22,6 +22,7 @@ use crate::tls::acme::desk::{Desk, Done, Start};
 use crate::tls::acme::dns::tidy;
 use crate::tls::acme::history::Renewal;
 use crate::tls::acme::problem::Failure;
+use crate::tls::acme::state::StateDir;
 use crate::tls::acme::transport::Transport;
 use crate::tls::acme::underway::Underway;
 
@@ -107,6 +108,7 @@ pub(super) async fn run(post: Arc<Post>) {
                 // Without a word: this process ends.
                 if let Ok(Some(done)) = done {
                     (desk, ()) = lend(desk, |desk| desk.finish(done)).await;
+                    show(&desk, version, &post.view);
                 }
             }
             () = tokio::time::sleep(wake), if desk.is_on() => {}
@@ -162,11 +164,12 @@ async fn perform(start: Start, underway: &Underway) -> Option<Done> {
             folder,
             ca,
             certificate,
+            explained,
             acme,
         } => {
             let (url, id) = (ca, certificate.clone());
             let asked = async move {
-                let asked = ask_when(&url, &id, &acme);
+                let asked = ask_when(&url, &id, explained.as_deref(), &acme);
                 beside.until_stopped(asked).await
             };
             let result = apart(asked).await?;
@@ -192,10 +195,21 @@ async fn apart<T: Send + 'static>(
     })
 }
 
-async fn ask_when(ca: &str, certificate: &str, acme: &Acme) -> Result<Renewal, Failure> {
+async fn ask_when(
+    ca: &str,
+    certificate: &str,
+    explained: Option<&str>,
+    acme: &Acme,
+) -> Result<Renewal, Failure> {
     let root = acme.ca_root.clone();
     let transport = blocking(move || Transport::new(root.as_deref()))
         .await?
         .map_err(Failure::from)?;
-    Ca::open(ca, transport).await?.renewal(certificate).await
+    let ca = Ca::open(ca, transport).await?;
+    let renewal = ca.renewal(certificate, explained).await?;
+    let state = StateDir::new(&acme.state_dir);
+    if let Err(failure) = ca.look_after_account(acme, &state).await {
+        tracing::debug!(reason = failure.reason, "the account is looked after later");
+    }
+    Ok(renewal)
 }

@@ -7,7 +7,7 @@ use super::{Busy, Kept};
 use crate::config::Directory;
 use crate::tls::Certificate;
 use crate::tls::acme::ca::identifier;
-use crate::tls::acme::history::{Health, Outcome, Window};
+use crate::tls::acme::history::{Concerns, Health, Outcome, Window};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::plan::{Lifetime, Next, Situation, Why, next};
 use crate::tls::acme::status::{CertificateStatus, LastError, State};
@@ -71,6 +71,19 @@ impl Kept {
         last.is_some_and(|attempt| attempt.outcome == Outcome::Started)
     }
 
+    /// Why nothing is ordered although nothing is known to have failed.
+    fn unknown(&self, now: Moment) -> Option<LastError> {
+        let until = self.history.unknown_until.filter(|until| *until > now)?;
+        Some(LastError {
+            at: now,
+            ca: String::new(),
+            reason: format!(
+                "what a newer holdline has ordered cannot be read by this one, and may count until \
+                 {until}; run the newer one again, or `holdline cert renew`"
+            ),
+        })
+    }
+
     /// Failed orders for these names in a row, wherever.
     pub(in crate::tls::acme) fn failures(&self) -> usize {
         let outcomes = self.history.attempts.iter().rev();
@@ -98,10 +111,16 @@ impl Kept {
             }),
             (None, Some((attempt, reason))) => Some(LastError {
                 at: attempt.at,
-                ca: named(&attempt.ca),
+                ca: match attempt.outcome {
+                    Outcome::Failed {
+                        concerns: Concerns::Here,
+                        ..
+                    } => String::new(),
+                    _ => named(&attempt.ca),
+                },
                 reason: reason.to_owned(),
             }),
-            (None, None) => None,
+            (None, None) => self.unknown(now),
         };
         let served = self.is_served(now);
         let (text, next_at) = match (&self.busy, next) {

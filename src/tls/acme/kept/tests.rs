@@ -126,3 +126,46 @@ fn a_history_that_cannot_be_read_is_told_and_not_overwritten() {
     kept.remember(&state, Moment::now());
     assert_eq!(kept.trouble, None);
 }
+
+#[test]
+fn what_came_of_an_order_is_kept_until_the_disk_takes_it() {
+    use crate::tls::acme::history::{Concerns, Outcome};
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let (now, ca) = (Moment::now(), "https://ca.example/dir");
+    let mut kept = Kept::open(&names, &state, &acme());
+    kept.history.start(ca, now);
+    kept.save_history(&state).unwrap();
+    let told_to_wait = Outcome::Failed {
+        concerns: Concerns::Names,
+        reason: "a limit".to_owned(),
+        not_before: Some(now.after(7_200)),
+        signed: true,
+    };
+    kept.history.finish(ca, told_to_wait.clone());
+    // No file can be made in the place of the folder's file.
+    let file = state.path("certificates/a.example/history.json");
+    let written = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    kept.save_history(&state).unwrap_err();
+    kept.write_down(&state, now);
+    let trouble = kept.trouble.clone().unwrap();
+    assert!(trouble.contains("history.json"), "{trouble}");
+    // The disk is back, with what was there; another instance has been at it.
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, written).unwrap();
+    let mut other = Kept::open(&names, &state, &acme());
+    other
+        .history
+        .start("https://other.example/dir", now.after(1));
+    other.save_history(&state).unwrap();
+    kept.reload_history(&state, now.after(1)).unwrap();
+    assert_eq!(kept.history.attempts[0].outcome, told_to_wait);
+    kept.write_down(&state, now.after(1));
+    assert_eq!(kept.trouble, None);
+    let again = Kept::open(&names, &state, &acme());
+    assert_eq!(again.history.attempts.len(), 2);
+    assert_eq!(again.history.attempts[0].outcome, told_to_wait);
+}

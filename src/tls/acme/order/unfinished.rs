@@ -9,7 +9,7 @@ use super::Job;
 use crate::tls::acme::ca::{Ca, blocking};
 use crate::tls::acme::moment::{DAY, HOUR, Moment};
 use crate::tls::acme::problem::{Failure, kind};
-use crate::tls::acme::state::StateError;
+use crate::tls::acme::state::Record;
 use crate::tls::acme::transport::TransportError;
 
 /// CAs keep an order for some days.
@@ -29,6 +29,8 @@ pub(super) struct Unfinished {
     #[serde(default)]
     pub(super) asked_to_sign: bool,
 }
+
+impl Record for Unfinished {}
 
 // === impl Unfinished ===
 
@@ -51,9 +53,7 @@ impl Job {
     pub(super) async fn remember(&self, unfinished: &Unfinished) -> Result<(), Failure> {
         let unfinished = unfinished.clone();
         let (state, name) = (self.state.clone(), self.unfinished());
-        let saved: Result<(), StateError> =
-            blocking(move || state.save(&name, &unfinished)).await?;
-        saved.map_err(|error| Failure::ca(format!("{error}; {}", error.remedy())))
+        Ok(blocking(move || state.save(&name, &unfinished)).await??)
     }
 
     /// An order that we did not live to see the end of, or that the CA could not go on with; `None`
@@ -78,7 +78,7 @@ impl Job {
         let mut order = match account.order(unfinished.order.clone()).await {
             Ok(order) => order,
             Err(error) if is_gone(&error) || is_not_ours(&error) => return Ok(None),
-            Err(error) => return Err(self.refused(ca, &error)),
+            Err(error) => return Err(self.refused(ca, account, &error).await),
         };
         if order.state().status == OrderStatus::Invalid {
             return Ok(None);

@@ -12,7 +12,8 @@ use crate::config::{Challenge, Dns};
 use crate::tls::acme::ca::{Ca, blocking};
 use crate::tls::acme::challenge::{Presented, Shown, is_token, tls_name};
 use crate::tls::acme::dns::{self, TxtRecord};
-use crate::tls::acme::problem::{Failure, Stage, sentence};
+use crate::tls::acme::moment::{HOUR, Moment};
+use crate::tls::acme::problem::{Failure, Stage, is_limit, sentence};
 use crate::tls::acme::underway::Underway;
 
 /// A name whose challenge is ready.
@@ -199,11 +200,16 @@ impl Job {
         order: &mut Order,
         problem: Option<instant_acme::Problem>,
     ) -> Failure {
+        // Each further answer takes the place of the one before.
+        let mut until = ca.transport.ask_again();
+        let mut limited = problem.as_ref().is_some_and(is_limit);
         let mut said = Vec::new();
         let mut first = problem.clone();
         let mut authorizations = order.authorizations();
         while let Some(Ok(mut authorization)) = authorizations.next().await {
-            let Ok(state) = authorization.refresh().await else {
+            let refreshed = authorization.refresh().await;
+            until = until.max(ca.transport.ask_again());
+            let Ok(state) = refreshed else {
                 continue;
             };
             let identifier = state.identifier();
@@ -214,6 +220,7 @@ impl Job {
                 if let Some(error) = &challenge.error {
                     let by = kind_of(&challenge.r#type);
                     let kind = word(&challenge.r#type).unwrap_or("challenge");
+                    limited |= is_limit(error);
                     said.push(format!("{name} by {kind}: {}", sentence(error, by)));
                     first.get_or_insert_with(|| error.clone());
                 }
@@ -226,6 +233,9 @@ impl Job {
         if !said.is_empty() {
             failure.reason = said.join("; ");
         }
+        // A limit without a date is one all the same.
+        let wait = until.or_else(|| limited.then(|| Moment::now().after(HOUR)));
+        failure.not_before = failure.not_before.max(wait);
         failure
     }
 }

@@ -21,6 +21,8 @@ enum Answer {
     IsDown,
     /// We end in the middle of it.
     WeEnd,
+    /// A disk of ours fails in the middle of it.
+    WeFail,
 }
 
 /// What happens to the clock between two looks.
@@ -39,6 +41,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => (0..30 * DAY).prop_map(Answer::Limits),
         2 => Just(Answer::IsDown),
         2 => Just(Answer::WeEnd),
+        1 => Just(Answer::WeFail),
     ]
 }
 
@@ -153,6 +156,7 @@ impl World {
                 failed(Concerns::Ca, None)
             }
             Answer::WeEnd => return,
+            Answer::WeFail => failed(Concerns::Here, None),
         };
         self.history.finish(ca, outcome);
         self.history.settle(self.now);
@@ -423,6 +427,42 @@ fn one_ask_is_one_attempt_whatever_the_clock_does() {
         let tried = world.tried.get(ca).map_or(0, Vec::len) as u64;
         assert!(tried <= ATTEMPTS_AN_HOUR, "{tried} attempts in an hour");
     }
+}
+
+#[test]
+fn a_fault_of_this_machine_sends_nobody_to_the_next_ca() {
+    let mut world = World::new(90 * DAY);
+    for pause in [5 * MINUTE, 15 * MINUTE] {
+        assert_eq!(world.next(), Next::Order(0));
+        world.order(CAS[0], Answer::WeFail);
+        assert_eq!(
+            world.next(),
+            Next::Wait(world.now.after(pause), Why::Pause),
+            "anywhere"
+        );
+        world.tick(Tick::Sleep(pause));
+    }
+    world.order(CAS[0], Answer::WeFail);
+    world.tick(Tick::Minute);
+    assert!(matches!(world.next(), Next::Wait(..)));
+    world.history.asked = Some(world.now);
+    assert_eq!(world.next(), Next::Order(0), "somebody has mended it");
+}
+
+#[test]
+fn what_a_newer_one_has_tried_counts_until_it_cannot_any_more() {
+    let mut world = World::new(90 * DAY);
+    world.history.unknown_until = Some(START.after(8 * DAY));
+    let wait = Next::Wait(START.after(8 * DAY), Why::Pause);
+    assert_eq!(world.next(), wait);
+    world.history.asked = Some(START);
+    assert_eq!(world.next(), Next::Order(0), "a person may know better");
+    world.order(CAS[0], Answer::Refuses);
+    world.order(CAS[1], Answer::Refuses);
+    assert_eq!(world.next(), wait, "for one attempt");
+    world.history.asked = None;
+    world.tick(Tick::Sleep(8 * DAY));
+    assert_eq!(world.next(), Next::Order(0));
 }
 
 #[test]
