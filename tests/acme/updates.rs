@@ -100,7 +100,7 @@ async fn refuses(kind: Kind) {
             of("example.net").replace("[acme.dns_update]", "[acme.dns_update]\nzone = \"net\""),
             [
                 "no zone net that the key holdline may change (NOTAUTH)",
-                "check zone",
+                "check server and zone",
             ],
         ),
     ] {

@@ -4,6 +4,9 @@
 //! TCP only. Every server of this kind speaks it, what is asked for is never cut off, and nobody
 //! beside the road can slip in an answer. A change is one value of one name, so that those of a
 //! wildcard and its base name stand beside each other, and doing it twice does no harm.
+//!
+//! Messages and signatures are hickory-proto's, which the resolver needs anyway, on the cryptographic
+//! library that TLS has.
 
 mod error;
 mod message;
