@@ -142,7 +142,7 @@ async fn nobody_is_refused_and_open_sessions_go_on_until_their_time_is_over() {
     assert!(residents.try_join_next().is_none(), "a session is closed");
     let visits = crowd.leaves().await;
     let status = service.process().await;
-    assert_eq!(status["pid"], serves["pid"]);
+    assert_eq!(status["pid"], serves["successor"]);
     assert_ne!(status["pid"], old);
     assert_eq!(status["predecessor"]["pid"], old);
 
@@ -161,7 +161,7 @@ async fn nobody_is_refused_and_open_sessions_go_on_until_their_time_is_over() {
     service.line("stopped").await;
     // It serves alone now, and ends as well.
     visit_by_websocket(target.clone()).await;
-    service.signal(serves["pid"].as_u64().unwrap(), Signal::TERM);
+    service.signal(serves["successor"].as_u64().unwrap(), Signal::TERM);
     service.line("stopped").await;
     assert!(target.dial_tcp().await.is_err(), "it still accepts");
 }
@@ -183,7 +183,7 @@ async fn one_upgrade_after_the_other_with_sessions_at_each() {
         crowd.serves(10).await;
         service.signal(pid, Signal::USR2);
         let serves = service.line("the new process serves").await;
-        pid = serves["pid"].as_u64().unwrap();
+        pid = serves["successor"].as_u64().unwrap();
         for raw in &mut sessions {
             let id = format!("{generation}");
             raw.request(&id, "config.set", json!({})).await;
