@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::hint;
 use holdline::observe::log::{colors_wanted, with_causes};
 
 use cert::CertCommand;
@@ -119,6 +120,28 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 impl Settings {
+    /// Hints name these from now on. `lasting`: they are read long after, and elsewhere.
+    pub(crate) fn hint(&self, lasting: bool) {
+        let config = self.config.clone().map(|path| match lasting {
+            true => std::path::absolute(&path).unwrap_or(path),
+            false => path,
+        });
+        let gateway = self
+            .gateway
+            .iter()
+            .map(|url| ("--gateway", url.to_string()));
+        let listen = self.listen.iter().map(|to| ("--listen", to.to_string()));
+        hint::called_with(hint::Flags {
+            config,
+            // A port of chance leads nowhere.
+            admin: self
+                .admin
+                .and_then(|admin| admin.0.filter(|address| address.port() != 0))
+                .map(|address| address.to_string()),
+            others: gateway.chain(listen).collect(),
+        });
+    }
+
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
         self.read().map_err(|errors| refuse(&errors))

@@ -8,6 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::case::Case;
 use super::{Finding, Verdict};
 use crate::gateway_settings::{self as gateway, Options, Wanted};
+use crate::hint;
 
 /// Below the look's own, so that what was seen until then is told.
 const LIMIT: Duration = Duration::from_secs(11);
@@ -91,8 +92,9 @@ fn judge(name: &str, findings: &[gateway::Finding]) -> Vec<Finding> {
             let remedy = match finding.verdict {
                 gateway::Verdict::Wrong if setting != SCOPES => {
                     format!(
-                        "{}; holdline gateway-config prints the commands",
-                        finding.remedy
+                        "{}; `{}` prints the commands",
+                        finding.remedy,
+                        hint::same_command("gateway-config")
                     )
                 }
                 _ => finding.remedy.clone(),

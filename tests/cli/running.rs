@@ -20,7 +20,7 @@ async fn status_tells_what_is_known_in_words_and_as_json() {
     assert_eq!((words.code, words.err.as_str()), (Some(0), ""));
     for part in [
         &format!("default ({gateway}): down for "),
-        "refused: the gateway process is not running",
+        "refused: nothing listens on the gateway's port: it is probably not running",
         "sessions: 0 live, 0 held, 0 in all\n",
         "outages seen: 0\n",
         "certificate for localhost, *.localhost, 127.0.0.1, ::1: until 20",
@@ -59,6 +59,18 @@ async fn a_new_certificates_fingerprint_is_in_the_log() {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der.unwrap());
     let hex = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
     assert_eq!(line["sha256"], hex.collect::<Vec<_>>().join(":"));
+}
+
+#[tokio::test]
+async fn a_second_one_on_the_same_port_is_told_that_the_first_one_runs() {
+    let running = Running::start("").await;
+    let (https, pid) = (running.address("https"), running.child.id().unwrap());
+    let second = run(&["--listen", &https, "--admin", "off"]).await;
+    assert_eq!(second.code, Some(1));
+    let words = format!(
+        "is held by a holdline (pid {pid}) that runs already: `holdline reload` gives that one"
+    );
+    assert!(second.err.contains(&words), "no {words} in {}", second.err);
 }
 
 #[tokio::test]
@@ -218,5 +230,5 @@ async fn a_reload_says_what_came_of_it() {
         .find(|line| line.starts_with("reload refused "));
     let line = line.unwrap_or_else(|| panic!("{}", status.out));
     assert!(line.contains("hold.maxx: no such key"), "{line}");
-    assert!(line.ends_with(" (holdline check says more)"), "{line}");
+    assert!(line.ends_with(" (`holdline check` says more)"), "{line}");
 }
