@@ -26,7 +26,13 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
             "there is no good config that names a gateway",
         )];
     };
-    let Ok(wanted) = Wanted::of_every(config, &Options::default()) else {
+    let config_of_names = config.clone();
+    let names = super::blocking(move || gateway::names(&config_of_names)).await;
+    let options = Options {
+        names: names.unwrap_or_default(),
+        ..Options::default()
+    };
+    let Ok(wanted) = Wanted::of_every(config, &options) else {
         return vec![Finding::ok(
             "",
             "no gateway is one of OpenClaw: there is nothing to set",
