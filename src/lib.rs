@@ -26,6 +26,7 @@
 //! | `reload` | a new config: read, built aside, then swapped whole under open sessions | know sockets or frames |
 //! | `run` | starts the rooms in order, ends them in order, and follows one process by the next | decide what is theirs |
 //! | [`handover`] | a new binary takes the place of the running one | know sessions |
+//! | [`hint`] | commands that a person is told to type | know what they are for |
 //! | [`systemd`] | sockets from a service manager, what it is told, its watchdog | decide anything |
 //! | [`observe`] | log, numbers, status, admin listener | decide anything |
 //!
@@ -37,6 +38,7 @@ pub mod doctor;
 pub mod gateway;
 pub mod gateway_settings;
 pub mod handover;
+pub mod hint;
 pub mod http;
 pub mod listen;
 mod network;
@@ -51,5 +53,5 @@ pub mod systemd;
 pub mod tls;
 pub mod ws;
 
-pub use reload::{Doubt, Loader, ReloadError, Reloaded, Source};
+pub use reload::{Before, Doubt, Loader, ReloadError, Reloaded, Source};
 pub use run::{Holdline, StartError, Surroundings};

@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(done) => return done,
     };
+    cli.settings
+        .hint(matches!(cli.command, Some(Command::Run) | None));
     match cli.command {
         Some(Command::Check(asked)) => cli::check::run(&cli.settings, &asked),
         Some(Command::Explain(asked)) => cli::explain::run(&cli.settings, &asked),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::forward::TrustError;
 use super::keyring::Damage;
+use crate::hint;
 
 /// Why sign-ins cannot be served, or a key not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +24,9 @@ pub enum DeskError {
     },
     /// Who can write there can put a key of their own in the place of ours.
     #[error(
-        "{} can be written by others (mode {mode:03o}); run `chmod go-w` on it, and `holdline key \
-         rotate` unless nobody has, or name another one in [auth] state_dir", path.display()
+        "{} can be written by others (mode {mode:03o}); run `chmod go-w` on it, and `{}` \
+         unless nobody has, or name another one in [auth] state_dir",
+        path.display(), hint::config_command("key rotate")
     )]
     Writable {
         /// `auth.state_dir`.
@@ -45,8 +47,9 @@ pub enum DeskError {
     },
     /// Who can read the key can sign in as anybody.
     #[error(
-        "{} may be read by others (mode {mode:03o}); run `holdline key rotate` for a new key, which \
-         makes everybody sign in again, or `chmod 600` if nobody has read it", path.display()
+        "{} may be read by others (mode {mode:03o}); run `{}` for a new key, which \
+         makes everybody sign in again, or `chmod 600` if nobody has read it",
+        path.display(), hint::config_command("key rotate")
     )]
     Exposed {
         /// The key file.
@@ -56,9 +59,10 @@ pub enum DeskError {
     },
     /// Whose the key is can sign in as anybody.
     #[error(
-        "{} belongs to another user (uid {owner}); run `holdline key rotate` for a new key, which \
+        "{} belongs to another user (uid {owner}); run `{}` for a new key, which \
          makes everybody sign in again, or `chown` it to the user that holdline runs as if that one \
-         has not read it", path.display()
+         has not read it",
+        path.display(), hint::config_command("key rotate")
     )]
     Foreign {
         /// The key file.

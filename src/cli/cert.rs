@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use holdline::config::{CertificateSource, Config};
+use holdline::hint;
 use holdline::observe::AdminClient;
 use holdline::observe::status::CertificateStatus as Served;
 use holdline::tls::acme::{self, CertificateStatus};
@@ -207,7 +208,8 @@ fn renew(settings: &Settings, name: Option<&str>) -> ExitCode {
                 let told = said.as_array().into_iter().flatten();
                 let told: String = told.filter(|one| one.is_object()).map(in_words).collect();
                 show(&format!(
-                    "{told}asked for; `holdline cert list` shows what comes of it\n"
+                    "{told}asked for; `{}` shows what comes of it\n",
+                    hint::command("cert list")
                 ))
             }
             Err(error) => fail("nothing is renewed", &error),

@@ -17,7 +17,8 @@ pub(crate) enum UserCommand {
     /// Ask for a password and print the user's line for users of [auth]
     ///
     /// At a terminal the password is asked for twice and not shown; else it is one line of standard
-    /// input.
+    /// input: `pass show holdline | holdline user add nick@example.com`. Never an argument, which
+    /// others on this machine could see.
     Add {
         /// The name to sign in with, which the gateway is told
         #[arg(value_parser = config::user_name)]

@@ -41,6 +41,7 @@ pub(crate) fn run(settings: &Settings, asked: &GatewayConfig) -> ExitCode {
         scopes: asked.scopes.clone(),
         users: asked.user.clone(),
         origins: asked.origin.clone(),
+        names: gateway_settings::names(&loaded.config),
     };
     let wanted = match Wanted::of_every(&loaded.config, &options) {
         Ok(wanted) => wanted,
@@ -56,8 +57,13 @@ pub(crate) fn run(settings: &Settings, asked: &GatewayConfig) -> ExitCode {
     let text = match asked.json {
         true => format!("{:#}\n", report(&gateways)),
         false => {
-            let blocks: Vec<String> = gateways.iter().map(in_words).collect();
-            blocks.join("\n\n")
+            let common = common_notes(&gateways);
+            let blocks = gateways.iter().map(|gateway| in_words(gateway, &common));
+            let mut text = blocks.collect::<Vec<_>>().join("\n\n");
+            for note in common {
+                text.push_str(&format!("\nnote, for each of them: {note}\n"));
+            }
+            text
         }
     };
     let printed = io::stdout().write_all(text.as_bytes()).is_ok();
@@ -119,7 +125,19 @@ fn report(gateways: &[Gateway]) -> Value {
     json!({"gateways": each.collect::<Vec<_>>(), "ok": all_good(gateways)})
 }
 
-fn in_words((wanted, findings): &Gateway) -> String {
+/// What is to be said of every gateway, if there are several.
+fn common_notes(gateways: &[Gateway]) -> Vec<String> {
+    let [(first, _), others @ ..] = gateways else {
+        return Vec::new();
+    };
+    let everywhere = |note: &String| others.iter().all(|(other, _)| other.notes().contains(note));
+    match others.is_empty() {
+        true => Vec::new(),
+        false => first.notes().into_iter().filter(everywhere).collect(),
+    }
+}
+
+fn in_words((wanted, findings): &Gateway, common: &[String]) -> String {
     let mut text = format!(
         "For openclaw.json of the gateway at {} ({}):\n\n{:#}\n\nThe same as commands:\n\n",
         wanted.gateway(),
@@ -129,7 +147,7 @@ fn in_words((wanted, findings): &Gateway) -> String {
     for command in wanted.commands() {
         text.push_str(&format!("{command}\n"));
     }
-    for note in wanted.notes() {
+    for note in wanted.notes().iter().filter(|note| !common.contains(note)) {
         text.push_str(&format!("\nnote: {note}\n"));
     }
     let Some(findings) = findings else {

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
+use holdline::hint;
 use holdline::observe::log::{colors_wanted, with_causes};
 
 use cert::CertCommand;
@@ -56,36 +57,39 @@ pub(crate) enum Command {
     /// Run the proxy; what happens without a command
     Run,
     /// Check a config and print every problem: where, what is wrong, what to write instead
+    ///
+    /// Reads the config and the files that it names. Whether ports are free and the gateway is there,
+    /// `holdline doctor` looks.
     Check(check::Check),
     /// Show what is in force: every value, and where it came from
     Explain(explain::Explain),
+    /// What to set on the gateway for this config, and whether it is
+    GatewayConfig(gateway_config::GatewayConfig),
     /// Look at everything that has to work, in order: what was seen, and what to do about it
     Doctor(doctor::DoctorArgs),
     /// How a running holdline is: gateways, sessions, outages, certificates
     Status(status::StatusArgs),
     /// Let a running holdline read its config anew, and say what has changed
     Reload(reload::ReloadArgs),
-    /// Ask a running holdline to end: nothing new is accepted, sessions end within limits.drain
-    Drain(drain::DrainArgs),
-    /// Users who sign in with a password ([auth])
-    #[command(subcommand)]
-    User(UserCommand),
-    /// Access tokens, for programs ([auth])
-    #[command(subcommand)]
-    Token(TokenCommand),
-    /// The key that cookies are signed with ([auth])
-    #[command(subcommand)]
-    Key(KeyCommand),
-    /// Certificates: what is served, until when, what happens next
-    #[command(subcommand)]
-    Cert(CertCommand),
     /// Let the binary that is there now take the place of the running holdline
     ///
     /// It gets the listening sockets; the old process keeps its sessions until they end or
     /// limits.handover is over. The same as SIGUSR2, but it says what came of it.
     Upgrade,
-    /// What to set on the gateway for this config, and whether it is
-    GatewayConfig(gateway_config::GatewayConfig),
+    /// Ask a running holdline to end: nothing new is accepted, sessions end within limits.drain
+    Drain(drain::DrainArgs),
+    /// Certificates: what is served, until when, what happens next; renew them now
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Users who sign in with a password: `user add` makes one for [auth]
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Access tokens, for programs: `token add` makes one for [auth]
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The key that cookies are signed with: `key rotate` makes a new one
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// May stand before and after the command.
@@ -119,6 +123,28 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
 }
 
 impl Settings {
+    /// Hints name these from now on. `lasting`: they are read long after, and elsewhere.
+    pub(crate) fn hint(&self, lasting: bool) {
+        let config = self.config.clone().map(|path| match lasting {
+            true => std::path::absolute(&path).unwrap_or(path),
+            false => path,
+        });
+        let gateway = self
+            .gateway
+            .iter()
+            .map(|url| ("--gateway", url.to_string()));
+        let listen = self.listen.iter().map(|to| ("--listen", to.to_string()));
+        hint::called_with(hint::Flags {
+            config,
+            // A port of chance leads nowhere.
+            admin: self
+                .admin
+                .and_then(|admin| admin.0.filter(|address| address.port() != 0))
+                .map(|address| address.to_string()),
+            others: gateway.chain(listen).collect(),
+        });
+    }
+
     /// The config, or the exit code after its problems were printed.
     pub(crate) fn load(&self) -> Result<Loaded, ExitCode> {
         self.read().map_err(|errors| refuse(&errors))

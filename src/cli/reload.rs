@@ -65,7 +65,10 @@ fn in_words(answer: &Value) -> String {
     for (key, value) in answer {
         match (key.as_str(), value) {
             ("changed", Value::Array(changes)) if changes.is_empty() => {
-                text.push_str("nothing has changed\n");
+                text.push_str(match answer.contains_key("before") {
+                    true => "nothing more has changed\n",
+                    false => "nothing has changed since the start\n",
+                });
             }
             ("before", value) => before = earlier(value),
             ("changed", Value::Array(changes)) => {
@@ -95,7 +98,11 @@ fn earlier(value: &Value) -> String {
         .lines()
         .map(|line| format!("  {line}\n"))
         .collect();
-    format!("since the last reload, {} ago:\n{lines}", duration(ago))
+    let what = match value.get("by").and_then(Value::as_str) {
+        Some("file") => "the changed file was taken by itself",
+        _ => "the last reload that changed something was",
+    };
+    format!("{what} {} ago:\n{lines}", duration(ago))
 }
 
 fn change(change: &Value) -> String {
@@ -151,7 +158,7 @@ mod tests {
             ),
             (
                 json!({"changed": [], "sessionsEnded": 0}),
-                "nothing has changed\n",
+                "nothing has changed since the start\n",
             ),
             (
                 json!({"changed": [

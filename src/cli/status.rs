@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use holdline::hint;
 use holdline::observe::log::colors_wanted;
 use holdline::observe::status::{
     AcmeStatus, CertificateStatus, GatewayStatus, SessionCounts, Status,
@@ -237,8 +238,8 @@ fn refused_in_words(status: &Status, colors: bool) -> String {
     };
     let word = toned("reload refused", Tone::Bad, colors);
     let more = match refused.in_file {
-        true => " (holdline check says more)",
-        false => "",
+        true => format!(" (`{}` says more)", hint::config_command("check")),
+        false => String::new(),
     };
     let why = printable(&refused.why);
     format!("{word} {} ago: {why}{more}\n", duration(ago))
@@ -420,7 +421,9 @@ mod tests {
                 state: "down".to_owned(),
                 since_ms: 12_000,
                 reason: Some("refused".to_owned()),
-                hint: Some("the gateway process is not running".to_owned()),
+                hint: Some(
+                    "nothing listens on the gateway's port: it is probably not running".to_owned(),
+                ),
                 attempt: 7,
                 expected_ms: Some(14_000),
                 crash_loop: Some(CrashLoopStatus {
@@ -452,7 +455,7 @@ mod tests {
         assert_eq!(
             in_words(&away(), false, 3_600_000),
             "holdline 1.2.3, up 1 h, pid 42\n\
-             default (127.0.0.1:3001): down for 12 s, refused: the gateway process is not running; \
+             default (127.0.0.1:3001): down for 12 s, refused: nothing listens on the gateway's port: it is probably not running; \
              not ready in 7 probes; its outages last 14 s; crash loop: 3 outages within 1 min 20 s\n\
              sessions: 1 live, 12 held, 3 waiting, 16 in all\n\
              kept for held sessions: 2.0 KiB\n\
@@ -486,7 +489,7 @@ mod tests {
         }];
         let text = in_words(&status, false, 61_000);
         for line in [
-            "reload refused 12 s ago: h.toml:2:1: hold.maxx: no such key (holdline check says more)\n",
+            "reload refused 12 s ago: h.toml:2:1: hold.maxx: no such key (`holdline check` says more)\n",
             "process 7 before this one (holdline 1.2.2) keeps its sessions\n",
             "upgrade failed 1 min ago: it ended\n",
             "certificate for a.example: awaited, self-signed until the CA has issued one; it is tried again on T\n",

@@ -10,6 +10,7 @@ use super::case::Case;
 use super::ours;
 use super::ports::Port;
 use crate::config::{CertificateSource, Tls};
+use crate::hint;
 use crate::observe::status::AcmeStatus;
 use crate::tls::acme::{self, CertificateStatus};
 use crate::tls::{Certificate, EXPIRES_SOON, Facts, TlsError};
@@ -161,7 +162,7 @@ fn from_ca(status: CertificateStatus) -> Finding {
         (acme::State::Awaited, None) => Finding::warning(
             subject,
             seen,
-            "start holdline, and see `holdline cert list`",
+            format!("start holdline, and see `{}`", hint::command("cert list")),
         ),
     }
 }
@@ -198,7 +199,8 @@ fn judge(file: &CertificateFile, served: &Served, now: SystemTime) -> Vec<Findin
                 served.sha256
             );
             let expired = served.expires_within(Duration::ZERO, now);
-            let remedy = "run `holdline reload`, and it serves what is in the file";
+            let reload = hint::command("reload");
+            let remedy = format!("run `{reload}`, and it serves what is in the file");
             findings.push(match expired {
                 true => Finding::failure(subject, format!("{seen}, which has expired"), remedy),
                 false => Finding::warning(subject, seen, remedy),
@@ -218,7 +220,10 @@ fn on_disk(subject: &str, state: &OnDisk, now: SystemTime) -> Finding {
         OnDisk::Good(facts) => facts,
         OnDisk::NotMade(why) => return Finding::ok(subject, *why),
         OnDisk::Bad { why, .. } => {
-            let remedy = "put a good certificate and its key there; see holdline check";
+            let remedy = format!(
+                "put a good certificate and its key there; see `{}`",
+                hint::config_command("check")
+            );
             return Finding::failure(subject, why, remedy);
         }
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Finding;
 use super::case::Case;
 use super::ports::Port;
+use crate::hint;
 use crate::observe::Status;
 
 pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
@@ -35,8 +36,14 @@ fn judge(status: &Status, free: &[SocketAddr], source: &str) -> Vec<Finding> {
             refused.why
         );
         let remedy = match refused.in_file {
-            true => "mend what holdline check says; holdline reload takes it",
-            false => "mend that, or if the file is meant as it is: holdline reload",
+            true => format!(
+                "mend what `{}` says; a mended file is taken by itself",
+                hint::config_command("check")
+            ),
+            false => format!(
+                "mend that, or if the file is meant as it is: {}",
+                hint::command("reload")
+            ),
         };
         findings.push(Finding::warning(source, seen, remedy));
     }

@@ -19,6 +19,7 @@ use super::case::{ANSWER, Case, reachable};
 use super::gateway::challenge::is_challenge;
 use super::ports::Port;
 use crate::config::{Config, HostPattern, LoopbackClients, ProtocolKind, Route};
+use crate::hint;
 use crate::observe::status::CertificateStatus;
 use crate::tls::{self, Ordinary, Shown};
 
@@ -256,7 +257,10 @@ fn stand_in(subject: String) -> Finding {
     Finding::warning(
         subject,
         "it speaks TLS; its certificate is self-signed until the CA has issued one, and clients refuse it",
-        "wait for the CA, and pin nothing; holdline cert list shows how far it is",
+        format!(
+            "wait for the CA, and pin nothing; `{}` shows how far it is",
+            hint::command("cert list")
+        ),
     )
 }
 
@@ -353,7 +357,7 @@ fn judge_route(seen: &RouteSeen) -> Finding {
             )
         }
         Err(NotOpened::Ask(error)) => {
-            let remedy = "see holdline status, and holdline's log";
+            let remedy = format!("see `{}`, and holdline's log", hint::command("status"));
             Finding::failure(
                 subject,
                 format!("a WebSocket does not open: {error}"),

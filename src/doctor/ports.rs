@@ -85,16 +85,15 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
 
 fn judge(address: SocketAddr, port: &Port) -> Finding {
     let subject = address.to_string();
-    let named = |holder: &Option<Holder>| holder.as_ref().map(Holder::to_string);
     match port {
         Port::OfChance => Finding::ok(subject, "a free port is chosen at the start"),
         Port::Free => Finding::ok(subject, "free"),
         Port::Ours(holder) => {
-            let by = named(holder).map(|holder| format!(": {holder}"));
-            Finding::ok(
-                subject,
-                format!("held by holdline{}", by.unwrap_or_default()),
-            )
+            let by = holder
+                .as_ref()
+                .map(|holder| format!(" (pid {})", holder.pid));
+            let seen = format!("served by the holdline that runs{}", by.unwrap_or_default());
+            Finding::ok(subject, seen)
         }
         Port::Taken(holder) => {
             let remedy = match holder {
@@ -107,11 +106,14 @@ fn judge(address: SocketAddr, port: &Port) -> Finding {
                     address.port()
                 ),
             };
-            let by = named(holder).unwrap_or_else(|| "somebody else".to_owned());
-            Finding::failure(subject, format!("held by {by}"), remedy)
+            let by = holder.as_ref().map_or_else(
+                || "another program".to_owned(),
+                |holder| format!("another program, {holder}"),
+            );
+            Finding::failure(subject, format!("in use by {by}"), remedy)
         }
         Port::Unknown => {
-            let finding = Finding::cannot_tell(subject, "held, and not to be seen by whom");
+            let finding = Finding::cannot_tell(subject, "in use, and not to be seen by whom");
             finding.with_remedy(format!("as root: ss -ltnp 'sport = :{}'", address.port()))
         }
         Port::Closed {
@@ -149,11 +151,11 @@ mod tests {
         assert_eq!(judged(Port::Free).verdict, Verdict::Ok);
         assert_eq!(judged(Port::OfChance).verdict, Verdict::Ok);
         let ours = judged(Port::Ours(holder("holdline")));
-        assert_eq!(ours.seen, "held by holdline: holdline (pid 7)");
+        assert_eq!(ours.seen, "served by the holdline that runs (pid 7)");
         let nginx = judged(Port::Taken(holder("nginx")));
         assert_eq!(
             (nginx.verdict, nginx.seen.as_str()),
-            (Verdict::Failure, "held by nginx (pid 7)")
+            (Verdict::Failure, "in use by another program, nginx (pid 7)")
         );
         assert!(nginx.remedy.contains("ps -fp 7"), "{nginx:?}");
         let unknown = judged(Port::Taken(None));

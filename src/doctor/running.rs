@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Finding;
 use super::case::Case;
+use crate::hint;
 use crate::listen::{Holder, holder_of};
 use crate::observe::{AdminClient, AdminError, Status};
 
@@ -57,7 +58,7 @@ fn judge(running: &Running, version: &str) -> Vec<Finding> {
             return vec![Finding::warning(
                 "",
                 seen,
-                "start it: holdline --config FILE",
+                format!("start it: {}", hint::same_command("run")),
             )];
         }
         Running::Other(what, holder) => {
@@ -88,7 +89,8 @@ fn judge(running: &Running, version: &str) -> Vec<Finding> {
         (false, true) => Finding::ok("", seen),
         (false, false) => {
             let remedy = format!(
-                "this is version {version}: `holdline upgrade` runs it, and no session notices"
+                "this is version {version}: `{}` runs it, and no session notices",
+                hint::command("upgrade")
             );
             Finding::warning("", seen, remedy)
         }

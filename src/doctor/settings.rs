@@ -8,6 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::case::Case;
 use super::{Finding, Verdict};
 use crate::gateway_settings::{self as gateway, Options, Wanted};
+use crate::hint;
 
 /// Below the look's own, so that what was seen until then is told.
 const LIMIT: Duration = Duration::from_secs(11);
@@ -25,7 +26,13 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
             "there is no good config that names a gateway",
         )];
     };
-    let Ok(wanted) = Wanted::of_every(config, &Options::default()) else {
+    let config_of_names = config.clone();
+    let names = super::blocking(move || gateway::names(&config_of_names)).await;
+    let options = Options {
+        names: names.unwrap_or_default(),
+        ..Options::default()
+    };
+    let Ok(wanted) = Wanted::of_every(config, &options) else {
         return vec![Finding::ok(
             "",
             "no gateway is one of OpenClaw: there is nothing to set",
@@ -91,8 +98,9 @@ fn judge(name: &str, findings: &[gateway::Finding]) -> Vec<Finding> {
             let remedy = match finding.verdict {
                 gateway::Verdict::Wrong if setting != SCOPES => {
                     format!(
-                        "{}; holdline gateway-config prints the commands",
-                        finding.remedy
+                        "{}; `{}` prints the commands",
+                        finding.remedy,
+                        hint::same_command("gateway-config")
                     )
                 }
                 _ => finding.remedy.clone(),

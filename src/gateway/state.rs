@@ -44,7 +44,7 @@ impl Phase {
 /// Why it is not ready, as far as we could see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Connection refused: no process listens.
+    /// Connection refused: nothing listens.
     Refused,
     /// A connection was reset.
     Reset,
@@ -82,7 +82,7 @@ impl Reason {
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
-            Self::Refused => "the gateway process is not running",
+            Self::Refused => "nothing listens on the gateway's port: it is probably not running",
             Self::Reset | Self::Closed => "the gateway process ended its connections",
             Self::Timeout => "the gateway's host does not answer",
             Self::Dns => "the gateway's host name has no address",

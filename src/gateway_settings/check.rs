@@ -20,6 +20,8 @@ pub(super) const GATEWAY: &str = "gateway";
 const PROXIES: &str = "gateway.trustedProxies";
 pub(super) const ORIGINS: &str = "gateway.controlUi.allowedOrigins";
 pub(super) const MODE: &str = "gateway.auth.mode";
+/// Origins asked about; of more the rest is not looked at.
+const MOST_ORIGINS: usize = 16;
 /// Stands in for an origin where none is wanted.
 const NO_ORIGIN: &str = "https://localhost";
 
@@ -56,7 +58,9 @@ impl<'w> Check<'w> {
     /// Without an answer to one question the next would only say the same again.
     async fn everything(&mut self) {
         if self.gateway().await && self.trusted_proxies().await {
-            let allowed = self.origins().await;
+            let Some(allowed) = self.origins().await else {
+                return;
+            };
             match &self.wanted.identity {
                 Some(identity) => self.people(identity, allowed.as_deref()).await,
                 None => self.own_auth(allowed.as_deref()).await,
@@ -145,10 +149,10 @@ impl<'w> Check<'w> {
         false
     }
 
-    /// Looks at each origin; one that is allowed.
-    async fn origins(&mut self) -> Option<String> {
+    /// Looks at each origin; one that is allowed, if there is one. `None`: it could not be seen.
+    async fn origins(&mut self) -> Option<Option<String>> {
         let mut allowed = None;
-        for origin in &self.wanted.origins {
+        for origin in self.wanted.origins.iter().take(MOST_ORIGINS) {
             let dressed = As {
                 origin: Some(origin),
                 ..self.forwarded()
@@ -157,7 +161,7 @@ impl<'w> Check<'w> {
                 Ok(connected) => connected,
                 Err(error) => {
                     self.unanswered(ORIGINS, &error);
-                    return allowed;
+                    return None;
                 }
             };
             if code_of(&connected) == Some("CONTROL_UI_ORIGIN_NOT_ALLOWED") {
@@ -168,15 +172,21 @@ impl<'w> Check<'w> {
                 let seen = format!("the upgrade is answered with {}", answer.status());
                 let remedy = "try again; see the gateway's log if it stays so";
                 self.note(Finding::cannot_tell(ORIGINS, seen, remedy));
+                return None;
             } else if is_starting(&connected) {
                 let remedy = "try again when the gateway has started";
                 self.note(Finding::cannot_tell(ORIGINS, "it is starting", remedy));
+                return None;
             } else {
                 self.note(Finding::ok(ORIGINS, format!("{origin} is allowed")));
                 allowed.get_or_insert_with(|| origin.clone());
             }
         }
-        allowed
+        if self.wanted.origins.len() > MOST_ORIGINS {
+            let seen = format!("only the first {MOST_ORIGINS} origins were looked at");
+            self.note(Finding::cannot_tell(ORIGINS, seen, ""));
+        }
+        Some(allowed)
     }
 
     /// Why somebody without a device is refused; the gateway says so only to one with a device.

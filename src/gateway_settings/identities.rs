@@ -5,8 +5,9 @@
 
 use serde_json::{Value, json};
 
+use super::check::MODE;
 use super::wanted::{Options, SCOPES};
-use super::{AUTO_APPROVE, Looked, Verdict};
+use super::{AUTO_APPROVE, Finding, Looked, Verdict};
 use crate::config::Auth;
 
 pub(super) const SCOPES_OF: &str = "gateway.auth.identityScopes";
@@ -23,6 +24,8 @@ pub(super) struct Identities {
     pub(super) people: Vec<Person>,
     /// Whether `deviceAutoApprove` is as it should be there.
     keeps_devices: bool,
+    /// Whether it is in trusted-proxy mode.
+    believes: bool,
     /// What people may do whom nobody has named yet.
     others: Vec<String>,
     notes: Vec<String>,
@@ -60,6 +63,7 @@ impl Identities {
             loopback,
             people,
             keeps_devices: false,
+            believes: false,
             others,
             notes: notes(auth, options),
         }
@@ -74,6 +78,9 @@ impl Identities {
             .findings
             .iter()
             .find(|finding| finding.setting == AUTO_APPROVE);
+        let believed =
+            |finding: &Finding| finding.setting == MODE && finding.verdict == Verdict::Ok;
+        self.believes = looked.findings.iter().any(believed);
         self.keeps_devices = devices.is_some_and(|finding| finding.verdict == Verdict::Ok);
     }
 
@@ -126,6 +133,14 @@ impl Identities {
 
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
+        if !self.believes {
+            notes.push(
+                "with trusted-proxy the gateway does not start while a shared token is set: the last \
+                 command removes gateway.auth.token, and OPENCLAW_GATEWAY_TOKEN has to go from its \
+                 environment. Programs on its own machine can use gateway.auth.password"
+                    .to_owned(),
+            );
+        }
         let unseen = |person: &&Person| person.granted.is_none();
         let unseen: Vec<&str> = self
             .people
@@ -135,9 +150,8 @@ impl Identities {
             .collect();
         if !unseen.is_empty() {
             notes.push(format!(
-                "what the gateway grants {} already was not seen, and is overwritten. Without --print, \
-                 and with the gateway running and set up, it is kept; --user NAME=SCOPE,SCOPE says \
-                 what somebody may do",
+                "what the gateway grants {} already was not seen, and is overwritten: with the gateway \
+                 running and without --print it is kept, and --user NAME=SCOPE,SCOPE says it",
                 unseen.join(", ")
             ));
         }
@@ -165,15 +179,9 @@ fn notes(auth: &Auth, options: &Options) -> Vec<String> {
         );
     }
     notes.push(
-        "a gateway in trusted-proxy mode does not start with a shared token: remove \
-         gateway.auth.token (the commands do), and OPENCLAW_GATEWAY_TOKEN from its environment. For programs on its \
-         own machine set gateway.auth.password"
-            .to_owned(),
-    );
-    notes.push(
-        "identityScopes alone do not limit what an approved device may do: the gateway adds the \
-         device's scopes to the person's, and the device keeps them. deviceAutoApprove.scopes \
-         limits devices approved from now on; for earlier ones see openclaw devices list"
+        "a device keeps what it was approved for, beside its person's identityScopes: \
+         deviceAutoApprove limits only those approved from now on; for earlier ones see openclaw \
+         devices list"
             .to_owned(),
     );
     notes

@@ -10,10 +10,12 @@ mod check;
 mod connect;
 mod device;
 mod identities;
+mod names;
 mod people;
 mod wanted;
 
 pub use check::check;
+pub use names::names;
 pub use wanted::{Options, SCOPES, Wanted, WantedError};
 
 use serde::Serialize;

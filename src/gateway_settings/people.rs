@@ -22,8 +22,9 @@ const MOST_USERS: usize = 16;
 impl Check<'_> {
     pub(super) async fn people(&mut self, identity: &Identities, origin: Option<&str>) {
         let Some(origin) = origin else {
-            let remedy = format!("set {ORIGINS} first");
-            self.note(Finding::cannot_tell(MODE, "no origin is allowed", remedy));
+            let seen = "what comes after an allowed origin was not looked at";
+            let remedy = format!("set {ORIGINS}, and ask again");
+            self.note(Finding::cannot_tell("gateway.auth", seen, remedy));
             return;
         };
         let header = identity.user_header.as_str();
@@ -83,8 +84,10 @@ impl Check<'_> {
             self.note(Finding::cannot_tell(SCOPES_OF, seen, ""));
         }
         if let Some(user) = trusted {
-            self.required_headers(header, user, origin).await;
-            self.auto_approve(identity, user, origin).await;
+            // Without an answer to one question the next would only say the same again.
+            if self.required_headers(header, user, origin).await {
+                self.auto_approve(identity, user, origin).await;
+            }
         }
     }
 
@@ -198,7 +201,7 @@ impl Check<'_> {
     }
 
     /// Whether it insists on what only a proxy sends.
-    async fn required_headers(&mut self, header: &str, user: &str, origin: &str) {
+    async fn required_headers(&mut self, header: &str, user: &str, origin: &str) -> bool {
         for missing in ["x-forwarded-proto", "x-forwarded-host"] {
             let dressed = As {
                 but: Some(missing),
@@ -213,9 +216,13 @@ impl Check<'_> {
                     self.note(Finding::wrong(REQUIRED, seen, remedy));
                 }
                 Ok(_) => self.note(Finding::ok(REQUIRED, format!("{missing} is required"))),
-                Err(error) => self.unanswered(REQUIRED, &error),
+                Err(error) => {
+                    self.unanswered(REQUIRED, &error);
+                    return false;
+                }
             }
         }
+        true
     }
 
     /// What a new browser of somebody signed in may do; read where a user may read.

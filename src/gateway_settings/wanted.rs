@@ -34,6 +34,8 @@ pub struct Options {
     pub users: Vec<(String, Vec<String>)>,
     /// Addresses in browsers beyond those of the listeners.
     pub origins: Vec<String>,
+    /// What clients may call us by, as [`super::names`] finds it.
+    pub names: Vec<String>,
 }
 
 /// The settings.
@@ -199,21 +201,48 @@ fn origins(
     options: &Options,
     notes: &mut Vec<String>,
 ) -> Vec<String> {
-    let listening = || config.listen.https.iter().copied();
+    let (here, public): (Vec<SocketAddr>, Vec<SocketAddr>) = config
+        .listen
+        .https
+        .iter()
+        .partition(|address| address.ip().to_canonical().is_loopback());
+    // Where nobody else gets to, something before us brings them.
+    let reached = match public.is_empty() {
+        true => &here,
+        false => &public,
+    };
+    let at_ports = |host: &str| -> Vec<String> {
+        let ports = reached.iter().map(SocketAddr::port);
+        ports.filter_map(|port| origin(host, port)).collect()
+    };
+    let (patterns, names): (Vec<&String>, Vec<&String>) = options
+        .names
+        .iter()
+        .filter(|name| leads_here(config, routes, name))
+        .partition(|name| name.starts_with("*."));
     let mut found = Vec::new();
-    let mut anonymous = false;
+    let mut unnamed = false;
     for route in routes {
         match &route.host {
             // What stands in a browser is the route's name.
-            Some(HostPattern::Exact(host)) => {
-                found.extend(listening().filter_map(|address| origin(host, address.port())));
+            Some(HostPattern::Exact(host)) => found.extend(at_ports(host)),
+            Some(pattern @ HostPattern::Under(suffix)) => {
+                let under = names.iter().filter(|name| covers(pattern, name));
+                let before = found.len();
+                found.extend(under.flat_map(|name| at_ports(name)));
+                if found.len() == before {
+                    notes.push(format!(
+                        "pages of *.{suffix} are no single origin: name those that there are with --origin https://NAME"
+                    ));
+                }
             }
-            Some(HostPattern::Under(suffix)) => notes.push(format!(
-                "pages of *.{suffix} are no single origin: name those that there are with --origin https://NAME"
-            )),
             None => {
-                anonymous |= listening().any(|address| !address.ip().is_loopback());
-                found.extend(listening().flat_map(of_listener));
+                found.extend(names.iter().flat_map(|name| at_ports(name)));
+                found.extend(here.iter().copied().flat_map(of_listener));
+                if options.names.is_empty() {
+                    found.extend(public.iter().copied().flat_map(of_listener));
+                }
+                unnamed |= names.is_empty() && !public.is_empty();
             }
         }
     }
@@ -224,14 +253,43 @@ fn origins(
             origins.push(origin.clone());
         }
     }
-    if anonymous && options.origins.is_empty() && config.limits.origins.is_empty() {
-        notes.push(
+    if unnamed && options.origins.is_empty() && config.limits.origins.is_empty() {
+        let pattern = patterns
+            .first()
+            .map(|pattern| format!("; {pattern} of the certificate is no single origin"));
+        notes.push(format!(
             "holdline listens for other machines: add the address that stands in their browsers \
-             with --origin https://NAME"
-                .to_owned(),
-        );
+             with --origin https://NAME{}",
+            pattern.unwrap_or_default()
+        ));
     }
     origins
+}
+
+/// Whether pages under a name are, all or some, of one of these routes: those with the most specific
+/// host are, and of the less specific ones only if those take a part of the paths.
+fn leads_here(config: &Config, routes: &[&Route], name: &str) -> bool {
+    let closeness = |route: &Route| match &route.host {
+        None => Some(0),
+        Some(pattern) => covers(pattern, name).then(|| match pattern {
+            HostPattern::Exact(_) => usize::MAX,
+            HostPattern::Under(suffix) => suffix.len(),
+        }),
+    };
+    let whole = config.routes.iter().filter(|route| route.path.is_none());
+    let closest = whole.filter_map(closeness).max().unwrap_or_default();
+    let mut here = routes.iter().filter_map(|route| closeness(route));
+    here.any(|close| close >= closest)
+}
+
+fn covers(pattern: &HostPattern, name: &str) -> bool {
+    match pattern {
+        HostPattern::Exact(host) => host.eq_ignore_ascii_case(name),
+        HostPattern::Under(suffix) => name
+            .to_ascii_lowercase()
+            .strip_suffix(suffix.as_str())
+            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+    }
 }
 
 /// How a browser writes it; `None`: the port is chosen at the start.

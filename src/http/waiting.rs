@@ -120,7 +120,7 @@ fn words(view: Option<&View>) -> (&'static str, &'static str) {
 
 fn in_words(reason: Reason) -> &'static str {
     match reason {
-        Reason::Refused => "Its process is not running; it may be restarting.",
+        Reason::Refused => "Nothing listens on its port; it may be restarting.",
         Reason::Reset | Reason::Closed => {
             "Its process ended its connections; it may be restarting."
         }

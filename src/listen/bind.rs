@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::holder::{self, Holder};
 use super::inherit::{Inherited, Kind};
 use super::socket::ListeningSocket;
+use crate::hint;
 
 /// Connections that the kernel keeps for us until we accept them; it caps this at
 /// `net.core.somaxconn`.
@@ -248,6 +249,12 @@ fn held_by(address: &SocketAddr, holder: Option<&Holder>) -> String {
         Some(own) if own.pid == std::process::id() => {
             format!("port {port} is held by {own}, which is this very process; {another}")
         }
+        Some(holder) if holder.name == "holdline" => format!(
+            "port {port} is held by a {holder} that runs already: `{}` gives that one a new config, \
+             `{}` a new binary; for a second one {another}",
+            hint::command("reload"),
+            hint::command("upgrade")
+        ),
         Some(holder) => format!("port {port} is held by {holder}; stop it, or {another}"),
         None => format!(
             "port {port} is in use (`ss -ltnp 'sport = :{port}'` as root shows by whom); stop it, \

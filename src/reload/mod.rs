@@ -24,6 +24,7 @@ use crate::auth::DeskError;
 use crate::config::{
     self, Change, Config, ConfigErrors, Loaded, Origin, Problem, Settings, Stamp, Text,
 };
+use crate::hint;
 use crate::listen::BindError;
 use crate::observe::log::{LogControl, LogError, LogPlan};
 use crate::protocol::rescue::millis;
@@ -91,7 +92,8 @@ pub enum ReloadError {
     /// A file that changed could be half-written, or opens the door.
     #[error(
         "the changed file is not taken by itself, the old config is in force: {0}; if that is meant, \
-         run `holdline reload`"
+         run `{reload}`",
+        reload = hint::command("reload")
     )]
     Doubtful(Doubt),
     /// What was read at the start cannot be read again.
@@ -140,9 +142,20 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// Sessions whose sign-in or token is gone, and which were ended for it.
     pub ended: usize,
-    /// Where nothing is different: what the last reload has done, and how long ago. A file that
-    /// changed has often been taken before somebody asks for it.
-    pub before: Option<(Duration, Value)>,
+    /// Where nothing is different: the last reload that has changed something. A file that changed
+    /// has often been taken before somebody asks for it.
+    pub before: Option<Before>,
+}
+
+/// An earlier reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// How long ago it was.
+    pub ago: Duration,
+    /// Whether nobody asked for it: a file had changed.
+    pub by_itself: bool,
+    /// What it has done, as [`Reloaded::json`].
+    pub done: Value,
 }
 
 /// Who wants a reload.
@@ -160,11 +173,13 @@ impl Reloaded {
     pub fn json(&self) -> Value {
         let changes: Vec<Value> = self.changes.iter().map(Change::json).collect();
         let mut said = json!({"changed": changes, "sessionsEnded": self.ended});
-        if let (Some((ago, done)), Some(said)) = (&self.before, said.as_object_mut()) {
-            said.insert(
-                "before".to_owned(),
-                json!({"agoMs": millis(*ago), "done": done}),
-            );
+        if let (Some(before), Some(said)) = (&self.before, said.as_object_mut()) {
+            let by = match before.by_itself {
+                true => "file",
+                false => "command",
+            };
+            let before = json!({"agoMs": millis(before.ago), "by": by, "done": before.done});
+            said.insert("before".to_owned(), before);
         }
         said
     }
@@ -232,7 +247,7 @@ struct Said {
     /// How the config file was when that was read.
     stamp: Option<Stamp>,
     /// What the last reload that changed something has done.
-    last: Option<(Instant, Value)>,
+    last: Option<(Instant, By, Value)>,
     /// A file that is perhaps not all there yet, and since when it is as it is.
     unsettled: Option<(Stamp, Instant)>,
 }
@@ -377,14 +392,18 @@ impl Reloader {
         (said.settings, said.text, said.stamp) = (settings, text, stamp);
         let now = Instant::now();
         let before = said.last.as_ref().filter(|_| changes.is_empty());
-        let before = before.map(|(at, done)| (now.saturating_duration_since(*at), done.clone()));
+        let before = before.map(|(at, by, done)| Before {
+            ago: now.saturating_duration_since(*at),
+            by_itself: *by == By::File,
+            done: done.clone(),
+        });
         let done = Reloaded {
             changes,
             ended,
             before,
         };
         if !done.changes.is_empty() {
-            said.last = Some((now, done.json()));
+            said.last = Some((now, by, done.json()));
         }
         Ok(done)
     }

@@ -77,7 +77,7 @@ async fn where_all_is_well_nothing_is_wrong() {
     let pid = running.child.id().unwrap();
     for line in [
         "ok: config holdline.toml: valid\n".to_owned(),
-        format!("ok: ports {https}: held by holdline: holdline (pid {pid})\n"),
+        format!("ok: ports {https}: served by the holdline that runs (pid {pid})\n"),
         "cert.pem: it is the one that is served\n".to_owned(),
         format!(
             "ok: gateway answers {}: /startupz says started\n",
@@ -143,6 +143,19 @@ async fn without_a_gateway_and_without_holdline_it_says_what_to_start() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_typed_has_the_flags_of_the_question() {
+    let ((_one, gateway), (_two, admin)) = (nobody(), nobody());
+    let folder = folder("");
+    let url = format!("http://{gateway}");
+    let config = ["doctor", "--config", "holdline.toml"];
+    let args = [&config[..], &["--gateway", &url, "--admin", &admin]].concat();
+    let told = ended(&folder, &args).await.out;
+    let start =
+        format!("-> start it: holdline run --config holdline.toml --admin {admin} --gateway {url}");
+    assert!(told.contains(&start), "no {start} in {told}");
+}
+
+#[tokio::test]
 async fn ports_of_somebody_else_are_told_with_who_it_is() {
     let (taken, other) = (
         TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -169,7 +182,9 @@ async fn ports_of_somebody_else_are_told_with_who_it_is() {
         "{running}"
     );
     assert!(
-        port.starts_with(&format!("failure ports {https}: held by ")),
+        port.starts_with(&format!(
+            "failure ports {https}: in use by another program, "
+        )),
         "{port}"
     );
     has(
@@ -337,7 +352,9 @@ async fn a_file_that_is_not_in_force_is_a_warning() {
         "ok: config holdline.toml: valid\n",
         "warning: config in force holdline.toml: what was read ",
         "the changed file is not taken by itself: ",
-        "if the file is meant as it is: holdline reload\n",
+        &format!(
+            "if the file is meant as it is: holdline reload --config holdline.toml --admin {admin}\n"
+        ),
     ] {
         assert!(doctor.out.contains(line), "no {line} in {}", doctor.out);
     }

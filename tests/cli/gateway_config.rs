@@ -141,7 +141,8 @@ async fn a_device_is_approved_for_no_more_than_its_person() {
         let value = format!("\"deviceAutoApprove\":{approve}");
         assert!(command.contains(&value), "{command}");
         let words = asked(SIGNED_IN, &[&["--print"], &args[..]].concat()).await;
-        let note = "\nnote: identityScopes alone do not limit what an approved device may do";
+        let note =
+            "\nnote: a device keeps what it was approved for, beside its person's identityScopes";
         assert!(words.out.contains(note), "{}", words.out);
     }
     let report = printed("", &["--scopes", "operator.read"]).await;
@@ -228,6 +229,94 @@ async fn what_only_the_other_side_knows_is_asked_for() {
     let origins = named["settings"]["gateway"]["controlUi"]["allowedOrigins"].clone();
     assert_eq!(origins[4], "https://claw.example.com");
     assert!(!named["notes"].to_string().contains("--origin"));
+}
+
+/// What stands in browsers are the certificate's names, at the ports that others get to.
+#[tokio::test]
+async fn the_names_of_the_certificate_are_the_origins() {
+    let origins =
+        |report: &Value| report["settings"]["gateway"]["controlUi"]["allowedOrigins"].clone();
+    let acme = "[listen]\nhttps = [\"0.0.0.0:443\", \"[::]:443\", \"0.0.0.0:8443\"]\n\
+         [tls]\ncertificate = \"acme\"\n\
+         [acme]\ndomains = [\"claw.example.net\", \"a.example.org b.example.org\"]\n";
+    let report = printed(acme, &[]).await;
+    let names = ["claw.example.net", "a.example.org", "b.example.org"];
+    let expected = names.map(|name| [format!("https://{name}"), format!("https://{name}:8443")]);
+    assert_eq!(origins(&report), json!(expected.concat()));
+    assert_eq!(report["notes"], json!([]), "nothing is left to say");
+
+    // A name of another gateway is that one's affair.
+    let routes = format!(
+        "{acme}[[route]]\nhost = \"a.example.org\"\nurl = \"http://127.0.0.1:3002\"\n\
+         [[route]]\nhost = \"*.example.net\"\nurl = \"http://127.0.0.1:3003\"\n"
+    );
+    let report = asked(&routes, &["--print", "--json"]).await.out;
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let of = |gateway: &str| {
+        let mut all = report["gateways"].as_array().unwrap().iter();
+        origins(all.find(|one| one["gateway"] == gateway).unwrap())
+    };
+    for (gateway, name) in [
+        ("127.0.0.1:3001", "b.example.org"),
+        ("127.0.0.1:3002", "a.example.org"),
+        ("127.0.0.1:3003", "claw.example.net"),
+    ] {
+        let expected = [format!("https://{name}"), format!("https://{name}:8443")];
+        assert_eq!(of(gateway), json!(expected), "{gateway}");
+    }
+
+    let files = folder(
+        "[listen]\nhttps = [\"0.0.0.0:8443\", \"127.0.0.1:9443\"]\n[tls]\ncertificate = \"files\"\n\
+         files = [{ cert = \"c.pem\", key = \"k.pem\" }]\n",
+    );
+    let certificate = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        std::fs::write(files.path().join("c.pem"), made.cert.pem()).unwrap();
+        std::fs::write(files.path().join("k.pem"), made.signing_key.serialize_pem()).unwrap();
+    };
+    let config = ["gateway-config", "--config", "holdline.toml"];
+    let print = [&config[..], &["--print", "--json"]].concat();
+    certificate(&["claw.example.net", "*.w.example.net"]);
+    let report = one(&ended(&files, &print).await.out);
+    let here = ["https://localhost:9443", "https://127.0.0.1:9443"];
+    assert_eq!(
+        origins(&report),
+        json!([&["https://claw.example.net:8443"], &here[..]].concat())
+    );
+    assert_eq!(report["notes"], json!([]));
+    certificate(&["*.w.example.net"]);
+    let report = one(&ended(&files, &print).await.out);
+    assert_eq!(origins(&report), json!(here));
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("*.w.example.net of the certificate is no"),
+        "{notes}"
+    );
+}
+
+/// What is true of each gateway is said once.
+#[tokio::test]
+async fn notes_are_not_repeated() {
+    let config = format!(
+        "{SIGNED_IN}[[route]]\nhost = \"two.example.net\"\nurl = \"http://127.0.0.1:3002\"\n"
+    );
+    let told = asked(&config, &["--print", "--user", NICK]).await.out;
+    assert_eq!(told.matches("OPENCLAW_GATEWAY_TOKEN").count(), 1, "{told}");
+    assert_eq!(
+        told.matches("\nnote, for each of them: ").count(),
+        3,
+        "{told}"
+    );
+    // Nor where it runs with that already.
+    let running = Scripted::good().start().await;
+    let report = running.report(SIGNED_IN, &AS_NICK).await;
+    assert!(
+        !report["notes"]
+            .to_string()
+            .contains("OPENCLAW_GATEWAY_TOKEN"),
+        "{report:#}"
+    );
 }
 
 #[tokio::test]
@@ -767,7 +856,7 @@ async fn what_is_overwritten_is_said() {
     let report = printed(SIGNED_IN, &BOTH).await;
     let notes = report["notes"].to_string();
     let unseen = "what the gateway grants nick@example.com, reader@example.com already was not \
-         seen, and is overwritten. Without --print, ";
+         seen, and is overwritten: ";
     assert!(notes.contains(unseen), "{notes}");
 }
 

@@ -156,11 +156,13 @@ const SIGN_IN: &str = "[hold]\nmax = \"5m\"\n[auth]\nmodes = [\"token\"]\ntokens
 async fn a_file_that_would_open_the_door_waits_for_a_word() {
     let mut running = Running::start(SIGN_IN).await;
     let file = running.folder.path().join("holdline.toml");
+    // With what leads there, wherever it is typed.
+    let command = format!("run `holdline reload --config {}`", file.display());
     for (torn, words) in [
         ("", "it sets nothing"),
         (
             "[hold]\nmax = \"5m\"\n",
-            "only the beginning of what it was",
+            "token would be gone from [auth] modes",
         ),
         (
             "[hold]\nmax = \"6m\"\n",
@@ -170,7 +172,7 @@ async fn a_file_that_would_open_the_door_waits_for_a_word() {
         fs::write(&file, torn).unwrap();
         let told = running.line("not reloaded").await;
         assert!(told.contains(words), "{told}");
-        assert!(told.contains("run `holdline reload`"), "{told}");
+        assert!(told.contains(&command), "{told}");
         let refused = status(&running).await["lastReload"]["refused"].clone();
         assert!(refused.as_str().unwrap().contains(words), "{refused}");
     }
@@ -195,8 +197,11 @@ async fn what_was_taken_by_itself_is_told_to_who_asks() {
     let admin = running.address("admin");
     let asked = ended(&running.folder, &["reload", "--admin", &admin]).await;
     let (first, rest) = asked.out.split_once('\n').unwrap();
-    assert_eq!(first, "nothing has changed");
-    assert!(rest.starts_with("since the last reload, "), "{rest}");
+    assert_eq!(first, "nothing more has changed");
+    assert!(
+        rest.starts_with("the changed file was taken by itself "),
+        "{rest}"
+    );
     assert!(
         rest.contains("  hold.max: \"10m\" -> \"5m\" (applies to everything)\n"),
         "{rest}"
@@ -253,15 +258,58 @@ async fn a_change_while_it_starts_is_taken() {
     assert_eq!(taken(&mut running).await, "hold.max");
 }
 
+const BOTH: &str = "[hold]\nmax = \"5m\"\n[limits]\nsessions = 7\n";
+const FIRST: &str = "[hold]\nmax = \"5m\"\n";
+
+/// Written over: whoever did that has perhaps been killed on the way.
+#[tokio::test]
+async fn the_beginning_of_a_file_in_its_own_place_waits_for_a_word() {
+    let mut running = Running::start(BOTH).await;
+    let file = running.folder.path().join("holdline.toml");
+    fs::write(&file, FIRST).unwrap();
+    let told = running.line("not reloaded").await;
+    assert!(told.contains("only the beginning of what it was"), "{told}");
+    let refused = status(&running).await["lastReload"]["refused"].clone();
+    assert!(refused.is_string(), "{refused}");
+}
+
 /// A file that comes whole is taken, even if it is only the beginning of the one before.
 #[tokio::test]
 async fn the_last_lines_may_be_taken_out_of_a_file_that_is_replaced() {
-    let mut running = Running::start("[hold]\nmax = \"5m\"\n[limits]\nsessions = 7\n").await;
+    let mut running = Running::start(BOTH).await;
     let file = running.folder.path().join("holdline.toml");
     let swap = running.folder.path().join(".holdline.toml.swp");
-    fs::write(&swap, "[hold]\nmax = \"5m\"\n").unwrap();
+    fs::write(&swap, FIRST).unwrap();
     fs::rename(&swap, &file).unwrap();
+    let told = running.line("not reloaded yet").await;
+    assert!(told.contains("if it stays so for 5 s"), "{told}");
+    assert!(status(&running).await["lastReload"].is_null());
     assert_eq!(taken(&mut running).await, "limits.sessions");
+}
+
+/// Some editors remove a file and write it anew: nothing of it is taken before it is all there.
+#[tokio::test]
+async fn a_file_that_is_made_anew_is_not_taken_half() {
+    let mut running = Running::start(BOTH).await;
+    let file = running.folder.path().join("holdline.toml");
+    // So that its number is not given to the next one.
+    let kept = fs::File::open(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, FIRST).unwrap();
+    running.line("not reloaded yet").await;
+    fs::write(&file, BOTH.replace('7', "8")).unwrap();
+    assert_eq!(taken(&mut running).await, "limits.sessions");
+    drop(kept);
+    let asked = ["explain", "limits.sessions", "--config", "holdline.toml"];
+    let asked = ended(&running.folder, &asked).await;
+    assert!(asked.out.contains("sessions = 8"), "{}", asked.out);
+    let admin = running.address("admin");
+    let again = ended(&running.folder, &["reload", "--admin", &admin]).await;
+    assert!(
+        again.out.contains("limits.sessions: 7 -> 8"),
+        "the default was never in force: {}",
+        again.out
+    );
 }
 
 /// An address goes from the admin listener to a public one, and the other way round.

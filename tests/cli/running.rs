@@ -20,7 +20,7 @@ async fn status_tells_what_is_known_in_words_and_as_json() {
     assert_eq!((words.code, words.err.as_str()), (Some(0), ""));
     for part in [
         &format!("default ({gateway}): down for "),
-        "refused: the gateway process is not running",
+        "refused: nothing listens on the gateway's port: it is probably not running",
         "sessions: 0 live, 0 held, 0 in all\n",
         "outages seen: 0\n",
         "certificate for localhost, *.localhost, 127.0.0.1, ::1: until 20",
@@ -59,6 +59,18 @@ async fn a_new_certificates_fingerprint_is_in_the_log() {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der.unwrap());
     let hex = digest.as_ref().iter().map(|byte| format!("{byte:02X}"));
     assert_eq!(line["sha256"], hex.collect::<Vec<_>>().join(":"));
+}
+
+#[tokio::test]
+async fn a_second_one_on_the_same_port_is_told_that_the_first_one_runs() {
+    let running = Running::start("").await;
+    let (https, pid) = (running.address("https"), running.child.id().unwrap());
+    let second = run(&["--listen", &https, "--admin", "off"]).await;
+    assert_eq!(second.code, Some(1));
+    let words = format!(
+        "is held by a holdline (pid {pid}) that runs already: `holdline reload` gives that one"
+    );
+    assert!(second.err.contains(&words), "no {words} in {}", second.err);
 }
 
 #[tokio::test]
@@ -218,5 +230,67 @@ async fn a_reload_says_what_came_of_it() {
         .find(|line| line.starts_with("reload refused "));
     let line = line.unwrap_or_else(|| panic!("{}", status.out));
     assert!(line.contains("hold.maxx: no such key"), "{line}");
-    assert!(line.ends_with(" (holdline check says more)"), "{line}");
+    assert!(line.ends_with(" (`holdline check` says more)"), "{line}");
+}
+
+/// The steps at the head of the unit, in a root of their own; systemd's part is done for it.
+#[tokio::test]
+async fn the_units_steps_install_what_runs() {
+    let unit = include_str!("../../config/holdline.service");
+    let folder = folder("");
+    let root = folder.path().to_str().unwrap();
+    for path in [
+        "usr/local/bin",
+        "etc/systemd/system",
+        "var/lib/holdline/certs-dev",
+    ] {
+        std::fs::create_dir_all(folder.path().join(path)).unwrap();
+    }
+    let here = |text: &str| {
+        let program = format!("{root}/usr/local/bin/holdline");
+        let text = text.replace(" holdline ", &format!(" {program} "));
+        let text = text.replace("target/release/holdline", env!("CARGO_BIN_EXE_holdline"));
+        ["/usr/", "/etc/", "/var/"].iter().fold(text, |text, path| {
+            text.replace(&format!(" {path}"), &format!(" {root}{path}"))
+        })
+    };
+    let steps = unit.lines().take_while(|line| !line.starts_with("# A new"));
+    let steps = steps.filter_map(|line| line.strip_prefix("#  "));
+    let steps = steps.filter(|step| !step.starts_with(" cargo") && !step.starts_with(" systemctl"));
+    let steps: Vec<String> = steps.map(here).collect();
+    assert_eq!(steps.len(), 5, "{steps:?}");
+    let done = tokio::process::Command::new("sh")
+        .args(["-ec", &steps.join("\n")])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .await
+        .unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{told}");
+
+    let start = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let start = here(&format!(" {}", start.unwrap()));
+    let free = " --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+    let mut words = start.split_whitespace().chain(free.split_whitespace());
+    let mut child = tokio::process::Command::new(words.next().unwrap())
+        .args(words)
+        .current_dir(folder.path().join("var/lib/holdline"))
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut running = Running {
+        child,
+        log,
+        started: String::new(),
+        folder,
+    };
+    running.line("\"message\":\"running\"").await;
+    let at = |path: &str| running.folder.path().join(path);
+    assert!(at("var/lib/holdline/certs-dev/key.pem").is_file());
+    // What the config's first line names.
+    assert!(at("etc/holdline/holdline.schema.json").is_file());
 }
