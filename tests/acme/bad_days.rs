@@ -128,6 +128,8 @@ async fn a_certificate_of_seconds_is_renewed_in_time_and_no_session_notices() {
     let (ca, state, gateway) = (Ca::start(habits).await, folder(), gateway().await);
     let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
     until_trusted(&proxy, "a.example", &ca.root).await;
+    // The next one is there for as long as this test looks at it.
+    ca.habits.change(|habits| habits.lifetime = (86_400, 3600));
     let client = Client::connected(Role::backend(), proxy.target()).await;
     let first = leaf(proxy.addr(), "a.example").await;
     ca.book

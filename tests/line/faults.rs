@@ -197,6 +197,10 @@ async fn outages_that_come_thick_are_called_a_crash_loop() {
 
 #[tokio::test]
 async fn a_gateway_that_comes_back_at_another_address_is_found() {
+    if std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        println!("skipped: this machine has no ::1");
+        return;
+    }
     let gateway = ScriptedGateway::start().await;
     let url = format!("http://localhost:{}", gateway.addr().port());
     let proxy = Proxy::in_front_of(&url, "").await;
