@@ -437,12 +437,16 @@ impl Shared {
 
     async fn drain(&self) {
         let budget = self.in_force.config().limits.drain;
-        if !self.stopping.is_cancelled() {
+        let begins = !self.stopping.is_cancelled();
+        if begins {
             let sessions = self.sessions.count();
             tracing::info!(sessions, budget_ms = millis(budget), "draining");
         }
         let _ = self.draining_since.set(Instant::now());
         self.stopping.cancel();
+        if begins {
+            self.tell_stopping();
+        }
         self.edge.leave.cancel();
         self.edge.drain.cancel();
         self.edge.tasks.close();

@@ -196,8 +196,16 @@ impl Shared {
                 }
             } => {}
         }
-        self.succession.notifier.stopping(&self.in_words());
         std::future::pending::<()>().await;
+    }
+
+    /// Tells the manager that the service ends. Not left to a task: a stop of nothing is over before
+    /// that has its turn.
+    pub(super) fn tell_stopping(&self) {
+        // A process that has handed over is no longer the service.
+        if !self.succession.handed_over.is_cancelled() {
+            self.succession.notifier.stopping(&self.in_words());
+        }
     }
 
     /// For ever: a stop takes as long as its sessions may.
