@@ -540,8 +540,10 @@ impl Desk {
             }
             ("authz", Some(id)) => (200, self.authorization(id, index, habits), None),
             ("chall", Some(id)) => {
+                let before = self.book.read(|book| book.orders[id].shown[index]);
                 let shown = match self.is_shown(id, index, who, habits) {
-                    _ if habits.undecided => Shown::NotYet,
+                    // Somebody may have told it by now.
+                    _ if habits.undecided => before,
                     true => Shown::Ours,
                     false => Shown::Nobodys,
                 };
