@@ -271,7 +271,7 @@ fn origins(
 fn leads_here(config: &Config, routes: &[&Route], name: &str) -> bool {
     let closeness = |route: &Route| match &route.host {
         None => Some(0),
-        Some(pattern) => covers(pattern, name).then(|| match pattern {
+        Some(pattern) => covers(pattern, name).then_some(match pattern {
             HostPattern::Exact(_) => usize::MAX,
             HostPattern::Under(suffix) => suffix.len(),
         }),
