@@ -420,8 +420,9 @@ impl Reloader {
         let place = place.map_err(|_| ReloadError::Hanging)?;
         let (tell, told) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let _place = place;
             let done = work(&|| !tell.is_closed());
+            // Whoever hears of it may want the place.
+            drop(place);
             let _ = tell.send(done);
         });
         match timeout_at(deadline, told).await {
