@@ -31,11 +31,16 @@ async fn a_line_for_people_says_so_as_long_as_there_are_two() {
     let folder = Folder::new(&gateway, "drain = \"100ms\"\n[log]\nformat = \"pretty\"");
     let mut command = folder.command();
     let mut old = command.stderr(Stdio::piped()).spawn().unwrap();
-    let mut log = BufReader::new(old.stderr.take().unwrap()).lines();
+    let mut log = Log {
+        lines: BufReader::new(old.stderr.take().unwrap()).lines(),
+        unread: Vec::new(),
+    };
     let old_pid = i32::try_from(old.id().unwrap()).unwrap();
     let _group = Group(Pid::from_raw(old_pid).unwrap());
-    let before = line(&mut log, "running").await;
-    assert!(!before.contains('['), "alone: {before}");
+    for message in ["starting version", "running"] {
+        let alone = line(&mut log, message).await;
+        assert!(!alone.contains('['), "{alone}");
+    }
     signal(old_pid, Signal::USR2);
     let new = line(&mut log, "starting version").await;
     let new_pid = new.split(['[', ']']).nth(1).unwrap().parse().unwrap();
@@ -71,14 +76,25 @@ impl Drop for Group {
     }
 }
 
-/// The next line with these words, of whichever process.
-async fn line(log: &mut Lines<BufReader<ChildStderr>>, words: &str) -> String {
+/// Which of two processes is first to speak is nobody's business.
+struct Log {
+    lines: Lines<BufReader<ChildStderr>>,
+    unread: Vec<String>,
+}
+
+/// The first line with these words that was not asked for yet, of whichever process.
+async fn line(log: &mut Log, words: &str) -> String {
+    let wanted = |line: &String| line.contains(&format!(" {words}"));
+    if let Some(at) = log.unread.iter().position(wanted) {
+        return log.unread.remove(at);
+    }
     within(words, async {
         loop {
-            let line = log.next_line().await.unwrap().expect("more lines");
-            if line.contains(&format!(" {words}")) {
+            let line = log.lines.next_line().await.unwrap().expect("more lines");
+            if wanted(&line) {
                 return line;
             }
+            log.unread.push(line);
         }
     })
     .await
