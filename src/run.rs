@@ -35,6 +35,8 @@ pub(crate) use succession::Succession;
 
 /// Beyond the drain's time, for what is being written.
 const LAST_WRITES: Duration = Duration::from_secs(6);
+/// For the disk with the certificates in a handover, whose limit is ten seconds more.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
 
 /// Why the proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,12 @@ pub enum StartError {
     /// A certificate or a TLS setting.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What the process before this one serves cannot be read here.
+    #[error("{reason}; until then the running process goes on")]
+    Certificates {
+        /// With what to do.
+        reason: String,
+    },
     /// The key of the sign-ins.
     #[error(transparent)]
     Auth(#[from] DeskError),
@@ -167,6 +175,11 @@ impl Holdline {
             .map_err(|_| StartError::Interrupted)??;
         let keeper = AcmeKeeper::start(config.acme.clone(), &tls).await;
         let keeper = Arc::new(keeper);
+        if arrival.is_some() {
+            // The process before this one has them in memory.
+            let looked = keeper.looked(FIRST_LOOK).await;
+            looked.map_err(|reason| StartError::Certificates { reason })?;
+        }
         let tls = (Arc::new(tls), Arc::clone(&keeper));
         let succession = Succession::new(binary, arrival.as_ref(), notifier);
         let reloader = move |in_force, last| Reloader::new(in_force, source, written, last);

@@ -6,6 +6,7 @@
 mod begin;
 mod finish;
 mod health;
+mod read;
 mod serve;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use self::read::Reading;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
 use super::kept::{Busy, Kept, covers, same_names};
@@ -87,6 +89,7 @@ pub(super) struct Desk {
     /// Whether CAs may be asked already.
     begun: bool,
     stand_ins: HashMap<String, Certificate>,
+    reading: Reading,
     /// Another process orders.
     retired: Arc<AtomicBool>,
 }
@@ -109,6 +112,7 @@ impl Desk {
             outgoing: Vec::new(),
             begun: false,
             stand_ins: HashMap::new(),
+            reading: Reading::Done,
             retired,
         }
     }
@@ -128,8 +132,9 @@ impl Desk {
             .map(|acme| StateDir::new(&acme.state_dir))
     }
 
-    /// Keeps these certificates from now on, and serves what there is of them.
-    pub(super) fn configure(&mut self, acme: Option<Acme>) {
+    /// Keeps these certificates from now on, and serves what there is of them in memory. Waits for
+    /// no disk: what is there is read by [`Self::read_next`].
+    pub(super) fn adopt(&mut self, acme: Option<Acme>) {
         let Some(acme) = acme else {
             self.challenges.share(None);
             self.acme = None;
@@ -137,6 +142,7 @@ impl Desk {
             self.before.clear();
             self.outgoing.clear();
             self.stand_ins.clear();
+            self.reading = Reading::Done;
             return;
         };
         if self.acme.is_none() {
@@ -147,8 +153,6 @@ impl Desk {
             .as_ref()
             .is_some_and(|old| old.state_dir != acme.state_dir);
         self.challenges.share(Some(&acme));
-        let state = StateDir::new(&acme.state_dir);
-        state.sweep();
         let mut old = std::mem::take(&mut self.kept);
         for names in &acme.certificates {
             let known = old
@@ -156,24 +160,17 @@ impl Desk {
                 .position(|kept| same_names(&kept.names, names) && !moved);
             self.kept.push(match known {
                 Some(index) => old.swap_remove(index),
-                None => Kept::open(names, &state, &acme),
+                None => Kept::new(names),
             });
-        }
-        for ca in &acme.directories {
-            self.reload_health(&ca.url, &state);
         }
         self.outgoing
             .extend(old.into_iter().filter_map(|kept| kept.certificate));
-        let now = Moment::now();
-        self.find_outgoing(&state, now);
         let kept = &self.kept;
         self.stand_ins
             .retain(|folder, _| kept.iter().any(|kept| kept.folder == *folder));
         self.acme = Some(Arc::new(acme));
-        for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
-            tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
-        }
-        self.publish(now);
+        self.reading = Reading::Begun;
+        self.publish(Moment::now());
     }
 
     /// What is served when ACME is turned on, or was when a keeper before this one panicked.
@@ -286,7 +283,7 @@ impl Desk {
             .iter()
             .map(|kept| match (&kept.busy, self.next(kept, now)) {
                 (Busy::Ordering(_), _) => LOOK_EVERY,
-                (Busy::Elsewhere, _) => ELSEWHERE,
+                (Busy::Elsewhere | Busy::Reading, _) => ELSEWHERE,
                 // Somebody may have made room on the disk.
                 (Busy::No, _) if kept.is_unsaved() => ELSEWHERE,
                 // It could not be begun: for lack of room, or of a disk.

@@ -92,9 +92,9 @@ struct Fall {
 // === impl AcmeKeeper ===
 
 impl AcmeKeeper {
-    /// Publishes what there is of the certificates of `acme` before it returns, and goes on in a
-    /// task of its own; asks no CA before [`Self::begin`]. `None`: it does nothing until it is told
-    /// to.
+    /// Publishes what there is of the certificates of `acme` before it returns, or what says that
+    /// they are awaited if a disk takes longer than two seconds, and goes on in a task of its own;
+    /// asks no CA before [`Self::begin`]. `None`: it does nothing until it is told to.
     pub async fn start(acme: Option<Acme>, tls: &Tls) -> Self {
         let (retired, underway) = (Arc::<AtomicBool>::default(), Underway::default());
         let (asks, asked) = mpsc::channel(8);
@@ -145,7 +145,24 @@ impl AcmeKeeper {
         }
     }
 
-    /// The same for a thread that may wait; not for the middle of an async task.
+    /// Returns when everything that is wanted has been looked for on disk.
+    ///
+    /// # Errors
+    /// Why it has not been, in words; after `limit` at the latest.
+    pub async fn looked(&self, limit: Duration) -> Result<(), String> {
+        let version = self.wanted.borrow().version;
+        let mut view = self.view.clone();
+        let looked = view.wait_for(|view| view.version >= version);
+        match tokio::time::timeout(limit, looked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(format!(
+                "the certificates could not be read from [acme] state_dir within {} s: see its disk",
+                limit.as_secs()
+            )),
+        }
+    }
+
+    /// [`Self::reconfigure`] for a thread that may wait; not for the middle of an async task.
     #[expect(
         clippy::disallowed_methods,
         reason = "a thread cannot wait for a watch with a limit"
@@ -300,3 +317,6 @@ impl Fall {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ use crate::tls::Certificate;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Busy {
     No,
+    /// What there is of it has not been looked for on disk yet.
+    Reading,
     /// At the CA of this name.
     Ordering(String),
     /// Another instance orders.
@@ -56,31 +58,41 @@ pub(super) struct Kept {
 // === impl Kept ===
 
 impl Kept {
-    /// As it is on disk, or with another server. `true`: there is something new to be written.
+    /// As it is on disk, or with another server.
     pub(super) fn open(names: &[String], state: &StateDir, acme: &Acme) -> Self {
-        let folder = folder(names);
-        let mut kept = Self {
+        let mut kept = Self::new(names);
+        kept.read(state, acme);
+        kept
+    }
+
+    /// Before anything is read.
+    pub(super) fn new(names: &[String]) -> Self {
+        Self {
             names: names.to_vec(),
             history: History::default(),
-            folder,
+            folder: folder(names),
             certificate: None,
             unsaved: None,
             version: None,
             untimely: None,
             unread: true,
             unwritten: false,
-            busy: Busy::No,
+            busy: Busy::Reading,
             asking: false,
             trouble: None,
-        };
-        kept.remember(state, Moment::now());
-        kept.refresh(state);
-        if kept.certificate.is_none()
-            && let Some(found) = import::find(acme, names, Moment::now().system())
-        {
-            kept.take_over(found, state);
         }
-        kept
+    }
+
+    /// Takes what is on disk, or with another server.
+    pub(super) fn read(&mut self, state: &StateDir, acme: &Acme) {
+        self.busy = Busy::No;
+        self.remember(state, Moment::now());
+        self.refresh(state);
+        if self.certificate.is_none()
+            && let Some(found) = import::find(acme, &self.names, Moment::now().system())
+        {
+            self.take_over(found, state);
+        }
     }
 
     /// What another server left. From then on it is as if it were ours: its CA is asked when to

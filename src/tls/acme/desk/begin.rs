@@ -24,7 +24,7 @@ impl Desk {
         now: Moment,
     ) -> Option<Start> {
         let kept = self.kept.get(index)?;
-        if matches!(kept.busy, Busy::Ordering(_)) {
+        if matches!(kept.busy, Busy::Ordering(_) | Busy::Reading) {
             return None;
         }
         let Next::Order(_) = self.next(kept, now) else {

@@ -28,6 +28,14 @@ struct World {
     orders: usize,
 }
 
+impl Desk {
+    /// With a disk that answers.
+    fn configure(&mut self, acme: Option<Acme>) {
+        self.adopt(acme);
+        while self.read_next() {}
+    }
+}
+
 impl World {
     fn new(lifetime: u64) -> Self {
         let store = Arc::new(CertStore::new());

@@ -72,15 +72,24 @@ pub(super) async fn run(post: Arc<Post>) {
                         desk.begin_ordering();
                     }
                     if new {
-                        desk.configure(wanted.acme);
+                        desk.adopt(wanted.acme);
                     }
                 };
                 (desk, ()) = lend(desk, take).await;
-                show(&desk, version, &post.view);
             }
             Ok(false) => {}
             Err(_) => return,
         }
+        // Told and served as it is read: the disk may be slow, or hang.
+        let mut more = true;
+        while more && matches!(wants.has_changed(), Ok(false)) {
+            show(&desk, None, &post.view);
+            (desk, more) = lend(desk, Desk::read_next).await;
+        }
+        if more {
+            continue;
+        }
+        show(&desk, Some(version), &post.view);
         let starts;
         (desk, starts) = lend(desk, Desk::look).await;
         for start in starts {
@@ -88,7 +97,7 @@ pub(super) async fn run(post: Arc<Post>) {
             let task = underway.track(async move { perform(start, &beside).await });
             tasks.spawn(task);
         }
-        show(&desk, version, &post.view);
+        show(&desk, Some(version), &post.view);
         let wake = Duration::from_secs(desk.wake_in());
         tokio::select! {
             changed = wants.changed() => match changed {
@@ -108,7 +117,7 @@ pub(super) async fn run(post: Arc<Post>) {
                 // Without a word: this process ends.
                 if let Ok(Some(done)) = done {
                     (desk, ()) = lend(desk, |desk| desk.finish(done)).await;
-                    show(&desk, version, &post.view);
+                    show(&desk, Some(version), &post.view);
                 }
             }
             () = tokio::time::sleep(wake), if desk.is_on() => {}
@@ -116,10 +125,11 @@ pub(super) async fn run(post: Arc<Post>) {
     }
 }
 
-fn show(desk: &Desk, version: u64, view: &watch::Sender<View>) {
+/// `version`: the config of which everything has been looked at.
+fn show(desk: &Desk, version: Option<u64>, view: &watch::Sender<View>) {
     let (certificates, awaited, orders) = (desk.status(), desk.awaited(), desk.orders());
     view.send_modify(|view| {
-        view.version = version;
+        view.version = version.unwrap_or(view.version);
         view.certificates = certificates;
         view.awaited = awaited;
         view.orders = orders;

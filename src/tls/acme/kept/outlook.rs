@@ -125,6 +125,12 @@ impl Kept {
         let served = self.is_served(now);
         let (text, next_at) = match (&self.busy, next) {
             (Busy::Ordering(ca), _) => (format!("is being ordered at {ca}"), Some(now)),
+            (Busy::Reading, _) => (
+                "is looked for in the state directory; if this stays so, see the disk of \
+                 [acme] state_dir"
+                    .to_owned(),
+                None,
+            ),
             (Busy::Elsewhere, _) => ("another instance orders it now".to_owned(), Some(now)),
             (Busy::No, Next::Order(_)) if self.trouble.is_some() => (
                 "is ordered as soon as the state directory can be used".to_owned(),

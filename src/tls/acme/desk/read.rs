@@ -1,0 +1,52 @@
+//! The first look at what is on disk: one certificate after the other, each served as it is read, so
+//! that a slow disk keeps back no more than what is on it.
+
+use super::Desk;
+use crate::tls::acme::kept::Busy;
+use crate::tls::acme::moment::Moment;
+
+/// How far the first look has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    Begun,
+    /// Those that are [`Busy::Reading`] are left.
+    Certificates,
+    Done,
+}
+
+impl Desk {
+    /// Reads the next thing and serves it. Whether there may be more.
+    pub(in crate::tls::acme) fn read_next(&mut self) -> bool {
+        let (Some(acme), Some(state)) = (self.acme.clone(), self.state()) else {
+            return false;
+        };
+        let now = Moment::now();
+        match self.reading {
+            Reading::Done => return false,
+            Reading::Begun => {
+                state.sweep();
+                for ca in &acme.directories {
+                    self.reload_health(&ca.url, &state);
+                }
+                self.reading = Reading::Certificates;
+            }
+            Reading::Certificates => {
+                let mut unread = self.kept.iter_mut().filter(|it| it.busy == Busy::Reading);
+                if let Some(kept) = unread.next() {
+                    kept.read(&state, &acme);
+                    if kept.is_served(now) {
+                        self.publish(now);
+                    }
+                    return true;
+                }
+                self.reading = Reading::Done;
+                self.find_outgoing(&state, now);
+                for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
+                    tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
+                }
+                self.publish(now);
+            }
+        }
+        self.reading != Reading::Done
+    }
+}
