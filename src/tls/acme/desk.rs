@@ -160,7 +160,8 @@ impl Desk {
             });
         }
         for ca in &acme.directories {
-            self.reload_health(&ca.url, &state);
+            // What cannot be read is said.
+            let _ = self.reload_health(&ca.url, &state);
         }
         self.outgoing
             .extend(old.into_iter().filter_map(|kept| kept.certificate));
