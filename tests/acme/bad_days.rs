@@ -280,7 +280,9 @@ async fn a_limit_is_waited_for_over_restarts() {
 
 #[tokio::test]
 async fn a_limit_on_orders_is_met_once_and_not_by_every_name() {
-    let habits = problem("order", 429, "rateLimited", Some("7200"));
+    let mut habits = problem("order", 429, "rateLimited", Some("7200"));
+    // What the other orders that are under way are told takes nothing back.
+    habits.afterwards = problem("order", 500, "serverInternal", None).problem;
     let (ca, state, gateway) = (Ca::start(habits).await, folder(), gateway().await);
     let names: Vec<String> = (0..12).map(|n| format!("n{n}.example")).collect();
     let acme = format!("domains = {names:?}");

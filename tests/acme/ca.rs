@@ -47,6 +47,8 @@ pub(crate) struct Habits {
     pub(crate) profiles: Vec<&'static str>,
     /// Answers requests for such a resource with this problem.
     pub(crate) problem: Option<Problem>,
+    /// From the second such request on with this one.
+    pub(crate) afterwards: Option<Problem>,
     /// Issues for this name in place of the one asked for.
     pub(crate) wrong_name: bool,
     /// Where it explains when it wants certificates renewed.
@@ -87,6 +89,7 @@ impl Default for Habits {
             window: None,
             profiles: Vec::new(),
             problem: None,
+            afterwards: None,
             wrong_name: false,
             explanation: None,
             refuses_replaces: None,
@@ -324,8 +327,15 @@ impl Desk {
         let path = head.uri.path().to_owned();
         let resource = path.split('/').nth(1).unwrap_or_default().to_owned();
         let body = body.collect().await.unwrap().to_bytes();
-        self.book.change(|book| book.asked.push(resource.clone()));
-        let habits = self.habits.read(Habits::clone);
+        let again = self.book.change(|book| {
+            let again = book.asked.contains(&resource);
+            book.asked.push(resource.clone());
+            again
+        });
+        let mut habits = self.habits.read(Habits::clone);
+        if let Some(problem) = habits.afterwards.take().filter(|_| again) {
+            habits.problem = Some(problem);
+        }
         if let Some(problem) = habits.problem.as_ref().filter(|it| it.resource == resource) {
             let kind = format!("urn:ietf:params:acme:error:{}", problem.kind);
             let mut answer = self.reply(

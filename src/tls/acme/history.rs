@@ -225,8 +225,19 @@ impl Health {
         self.reason = Some(reason.to_owned());
         let doubled = CA_PAUSE.saturating_mul(1 << (self.failures - 1).min(16));
         self.pause = Some(now.after(doubled.min(CA_PAUSE_MOST)));
-        self.not_before = not_before;
+        // An order that was under way with it may have been told less, or nothing.
+        self.not_before = self.not_before.max(not_before);
         settle(&mut self.not_before, now);
+    }
+
+    /// It does what it is asked for. What it wants for all names holds even if an order that was under
+    /// way went well.
+    pub(super) fn is_well(&mut self, now: Moment) {
+        *self = Self {
+            not_before: self.not_before.filter(|until| *until > now),
+            unwritten: self.unwritten,
+            ..Self::default()
+        };
     }
 
     /// Takes in what another instance has written down while ours could not be.
@@ -283,6 +294,19 @@ mod tests {
         ours.join(disk);
         assert_eq!(ours.attempts.len(), KEPT);
         assert_eq!(ours.attempts.last().map(|it| it.at), Some(Moment(3_199)));
+    }
+
+    #[test]
+    fn a_limit_outlasts_what_other_orders_are_told() {
+        let now = Moment(10_000);
+        let mut health = Health::default();
+        health.failed(now, "a limit", Some(now.after(7_200)));
+        health.failed(now.after(1), "a fault", None);
+        health.failed(now.after(2), "a shorter one", Some(now.after(60)));
+        health.is_well(now.after(3));
+        assert_eq!(health.not_before, Some(now.after(7_200)));
+        health.is_well(now.after(7_200));
+        assert_eq!(health, Health::default());
     }
 
     #[test]

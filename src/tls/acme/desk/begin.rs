@@ -56,7 +56,8 @@ impl Desk {
             self.publish(now);
         }
         for ca in &acme.directories {
-            self.reload_health(&ca.url, state);
+            // What cannot be read is said.
+            let _ = self.reload_health(&ca.url, state);
         }
         self.look_at_health(state, now);
         let kept = self.kept.get(index)?;

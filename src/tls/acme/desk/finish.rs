@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::{Desk, Done};
-use crate::tls::acme::history::{Concerns, Health, Outcome, Renewal};
+use crate::tls::acme::history::{Concerns, Outcome, Renewal};
 use crate::tls::acme::kept::Busy;
 use crate::tls::acme::moment::{HOUR, Moment};
 use crate::tls::acme::plan::Next;
@@ -43,22 +43,16 @@ impl Desk {
         state: &StateDir,
     ) {
         let now = Moment::now();
-        let health = self.health.entry(ca.to_owned()).or_default();
         match &result {
             Err(failure) if failure.concerns == Concerns::Ca => {
-                health.failed(now, &failure.reason, failure.not_before);
+                self.amend_health(ca, state, |health| {
+                    health.failed(now, &failure.reason, failure.not_before);
+                });
             }
             // It says nothing of the CA.
             Err(failure) if failure.concerns == Concerns::Here => {}
-            // What it wants for all names holds even if an order that was under way went well.
-            _ => {
-                *health = Health {
-                    not_before: health.not_before.filter(|until| *until > now),
-                    ..Health::default()
-                };
-            }
+            _ => self.amend_health(ca, state, |health| health.is_well(now)),
         }
-        self.write_health(ca, state);
         // What is not wanted any more has its order left to resume.
         let Some(kept) = self.kept.iter_mut().find(|kept| kept.folder == folder) else {
             return;

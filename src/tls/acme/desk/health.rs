@@ -1,6 +1,7 @@
 //! How each CA does: known to every instance, and never forgotten for want of a disk.
 
 use super::Desk;
+use crate::tls::acme::StateError;
 use crate::tls::acme::ca::health_file;
 use crate::tls::acme::history::Health;
 use crate::tls::acme::moment::Moment;
@@ -8,18 +9,16 @@ use crate::tls::acme::state::StateDir;
 
 impl Desk {
     /// What another instance has written down since; what of ours could not be written stays.
-    pub(super) fn reload_health(&mut self, ca: &str, state: &StateDir) {
+    pub(super) fn reload_health(&mut self, ca: &str, state: &StateDir) -> Result<(), StateError> {
         let read = state.load_some::<Health>(&health_file(ca));
-        let read = read.unwrap_or_else(|error| {
-            tracing::warn!("{error}; {}", error.remedy());
-            None
-        });
+        let read = read.inspect_err(|error| tracing::warn!("{error}; {}", error.remedy()))?;
         let ours = self.health.entry(ca.to_owned()).or_default();
         match read {
             Some(read) if ours.unwritten => ours.join(read),
             Some(read) => *ours = read,
             None => {}
         }
+        Ok(())
     }
 
     /// What of it could not be written before is tried again.
@@ -32,16 +31,25 @@ impl Desk {
             }
         }
         for ca in unwritten {
-            self.reload_health(&ca, state);
-            self.write_health(&ca, state);
+            self.amend_health(&ca, state, |_| {});
         }
     }
 
-    pub(super) fn write_health(&mut self, ca: &str, state: &StateDir) {
-        let Some(health) = self.health.get_mut(ca) else {
-            return;
-        };
-        let written = state.save(&health_file(ca), health);
+    /// Changes what is on disk, where another instance may have written since we looked.
+    pub(super) fn amend_health(
+        &mut self,
+        ca: &str,
+        state: &StateDir,
+        change: impl FnOnce(&mut Health),
+    ) {
+        let lock = state.lock();
+        let read = self.reload_health(ca, state);
+        let health = self.health.entry(ca.to_owned()).or_default();
+        change(health);
+        let written = lock.and_then(|_lock| {
+            read?;
+            state.save(&health_file(ca), health)
+        });
         if let Err(error) = &written {
             tracing::debug!(%error, "how a CA does is not kept yet");
         }

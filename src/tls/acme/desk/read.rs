@@ -26,7 +26,8 @@ impl Desk {
             Reading::Begun => {
                 state.sweep();
                 for ca in &acme.directories {
-                    self.reload_health(&ca.url, &state);
+                    // What cannot be read is said.
+                    let _ = self.reload_health(&ca.url, &state);
                 }
                 self.reading = Reading::Certificates;
             }

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use super::*;
+use crate::tls::acme::ca::health_file;
 use crate::tls::acme::judge::judge;
 use crate::tls::acme::moment::{DAY, HOUR, MINUTE, clock};
 use crate::tls::acme::status::State;
@@ -282,4 +283,43 @@ fn what_expired_while_the_machine_was_off_is_ordered_once() {
     assert!(world.serves());
     world.pass(DAY);
     assert_eq!(world.orders, 2);
+}
+
+impl World {
+    /// An order that is to be made now.
+    fn job(&mut self) -> (Box<Job>, Locked) {
+        clock::set(self.now());
+        let orders = self.desk.look().into_iter().find_map(|start| match start {
+            Start::Order(job, lock) => Some((job, lock)),
+            Start::Renewal { .. } => None,
+        });
+        orders.expect("nothing is ordered")
+    }
+
+    fn end(&mut self, (job, lock): (Box<Job>, Locked), result: Result<(), Failure>) {
+        let result = result.and_then(|()| self.order(&job));
+        self.desk.finish(Done::Order {
+            folder: job.folder.clone(),
+            ca: job.ca.clone(),
+            signed: result.is_ok(),
+            result,
+            lock,
+        });
+    }
+}
+
+#[test]
+fn what_another_instance_was_told_in_the_middle_of_our_order_is_kept() {
+    for result in [Ok(()), Err(Failure::ca("a fault"))] {
+        let mut world = World::new(90 * DAY);
+        world.real = world.real.after(70 * DAY);
+        let job = world.job();
+        let (state, file) = (StateDir::new(world.disk.path()), health_file(&job.0.ca));
+        let until = world.now().after(2 * HOUR);
+        let mut theirs = Health::default();
+        theirs.failed(world.now(), "a limit", Some(until));
+        state.save(&file, &theirs).unwrap();
+        world.end(job, result);
+        assert_eq!(state.load::<Health>(&file).not_before, Some(until));
+    }
 }
