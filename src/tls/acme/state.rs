@@ -4,6 +4,7 @@
 //! acme/
 //!   README                         what this is
 //!   lock                           held for moments, around each change of a shared file
+//!   hook.lock                      held while a hook runs
 //!   accounts/HOST-PATH.json        account and its key, one a CA
 //!   accounts/HOST-PATH.json.new    a key before the CA has made the account
 //!   accounts/HOST-PATH.json.next   a key before the CA has it in place of the account's
