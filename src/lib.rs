@@ -28,6 +28,7 @@
 //! | [`handover`] | a new binary takes the place of the running one | know sessions |
 //! | [`hint`] | commands that a person is told to type | know what they are for |
 //! | [`systemd`] | sockets from a service manager, what it is told, its watchdog | decide anything |
+//! | `temporary` | names for files that are to replace others, and the end of those that never did | know what is in them |
 //! | [`observe`] | log, numbers, status, admin listener | decide anything |
 //!
 //! [`Holdline::start`] runs the whole proxy inside any tokio program.
@@ -50,6 +51,7 @@ pub mod session;
 mod status;
 mod supervise;
 pub mod systemd;
+mod temporary;
 pub mod tls;
 pub mod ws;
 

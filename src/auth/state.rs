@@ -13,6 +13,7 @@ use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
 use super::error::DeskError;
+use crate::temporary;
 
 /// No file of ours is larger.
 const LARGEST: u64 = 16 << 20;
@@ -160,11 +161,14 @@ impl StateDir {
 
     /// Replaces a file: readers see the old content or the new one.
     pub(super) fn replace(&self, name: &str, bytes: &[u8], _lock: &Locked) -> io::Result<()> {
-        let temporary = self.path(&format!("{name}.tmp"));
+        let path = self.path(name);
+        temporary::sweep_of(&path);
+        // Of this call alone: there may be no locks.
+        let temporary = temporary::beside(&path)?;
         let written = self
             .create(&temporary)
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, self.path(name)))
+            .and_then(|()| fs::rename(&temporary, &path))
             .and_then(|()| File::open(&self.path)?.sync_all());
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
@@ -256,7 +260,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = StateDir::open(&folder.path().join("a/b")).unwrap();
         let lock = dir.lock().unwrap();
-        fs::write(dir.path("x.tmp"), "left over").unwrap();
+        let left_over = File::create(dir.path("x.tmp")).unwrap();
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+        left_over.set_modified(long_ago).unwrap();
         assert!(dir.read("x").unwrap().is_none());
         dir.replace("x", b"one", &lock).unwrap();
         dir.replace("x", b"two", &lock).unwrap();

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use crate::temporary;
+
 /// Who may read a written file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -15,16 +17,10 @@ pub(super) enum Access {
 
 /// Replaces `path` with `bytes` atomically: a reader sees the old content or the new.
 ///
-/// Writers of one path must exclude each other (the temporary name is not unique).
+/// Of several writers of one path the last one wins.
 pub(super) fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    // A left-over of a crash may have another mode or be a link: never write into it.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    temporary::sweep_of(path);
+    let temporary = temporary::beside(path)?;
     let written = create(&temporary, access)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
@@ -58,7 +54,9 @@ mod tests {
     fn replaces_whole_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key.pem");
-        fs::write(dir.path().join("key.pem.tmp"), "left over").unwrap();
+        let left_over = File::create(dir.path().join("key.pem.tmp")).unwrap();
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+        left_over.set_modified(long_ago).unwrap();
         replace(&path, b"one", Access::Public).unwrap();
         replace(&path, b"two", Access::Private).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");

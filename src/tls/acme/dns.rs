@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 pub(super) use self::records::{Records, tidy};
+use super::state::StateDir;
 use super::underway::Underway;
 use crate::config::Dns;
 use crate::network::look_up;
@@ -86,10 +87,11 @@ async fn change(
     dns: &Dns,
     what: Do,
     record: &TxtRecord,
+    state: &StateDir,
     underway: &Underway,
 ) -> Result<(), String> {
     match dns {
-        Dns::Hook(hook) => hook::run(hook, what, record, underway).await,
+        Dns::Hook(hook) => hook::run(hook, what, record, state, underway).await,
         Dns::Update(update) => update::run(update, what, record).await,
     }
 }

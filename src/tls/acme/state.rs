@@ -4,6 +4,7 @@
 //! acme/
 //!   README                         what this is
 //!   lock                           held for moments, around each change of a shared file
+//!   hook.lock                      held while a hook runs
 //!   accounts/HOST-PATH.json        account and its key, one a CA
 //!   accounts/HOST-PATH.json.new    a key before the CA has made the account
 //!   accounts/HOST-PATH.json.next   a key before the CA has it in place of the account's
@@ -36,6 +37,8 @@ use zeroize::Zeroizing;
 pub(super) use lock::Locked;
 pub(super) use record::Record;
 use rights::private;
+
+use crate::temporary;
 
 /// No file of ours is larger.
 const LARGEST: u64 = 1 << 20;
@@ -163,15 +166,8 @@ impl StateDir {
         let path = self.path(name);
         self.make_parent(&path)?;
         let failed = |error| StateError::new("cannot write", &path, error);
-        // Of this process alone: where there are no locks, nobody writes into another's.
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let temporary = PathBuf::from(temporary);
-        // A left-over may have another mode or be a link: never written into.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        // Of this call alone: where there are no locks, nobody writes into another's.
+        let temporary = temporary::beside(&path).map_err(failed)?;
         let written = private()
             .write(true)
             .create_new(true)
@@ -192,22 +188,26 @@ impl StateDir {
         written.map_err(failed)
     }
 
+    /// Deletes what is ours of this name; what a newer holdline has written stays.
     pub(super) fn remove(&self, name: &str) {
-        let path = self.path(name);
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::debug!(path = %path.display(), %error, "cannot delete a file");
+        for name in self.all_ours(name) {
+            let path = self.path(&name);
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::debug!(path = %path.display(), %error, "cannot delete a file");
+            }
         }
     }
 
-    /// Deletes what processes that ended suddenly have left: answers for CAs. What others may read
-    /// is taken from them.
+    /// Deletes what processes that ended suddenly have left: answers for CAs, and files that never
+    /// got their name. What others may read is taken from them.
     pub(super) fn sweep(&self) {
         if self.untouched {
             return;
         }
         self.tighten();
+        self.folders().iter().for_each(|it| temporary::sweep(it));
         for folder in ["challenges/http-01", "challenges/tls-alpn-01"] {
             let entries = fs::read_dir(self.path(folder)).into_iter().flatten();
             for entry in entries.flatten() {
@@ -220,6 +220,22 @@ impl StateDir {
                 }
             }
         }
+    }
+
+    /// All that files are written to.
+    fn folders(&self) -> Vec<PathBuf> {
+        let of = |folder: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            // Not where a link leads to.
+            let folders = entries.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.take(MOST_FOLDERS).map(|it| it.path()).collect()
+        };
+        let mut all = vec![self.root.clone()];
+        for folder in of(&self.root) {
+            all.extend(of(&folder));
+            all.push(folder);
+        }
+        all
     }
 
     /// The certificates of all folders, wanted ones or not; a bounded number.

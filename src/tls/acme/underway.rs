@@ -55,7 +55,8 @@ impl Underway {
         self.over.run_until_cancelled(work).await
     }
 
-    /// Waits until no hook runs, and keeps it so. Many a hook reads a zone, changes it and writes it
+    /// Waits until no hook of this process runs, and keeps it so: the state directory's lock is between
+    /// processes, and has no order. Many a hook reads a zone, changes it and writes it
     /// back: two at a time would lose a record.
     pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.hook).lock_owned().await

@@ -1,6 +1,6 @@
 //! The command that writes and takes away records: run, waited for, and quoted.
 //!
-//! One at a time in this process. It has a process group of its own, and ends with all that it has
+//! One at a time, in this process and in all that share the state directory. It has a process group of its own, and ends with all that it has
 //! started where it takes too long, or nobody wants its answer any more.
 
 mod environment;
@@ -19,10 +19,16 @@ use self::group::Group;
 use self::said::{Output, said};
 use super::{Do, TxtRecord};
 use crate::config::DnsHook;
+use crate::tls::acme::state::StateDir;
 use crate::tls::acme::underway::Underway;
 
 /// For the rest of the output once the hook has ended: what it has left running may hold it open.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Held by the process whose hook runs.
+const LOCK: &str = "hook.lock";
+/// For another process to end its hook, beyond the time that hooks have.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Runs the hook; the error is a sentence with what it said. Whoever drops this has the hook ended
 /// in good order, by a task that `underway` waits for.
@@ -30,14 +36,19 @@ pub(super) async fn run(
     hook: &DnsHook,
     what: Do,
     record: &TxtRecord,
+    state: &StateDir,
     underway: &Underway,
 ) -> Result<(), String> {
     let unwanted = CancellationToken::new();
     let _unwanted = unwanted.clone().drop_guard();
     let (hook, record, turn) = (hook.clone(), record.clone(), underway.turn().await);
+    // Before an upgrade and after it, or on another machine with the same directory: there may be
+    // several before us there.
+    let locked = state.lock_within(LOCK, hook.timeout * 3 + GRACE).await;
+    let locked = locked.map_err(|failure| format!("no hook is run: {}", failure.reason))?;
     let task = underway.spawn(async move {
         let done = run_now(&hook, what, &record, &unwanted).await;
-        drop(turn);
+        drop((locked, turn));
         done
     });
     task.await.unwrap_or_else(|_| {

@@ -71,7 +71,7 @@ impl Records {
             since: Moment::now(),
         };
         self.amend(|noted| noted.records.push(note)).await?;
-        change(dns, Do::Present, record, underway)
+        change(dns, Do::Present, record, &self.state, underway)
             .await
             .map_err(Failure::names)
     }
@@ -87,7 +87,7 @@ impl Records {
         };
         for Note { record, since } in noted.records {
             let (name, started) = (&record.name, Instant::now());
-            if let Err(error) = change(dns, Do::Cleanup, &record, underway).await {
+            if let Err(error) = change(dns, Do::Cleanup, &record, &self.state, underway).await {
                 if Moment::now().since(since) < GIVEN_UP {
                     tracing::warn!(name, "a record is left over: {error}; it is tried again");
                     // It would take as long for the next one.

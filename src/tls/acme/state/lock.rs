@@ -5,11 +5,17 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::{StateDir, StateError, private};
+use crate::tls::acme::ca::blocking;
+use crate::tls::acme::problem::Failure;
 
 /// How long somebody else's moment may last; a process that was stopped holds its locks.
 const LOCKED: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The same for what others may hold for seconds.
+const LOOK_EVERY_LONG: Duration = Duration::from_millis(100);
 
 /// Excludes others until it is dropped.
 #[derive(Debug)]
@@ -60,6 +66,26 @@ impl StateDir {
                 Ok(Some(Locked { _file: None }))
             }
             Err(TryLockError::Error(error)) => Err(StateError::new("cannot lock", &path, error)),
+        }
+    }
+
+    /// Waits for whoever has it, for `limit` at most; whoever looks first gets it.
+    pub(in crate::tls::acme) async fn lock_within(
+        &self,
+        name: &str,
+        limit: Duration,
+    ) -> Result<Locked, Failure> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let (state, own) = (self.clone(), name.to_owned());
+            if let Some(locked) = blocking(move || state.try_lock(&own)).await?? {
+                return Ok(locked);
+            }
+            if Instant::now() >= deadline {
+                let error = io::ErrorKind::TimedOut.into();
+                return Err(StateError::new("cannot lock", &self.path(name), error).into());
+            }
+            sleep(LOOK_EVERY_LONG).await;
         }
     }
 

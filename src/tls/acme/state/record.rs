@@ -104,6 +104,20 @@ impl StateDir {
         })
     }
 
+    /// The files that are ours to delete: what was written beside a newer one is left over where
+    /// that is gone. None of a file that cannot be read: it may not be ours.
+    pub(super) fn all_ours(&self, name: &str) -> Vec<String> {
+        let beside = format!("{name}.v{VERSION}");
+        match self.ours(name) {
+            Ok(ours) if ours == beside => vec![beside],
+            Ok(ours) => vec![ours, beside],
+            Err(error) => {
+                tracing::debug!("a file is not deleted: {error}");
+                Vec::new()
+            }
+        }
+    }
+
     fn careful<T: Record>(&self, name: &str) -> Option<T> {
         let path = self.path(name);
         tracing::warn!(
@@ -188,6 +202,26 @@ mod tests {
         assert_eq!(state.load_some::<History>(name).unwrap(), None);
         assert_eq!(state.load_some::<History>(name).unwrap(), Some(read));
         assert_eq!(fs::read_to_string(state.path(name)).unwrap(), newer);
+    }
+
+    #[test]
+    fn what_a_newer_one_has_written_is_not_deleted_and_what_is_ours_is_not_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let newer = b"{\"version\": 2, \"key\": \"of another kind\"}";
+        let (name, ours) = ("certificates/a/order.json", "certificates/a/order.json.v1");
+        state.write(name, newer).unwrap();
+        state.remove(name);
+        assert_eq!(*state.read(name).unwrap().unwrap(), newer);
+        state.save(name, &Health::default()).unwrap();
+        assert!(state.path(ours).exists());
+        state.remove(name);
+        assert!(state.path(name).exists() && !state.path(ours).exists());
+        // The newer one has deleted its own in the meantime.
+        state.save(name, &Health::default()).unwrap();
+        fs::remove_file(state.path(name)).unwrap();
+        state.remove(name);
+        assert!(!state.path(ours).exists());
     }
 
     #[test]

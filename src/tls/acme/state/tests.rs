@@ -50,6 +50,56 @@ fn old_answers_are_swept_and_new_ones_stay() {
     assert!(!state.path("challenges/http-01/old").exists());
 }
 
+/// Threads of one process are to each other as the first processes of two containers are: they have
+/// the same number.
+#[test]
+fn many_write_one_file_at_once_and_all_of_them_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let written = |who: u8| vec![who; 8 * 1024];
+    let (state, name) = (&state, "certificates/a/certificate.pem");
+    std::thread::scope(|scope| {
+        for who in 0..4 {
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    state.write(name, &written(who)).unwrap();
+                    let read = state.read(name).unwrap().unwrap();
+                    assert!(read.len() == 8 * 1024 && read.iter().all(|byte| *byte == read[0]));
+                }
+            });
+        }
+    });
+    assert_eq!(
+        fs::read_dir(state.path("certificates/a")).unwrap().count(),
+        1
+    );
+}
+
+#[test]
+fn what_a_crash_left_half_written_is_swept_when_it_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    let names = [
+        "README.1.tmp",
+        "accounts/x.json.00000000deadbeef.tmp",
+        "certificates/a/certificate.pem.1.tmp",
+        "challenges/http-01/x.00000000deadbeef.tmp",
+    ];
+    for name in names {
+        state.write(name, b"key").unwrap();
+        let file = File::options().write(true).open(state.path(name)).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    let young = "certificates/a/order.json.1.tmp";
+    state.write(young, b"key").unwrap();
+    StateDir::to_look_at(dir.path()).sweep();
+    assert!(names.iter().all(|name| state.path(name).exists()));
+    state.sweep();
+    assert!(!names.iter().any(|name| state.path(name).exists()));
+    assert!(state.path(young).exists());
+}
+
 #[test]
 fn only_one_holds_a_lock() {
     let dir = tempfile::tempdir().unwrap();

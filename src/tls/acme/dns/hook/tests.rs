@@ -30,7 +30,9 @@ fn record() -> TxtRecord {
 }
 
 async fn present(hook: &DnsHook) -> Result<(), String> {
-    run(hook, Do::Present, &record(), &Underway::default()).await
+    let dir = tempfile::tempdir().unwrap();
+    let (state, underway) = (StateDir::new(dir.path()), Underway::default());
+    run(hook, Do::Present, &record(), &state, &underway).await
 }
 
 async fn until(mut so: impl FnMut() -> bool) {
@@ -58,9 +60,11 @@ fn runs(process: Pid) -> bool {
 #[tokio::test]
 async fn the_hook_is_told_what_to_do() {
     let (hook, dir) = hook("echo \"$@\" >>$D/said", LONG);
-    let underway = Underway::default();
-    run(&hook, Do::Present, &record(), &underway).await.unwrap();
-    run(&hook, Do::Cleanup, &record(), &underway).await.unwrap();
+    let (state, underway) = (StateDir::new(dir.path()), Underway::default());
+    for what in [Do::Present, Do::Cleanup] {
+        let done = run(&hook, what, &record(), &state, &underway).await;
+        done.unwrap();
+    }
     let said = fs::read_to_string(dir.path().join("said")).unwrap();
     let expected = "present _acme-challenge.a.example v-1\ncleanup _acme-challenge.a.example v-1\n";
     assert_eq!(said, expected);
@@ -164,8 +168,9 @@ async fn one_that_nobody_waits_for_any_more_ends_in_good_order() {
     let script = "trap 'echo tidied >$D/tidied; exit 1' TERM; sleep 60 & echo $! >$D/child; wait";
     let (hook, dir) = hook(script, LONG);
     let (underway, record) = (Underway::default(), record());
+    let state = StateDir::new(dir.path());
     tokio::select! {
-        done = run(&hook, Do::Present, &record, &underway) => panic!("{done:?}"),
+        done = run(&hook, Do::Present, &record, &state, &underway) => panic!("{done:?}"),
         () = until(|| process(&dir, "child").is_some()) => {}
     }
     underway.end(LONG).await;
@@ -196,11 +201,31 @@ fn none_survives_the_threads_that_looked_after_it() {
 #[tokio::test]
 async fn hooks_run_one_after_the_other() {
     let script = "mkdir $D/busy || exit 7; sleep 0.1; rmdir $D/busy";
-    let (hook, _dir) = hook(script, LONG);
-    let (underway, record) = (Underway::default(), record());
-    let run = || run(&hook, Do::Present, &record, &underway);
-    let (one, two, three) = tokio::join!(run(), run(), run());
+    let (hook, dir) = hook(script, LONG);
+    let (record, state) = (record(), StateDir::new(dir.path()));
+    // As of two processes on one directory.
+    let (ours, theirs) = (Underway::default(), Underway::default());
+    let run = |underway| run(&hook, Do::Present, &record, &state, underway);
+    let (one, two, three) = tokio::join!(run(&ours), run(&ours), run(&theirs));
     assert_eq!((one, two, three), (Ok(()), Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn the_hook_of_another_process_is_not_waited_for_without_end() {
+    let (hook, dir) = hook(": >$D/ran", Duration::from_millis(100));
+    let (record, state) = (record(), StateDir::new(dir.path()));
+    let theirs = state.try_lock(LOCK).unwrap().unwrap();
+    let underway = Underway::default();
+    let started = Instant::now();
+    let run = || run(&hook, Do::Present, &record, &state, &underway);
+    let error = run().await.unwrap_err();
+    assert!(started.elapsed() < SOON);
+    for words in ["acme/hook.lock", "another process holds it"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(!dir.path().join("ran").exists());
+    drop(theirs);
+    run().await.unwrap();
 }
 
 #[tokio::test]
