@@ -301,7 +301,7 @@ impl Ca {
 
     // === whom to write to ===
 
-    /// Tells the CA what [acme] contact says, if it was told something else last. No reason not to
+    /// Tells the CA what `[acme] contact` says, if it was told something else last. No reason not to
     /// go on if that fails.
     async fn tell_contact(&self, mut stored: Stored, acme: &Acme, files: &Files) -> Stored {
         let contact = contact(acme);
