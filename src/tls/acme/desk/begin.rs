@@ -64,7 +64,7 @@ impl Desk {
         };
         let ca = acme.directories.get(at)?;
         let kept = self.kept.get_mut(index)?;
-        let tried = kept.failures();
+        let tried = kept.unproved();
         let before = kept.history.clone();
         kept.history.start(&ca.url, now);
         if let Err(error) = kept.save_history(state) {
@@ -86,6 +86,7 @@ impl Desk {
             tried,
             replaces: replaced(kept, &ca.url),
             signing: Arc::default(),
+            at_dns: Arc::default(),
         };
         Some(Start::Order(Box::new(job), lock))
     }
@@ -143,9 +144,14 @@ impl Desk {
             .as_ref()
             .filter(|it| it.certificate == certificate);
         let known = acme.directories.iter().any(|it| it.url == ca);
+        let health = self.health.get(&ca);
+        let told_to_wait = health
+            .and_then(|health| health.not_before)
+            .is_some_and(|until| until > now);
         if asking >= QUESTIONS
             || kept.asking
             || !known
+            || told_to_wait
             || renewal.is_some_and(|it| it.ask_again > now)
         {
             return None;

@@ -46,7 +46,7 @@ impl Desk {
         match &result {
             Err(failure) if failure.concerns == Concerns::Ca => {
                 self.amend_health(ca, state, |health| {
-                    health.failed(now, &failure.reason, failure.not_before);
+                    health.failed(now, failure);
                 });
             }
             // It says nothing of the CA.
@@ -74,12 +74,16 @@ impl Desk {
                     concerns,
                     reason,
                     not_before,
+                    unproved,
+                    unreached,
                 } = failure;
                 let outcome = Outcome::Failed {
                     concerns,
                     reason,
                     not_before,
                     signed,
+                    unproved,
+                    unreached,
                 };
                 kept.history.finish(ca, outcome);
             }
@@ -120,6 +124,8 @@ impl Desk {
         kept.asking = false;
         let now = Moment::now();
         let names = kept.names.clone();
+        let told = result.as_ref().err().and_then(|failure| failure.not_before);
+        let later = told.unwrap_or(now);
         let saved = kept.amend_history(state, now, |history| {
             let ours = history.renewal.take();
             let ours = ours.filter(|it| it.certificate == certificate);
@@ -133,7 +139,7 @@ impl Desk {
                     window: ours.as_ref().and_then(|it| it.window),
                     explanation: ours.and_then(|it| it.explanation),
                     certificate,
-                    ask_again: now.after(ASK_AGAIN),
+                    ask_again: later.max(now.after(ASK_AGAIN)),
                 }
             }));
         });

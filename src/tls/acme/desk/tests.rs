@@ -128,6 +128,8 @@ impl World {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(job.names.clone()).unwrap();
         let at = |moment: Moment| OffsetDateTime::from(moment.system());
+        // Without it a CA has no name for it.
+        params.use_authority_key_identifier_extension = true;
         params.not_before = at(self.real.before(HOUR));
         params.not_after = at(self.real.after(self.lifetime - HOUR));
         let chain = params.self_signed(&key).unwrap().pem();
@@ -317,7 +319,11 @@ fn what_another_instance_was_told_in_the_middle_of_our_order_is_kept() {
         let (state, file) = (StateDir::new(world.disk.path()), health_file(&job.0.ca));
         let until = world.now().after(2 * HOUR);
         let mut theirs = Health::default();
-        theirs.failed(world.now(), "a limit", Some(until));
+        let limit = Failure {
+            not_before: Some(until),
+            ..Failure::ca("a limit")
+        };
+        theirs.failed(world.now(), &limit);
         state.save(&file, &theirs).unwrap();
         world.end(job, result);
         assert_eq!(state.load::<Health>(&file).not_before, Some(until));
@@ -470,4 +476,135 @@ fn what_is_served_meanwhile_is_told_until_when() {
         !numbers.contains(&format!("{gauge}\"c.example\"")),
         "{numbers}"
     );
+}
+
+#[test]
+fn only_names_that_were_not_shown_to_be_ours_are_shown_in_another_way() {
+    let mut world = World::new(90 * DAY);
+    world.real = world.real.after(70 * DAY);
+    let unproved = Failure::names("the CA cannot connect").unproved();
+    for (failure, tried) in [
+        (Failure::ca("a fault"), 0),
+        (Failure::here("a full disk"), 0),
+        (unproved, 1),
+        (Failure::ca("a fault"), 1),
+    ] {
+        let job = world.job();
+        world.end(job, Err(failure));
+        world.real = world.real.after(HOUR);
+        let job = world.job();
+        assert_eq!(job.0.tried, tried);
+        world.end(job, Err(Failure::ca("a fault")));
+        world.real = world.real.after(HOUR);
+    }
+}
+
+#[test]
+fn a_ca_that_wants_to_be_left_alone_is_not_asked_when_to_renew() {
+    let mut world = World::new(90 * DAY);
+    let asked = |world: &mut World| {
+        clock::set(world.now());
+        let starts = world.desk.look().into_iter();
+        starts
+            .filter(|start| matches!(start, Start::Renewal { .. }))
+            .collect::<Vec<_>>()
+            .pop()
+    };
+    world.real = world.real.after(2 * HOUR);
+    let Some(Start::Renewal {
+        folder,
+        certificate,
+        ca,
+        ..
+    }) = asked(&mut world)
+    else {
+        panic!("not asked");
+    };
+    let limit = |world: &World| Failure {
+        not_before: Some(world.now().after(6 * HOUR)),
+        ..Failure::ca("a limit")
+    };
+    let result = Err(limit(&world));
+    world.desk.finish(Done::Renewal {
+        folder,
+        certificate,
+        result,
+    });
+    world.real = world.real.after(6 * HOUR - 1);
+    assert!(asked(&mut world).is_none(), "by its own answer");
+    let limit = limit(&world);
+    let state = StateDir::new(world.disk.path());
+    let now = world.now();
+    let other = |health: &mut Health| health.failed(now, &limit);
+    world.desk.amend_health(&ca, &state, other);
+    world.real = world.real.after(2);
+    assert!(asked(&mut world).is_none(), "by the answer to an order");
+    world.real = world.real.after(6 * HOUR);
+    assert!(asked(&mut world).is_some());
+}
+
+/// What is on disk when a process ends between the two files that an order changes, or before both.
+#[test]
+fn what_an_order_brought_is_known_wherever_its_process_ended() {
+    for arrived in [true, false] {
+        let mut world = World::new(90 * DAY);
+        world.real = world.real.after(70 * DAY);
+        let (job, lock) = world.job();
+        let pem = world.order(&job).unwrap();
+        let text = std::str::from_utf8(&pem).unwrap();
+        let end = text.find("-----BEGIN CERTIFICATE").unwrap();
+        let left = Unfinished {
+            ca: job.ca.clone(),
+            order: "https://ca.example/order/1".to_owned(),
+            names: job.names.clone(),
+            since: world.now(),
+            key: Zeroizing::new(text[..end].to_owned()),
+            asked_to_sign: true,
+        };
+        let state = StateDir::new(world.disk.path());
+        let file = |name: &str| format!("{}/{name}", job.folder);
+        state.save(&file("order.json"), &left).unwrap();
+        // As if another CA had issued what was there before.
+        let mut history: History = state.load(&file("history.json"));
+        history.issuer = None;
+        state.save(&file("history.json"), &history).unwrap();
+        if arrived {
+            state.write(&file("certificate.pem"), &pem).unwrap();
+        }
+        drop(lock);
+        world.start();
+        clock::set(world.now());
+        let _ = world.desk.look();
+        let history: History = state.load(&file("history.json"));
+        let last = &history.attempts.last().unwrap().outcome;
+        match arrived {
+            true => {
+                assert_eq!(last, &Outcome::Issued);
+                assert_eq!(history.issuer.as_ref(), Some(&job.ca));
+            }
+            false => assert!(matches!(last, Outcome::Failed { signed: true, .. })),
+        }
+        assert_eq!(state.path(&file("order.json")).exists(), !arrived);
+    }
+}
+
+#[test]
+fn an_order_is_forgotten_when_all_that_came_of_it_is_on_disk() {
+    let mut world = World::new(90 * DAY);
+    world.real = world.real.after(70 * DAY);
+    let job = world.job();
+    let state = StateDir::new(world.disk.path());
+    let file = |name: &str| format!("certificates/a.example/{name}");
+    state.write(&file("order.json"), b"{}").unwrap();
+    // No file can be made in the place of a folder.
+    let history = state.path(&file("history.json"));
+    std::fs::remove_file(&history).unwrap();
+    std::fs::create_dir(&history).unwrap();
+    world.end(job, Ok(()));
+    assert!(state.path(&file("order.json")).exists());
+    std::fs::remove_dir(&history).unwrap();
+    world.pass(MINUTE);
+    assert!(!state.path(&file("order.json")).exists());
+    let history: History = state.load(&file("history.json"));
+    assert_eq!(history.attempts.last().unwrap().outcome, Outcome::Issued);
 }

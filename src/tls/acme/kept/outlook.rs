@@ -93,6 +93,15 @@ impl Kept {
             .count()
     }
 
+    /// Those of them in which the names could not be shown to be ours.
+    pub(in crate::tls::acme) fn unproved(&self) -> usize {
+        let outcomes = self.history.attempts.iter().rev();
+        outcomes
+            .take_while(|attempt| attempt.outcome != Outcome::Issued)
+            .filter(|attempt| matches!(attempt.outcome, Outcome::Failed { unproved: true, .. }))
+            .count()
+    }
+
     pub(in crate::tls::acme) fn status(
         &self,
         next: Next,

@@ -146,6 +146,8 @@ fn what_came_of_an_order_is_kept_until_the_disk_takes_it() {
         reason: "a limit".to_owned(),
         not_before: Some(now.after(7_200)),
         signed: true,
+        unproved: false,
+        unreached: false,
     };
     kept.history.finish(ca, told_to_wait.clone());
     // No file can be made in the place of the folder's file.
