@@ -29,6 +29,7 @@ use super::stand_in;
 use super::state::{Locked, StateDir};
 use super::status::CertificateStatus;
 use crate::config::Acme;
+use crate::tls::store::Generation;
 use crate::tls::{CertStore, Certificate};
 
 /// Orders at a time; a CA has its limits, and a hook may not bear more.
@@ -88,7 +89,12 @@ pub(super) struct Desk {
     outgoing: Vec<Certificate>,
     /// Whether CAs may be asked already.
     begun: bool,
-    stand_ins: HashMap<String, Certificate>,
+    /// By the folder of what they stand for, with the names that are covered by nothing else.
+    stand_ins: HashMap<String, (Vec<String>, Certificate)>,
+    /// What could be served when it was published last, by the time.
+    shown: Vec<bool>,
+    /// Of the config: what is published for another one comes too late.
+    generation: Generation,
     reading: Reading,
     /// Another process orders.
     retired: Arc<AtomicBool>,
@@ -112,6 +118,8 @@ impl Desk {
             outgoing: Vec::new(),
             begun: false,
             stand_ins: HashMap::new(),
+            shown: Vec::new(),
+            generation: Generation::default(),
             reading: Reading::Done,
             retired,
         }
@@ -130,6 +138,11 @@ impl Desk {
         self.acme
             .as_ref()
             .map(|acme| StateDir::new(&acme.state_dir))
+    }
+
+    /// What is published from now on counts as of this config.
+    pub(super) fn publish_as(&mut self, generation: Generation) {
+        self.generation = generation;
     }
 
     /// Keeps these certificates from now on, and serves what there is of them in memory. Waits for
@@ -165,9 +178,6 @@ impl Desk {
         }
         self.outgoing
             .extend(old.into_iter().filter_map(|kept| kept.certificate));
-        let kept = &self.kept;
-        self.stand_ins
-            .retain(|folder, _| kept.iter().any(|kept| kept.folder == *folder));
         self.acme = Some(Arc::new(acme));
         self.reading = Reading::Begun;
         self.publish(Moment::now());

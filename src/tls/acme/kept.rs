@@ -4,12 +4,14 @@
 
 mod names;
 mod outlook;
+mod trouble;
 
 use zeroize::Zeroizing;
 
 pub(super) use self::names::{folder, same_names};
 use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
+pub(super) use self::trouble::{Cause, Troubles};
 use super::history::History;
 use super::import::{self, Found};
 use super::judge::judge;
@@ -51,8 +53,8 @@ pub(super) struct Kept {
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
     pub(super) asking: bool,
-    /// The state directory cannot be used.
-    pub(super) trouble: Option<String>,
+    /// Why the state directory cannot be used.
+    pub(super) troubles: Troubles,
 }
 
 // === impl Kept ===
@@ -79,7 +81,7 @@ impl Kept {
             unwritten: false,
             busy: Busy::Reading,
             asking: false,
-            trouble: None,
+            troubles: Troubles::default(),
         }
     }
 
@@ -123,19 +125,12 @@ impl Kept {
     pub(super) fn refresh(&mut self, state: &StateDir) -> bool {
         let version = state.version(&self.file());
         if version.is_some() && version == self.version {
+            self.troubles.over(Cause::Certificate);
             return false;
         }
-        let pem = match state.read(&self.file()) {
-            Ok(Some(pem)) => pem,
-            Ok(None) => return false,
-            Err(error) => {
-                // That what we have cannot be written says more.
-                if self.unsaved.is_none() {
-                    self.trouble = Some(format!("{error}; {}", error.remedy()));
-                }
-                return false;
-            }
-        };
+        let read = state.read(&self.file());
+        self.see(Cause::Certificate, read.as_ref().err());
+        let Ok(Some(pem)) = read else { return false };
         let path = state.path(&self.file());
         match judge(&pem, &path, &self.names, Moment::now().system()) {
             Ok(certificate) => {
@@ -148,6 +143,7 @@ impl Kept {
                 }
                 self.certificate = Some(certificate);
                 self.unsaved = None;
+                self.troubles.over(Cause::Unsaved);
                 true
             }
             Err(refused) if refused.is_about_time() => {
@@ -192,7 +188,7 @@ impl Kept {
         match state.write(&self.file(), pem) {
             Ok(()) => {
                 self.unsaved = None;
-                self.trouble = None;
+                self.troubles.over(Cause::Unsaved);
                 self.version = state.version(&self.file());
                 state.remove(&format!("{}/order.json", self.folder));
             }
@@ -201,10 +197,9 @@ impl Kept {
                     "{error}; {}. The certificate is served, but would be lost with this process",
                     error.remedy()
                 );
-                if self.trouble.as_ref() != Some(&trouble) {
+                if self.troubles.met(Cause::Unsaved, &trouble, Moment::now()) {
                     tracing::error!(names = ?self.names, "{trouble}");
                 }
-                self.trouble = Some(trouble);
             }
         }
     }
@@ -217,6 +212,9 @@ impl Kept {
         };
         let saved = save();
         self.unwritten = saved.is_err();
+        if saved.is_ok() {
+            self.troubles.over(Cause::Unwritten);
+        }
         saved
     }
 
@@ -224,11 +222,7 @@ impl Kept {
     pub(super) fn write_down(&mut self, state: &StateDir, now: Moment) {
         if self.unwritten {
             let written = self.amend_history(state, now, |_| {});
-            let error = written.err();
-            let error = error.map(|error| format!("{error}; {}", error.remedy()));
-            if error.is_some() || self.unsaved.is_none() {
-                self.trouble = error;
-            }
+            self.see(Cause::Unwritten, written.as_ref().err());
         }
     }
 
@@ -246,6 +240,7 @@ impl Kept {
         read?;
         state.save(&self.history_file(), &self.history)?;
         self.unwritten = false;
+        self.troubles.over(Cause::Unwritten);
         Ok(())
     }
 
@@ -257,6 +252,7 @@ impl Kept {
     ) -> Result<(), StateError> {
         let read = state.load_some(&self.history_file());
         self.unread = read.is_err();
+        self.see(Cause::History, read.as_ref().err());
         match read? {
             Some(history) if self.unwritten => self.history.join(history),
             Some(history) => self.history = history,
@@ -269,13 +265,21 @@ impl Kept {
     /// Reads the history if it is not known yet. One that cannot be read is told, and without it
     /// nothing is ordered.
     pub(super) fn remember(&mut self, state: &StateDir, now: Moment) {
-        if !self.unread {
-            return;
+        if self.unread {
+            // Told as a trouble.
+            let _ = self.reload_history(state, now);
         }
-        self.trouble = self
-            .reload_history(state, now)
-            .err()
-            .map(|error| format!("{error}; {}", error.remedy()));
+    }
+
+    /// What has come of something, for what is told.
+    fn see(&mut self, cause: Cause, error: Option<&StateError>) {
+        match error {
+            None => self.troubles.over(cause),
+            Some(error) => {
+                let reason = format!("{error}; {}", error.remedy());
+                self.troubles.met(cause, &reason, Moment::now());
+            }
+        }
     }
 
     fn history_file(&self) -> String {

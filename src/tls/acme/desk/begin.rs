@@ -7,7 +7,7 @@ use instant_acme::CertificateIdentifier;
 use super::{Desk, QUESTIONS, Start};
 use crate::config::Acme;
 use crate::tls::acme::StateError;
-use crate::tls::acme::kept::{Busy, Kept};
+use crate::tls::acme::kept::{Busy, Cause, Kept};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::order::Job;
 use crate::tls::acme::plan::Next;
@@ -35,10 +35,9 @@ impl Desk {
             Ok(lock) => lock?,
             Err(trouble) => {
                 let kept = self.kept.get_mut(index)?;
-                if kept.trouble.as_ref() != Some(&trouble) {
+                if kept.troubles.met(Cause::Order, &trouble, now) {
                     tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
                 }
-                kept.trouble = Some(trouble);
                 return None;
             }
         };
@@ -46,10 +45,9 @@ impl Desk {
         let kept = self.kept.get_mut(index)?;
         if let Err(error) = kept.reload_history(state, now) {
             let trouble = format!("{error}; {}", error.remedy());
-            if kept.trouble.as_ref() != Some(&trouble) {
+            if kept.troubles.met(Cause::Order, &trouble, now) {
                 tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
             }
-            kept.trouble = Some(trouble);
             return None;
         }
         if kept.refresh(state) {
@@ -71,10 +69,11 @@ impl Desk {
         kept.history.start(&ca.url, now);
         if let Err(error) = kept.save_history(state) {
             kept.history = before;
-            kept.trouble = Some(format!("{error}; {}", error.remedy()));
+            let trouble = format!("{error}; {}", error.remedy());
+            kept.troubles.met(Cause::Order, &trouble, now);
             return None;
         }
-        kept.trouble = None;
+        kept.troubles.over(Cause::Order);
         kept.busy = Busy::Ordering(ca.name.clone());
         tracing::info!(names = ?kept.names, ca = ca.name, "ordering a certificate");
         let job = Job {
@@ -99,6 +98,8 @@ impl Desk {
         };
         let elsewhere =
             kept.is_under_way() && matches!(state.try_lock(&kept.order_lock()), Ok(None));
+        // There is no order to be begun.
+        kept.troubles.over(Cause::Order);
         let over = kept.busy == Busy::Elsewhere && !elsewhere;
         kept.busy = match elsewhere {
             true => Busy::Elsewhere,

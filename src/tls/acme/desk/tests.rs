@@ -323,3 +323,114 @@ fn what_another_instance_was_told_in_the_middle_of_our_order_is_kept() {
         assert_eq!(state.load::<Health>(&file).not_before, Some(until));
     }
 }
+
+/// Expired, or never there; beside a wildcard that is good.
+#[test]
+fn a_name_that_a_good_wildcard_covers_is_served_with_it() {
+    for domains in [
+        "\"*.b.example\", \"a.b.example\"",
+        "\"*.b.example\", \"a.b.example c.other.example\"",
+    ] {
+        for days in [0, 6] {
+            let disk = tempfile::tempdir().unwrap();
+            let store = Arc::new(CertStore::new());
+            let mut desk = Desk::new(Arc::clone(&store), Arc::default(), Arc::default());
+            let start = Moment(1_800_000_000);
+            clock::set(start);
+            desk.begin_ordering();
+            desk.configure(Some(by_dns(&disk, "\"*.b.example\"")));
+            order(&mut desk, start, 90);
+            desk.configure(Some(by_dns(&disk, domains)));
+            order(&mut desk, start, days);
+            if days > 0 {
+                let shown = shown(&store, "a.b.example").unwrap();
+                assert!(shown.not_after < start.after(7 * DAY).system(), "its own");
+            }
+            clock::set(start.after(7 * DAY));
+            order(&mut desk, start, 0);
+            let shown = shown(&store, "a.b.example").unwrap();
+            assert_eq!(shown.names, ["*.b.example"], "{domains}, {days} days");
+            let others = store.facts().into_iter().flat_map(|it| it.names);
+            assert_eq!(
+                others.filter(|it| it == "c.other.example").count(),
+                usize::from(domains.contains("other")),
+            );
+            assert!(!desk.is_outdated(start.after(7 * DAY)));
+        }
+    }
+}
+
+fn by_dns(disk: &TempDir, domains: &str) -> Acme {
+    let text = format!(
+        "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [{domains}]\nimport = []\n\
+         directories = [\"https://ca.example/dir\"]\nstate_dir = {:?}\n\
+         challenges = [\"dns-01\"]\ndns_hook = [\"/bin/true\"]",
+        disk.path()
+    );
+    let config = crate::config::parse(&text, "t").unwrap().config;
+    config.acme.unwrap()
+}
+
+/// Certificates for so many days from `start`; 0: the CA refuses.
+fn order(desk: &mut Desk, start: Moment, days: u64) {
+    for begun in desk.look() {
+        let Start::Order(job, lock) = begun else {
+            continue;
+        };
+        let result = match days {
+            0 => Err(Failure::names("no")),
+            days => {
+                let key = rcgen::KeyPair::generate().unwrap();
+                let mut params = rcgen::CertificateParams::new(job.names.clone()).unwrap();
+                params.not_before = OffsetDateTime::from(start.before(HOUR).system());
+                params.not_after = OffsetDateTime::from(start.after(days * DAY).system());
+                let chain = params.self_signed(&key).unwrap().pem();
+                Ok(format!("{}{chain}", key.serialize_pem()).into_bytes())
+            }
+        };
+        desk.finish(Done::Order {
+            folder: job.folder.clone(),
+            ca: job.ca.clone(),
+            result: result.map(Zeroizing::new),
+            signed: false,
+            lock,
+        });
+    }
+}
+
+/// What a client that asks for the name gets.
+fn shown(store: &CertStore, name: &str) -> Option<crate::tls::Facts> {
+    let all = store.facts();
+    let exact = all.iter().find(|it| it.names.iter().any(|one| one == name));
+    let wildcard = name
+        .split_once('.')
+        .map(|(_, parent)| format!("*.{parent}"));
+    let others = || {
+        all.iter()
+            .find(|it| it.names.iter().any(|one| Some(one) == wildcard.as_ref()))
+    };
+    exact.or_else(others).cloned()
+}
+
+#[test]
+fn trouble_that_is_over_is_not_told_any_more() {
+    let mut world = World::new(90 * DAY);
+    let file = world
+        .disk
+        .path()
+        .join("acme/certificates/a.example/certificate.pem");
+    let aside = world.disk.path().join("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    world.pass(MINUTE);
+    let met = world.now();
+    world.pass(HOUR);
+    let told = world.desk.status().remove(0).last_error.unwrap();
+    assert!(told.reason.contains("certificate.pem"), "{told:?}");
+    assert_eq!(told.at, met, "since when, not now");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    world.pass(MINUTE);
+    assert_eq!(world.desk.status().remove(0).last_error, None);
+    assert!(world.serves() && world.orders == 1);
+}

@@ -103,11 +103,11 @@ impl Kept {
             let known = cas.iter().find(|ca| ca.url == url);
             known.map_or_else(|| url.to_owned(), |ca| ca.name.clone())
         };
-        let last_error = match (&self.trouble, self.history.last_error()) {
+        let last_error = match (self.troubles.first(), self.history.last_error()) {
             (Some(trouble), _) => Some(LastError {
-                at: now,
+                at: trouble.at,
                 ca: String::new(),
-                reason: trouble.clone(),
+                reason: trouble.reason.clone(),
             }),
             (None, Some((attempt, reason))) => Some(LastError {
                 at: attempt.at,
@@ -132,7 +132,7 @@ impl Kept {
                 None,
             ),
             (Busy::Elsewhere, _) => ("another instance orders it now".to_owned(), Some(now)),
-            (Busy::No, Next::Order(_)) if self.trouble.is_some() => (
+            (Busy::No, Next::Order(_)) if self.troubles.first().is_some() => (
                 "is ordered as soon as the state directory can be used".to_owned(),
                 None,
             ),
