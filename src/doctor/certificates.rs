@@ -150,10 +150,16 @@ fn not_on_disk(on_disk: &[CertificateStatus], running: &[AcmeStatus]) -> Vec<Fin
 
 fn from_ca(status: CertificateStatus) -> Finding {
     let subject = status.names.join(" ");
-    let seen = match status.until {
+    let mut seen = match status.until {
         Some(until) => format!("valid until {until}; it {}", status.next),
         None => format!("there is none yet; it {}", status.next),
     };
+    for other in &status.meanwhile {
+        seen.push_str(&format!(
+            "; until {} another one is served for {}",
+            other.until, other.name
+        ));
+    }
     let reason = status.last_error.map(|error| error.reason);
     match (status.state, reason) {
         (acme::State::Served, None) => Finding::ok(subject, seen),
@@ -312,6 +318,7 @@ mod tests {
             state: acme::State::Served,
             until: None,
             issuer: None,
+            meanwhile: Vec::new(),
             next: String::new(),
             next_at: None,
             failures: 0,

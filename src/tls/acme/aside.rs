@@ -2,6 +2,7 @@
 
 use super::account::is_there;
 use super::ca::{Ca, blocking, health_file};
+use super::desk::{meanwhile, on_disk_for};
 use super::history::Health;
 use super::kept::Kept;
 use super::moment::Moment;
@@ -35,7 +36,13 @@ pub fn on_disk(acme: &Acme) -> Vec<CertificateStatus> {
         .iter()
         .map(|names| {
             let kept = Kept::open(names, &state, &nothing_else);
-            kept.status(kept.next(&cas, now), &acme.directories, now)
+            let mut told = kept.status(kept.next(&cas, now), &acme.directories, now);
+            if !kept.is_served(now) {
+                let names: Vec<&String> = names.iter().collect();
+                let others = on_disk_for(&names, &state, now);
+                told.meanwhile = meanwhile(&kept.names, others.iter(), now);
+            }
+            told
         })
         .collect()
 }

@@ -9,6 +9,8 @@ mod health;
 mod read;
 mod serve;
 
+pub(super) use self::serve::{meanwhile, on_disk_for};
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +22,7 @@ use zeroize::Zeroizing;
 use self::read::Reading;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
+use super::import::Left;
 use super::kept::{Busy, Kept, covers, same_names};
 use super::moment::Moment;
 use super::order::Job;
@@ -96,6 +99,8 @@ pub(super) struct Desk {
     /// Of the config: what is published for another one comes too late.
     generation: Generation,
     reading: Reading,
+    /// By other servers; as long as something is read.
+    left: Left,
     /// Another process orders.
     retired: Arc<AtomicBool>,
 }
@@ -121,6 +126,7 @@ impl Desk {
             shown: Vec::new(),
             generation: Generation::default(),
             reading: Reading::Done,
+            left: Left::default(),
             retired,
         }
     }
@@ -180,6 +186,7 @@ impl Desk {
             .extend(old.into_iter().filter_map(|kept| kept.certificate));
         self.acme = Some(Arc::new(acme));
         self.reading = Reading::Begun;
+        self.left = Left::default();
         self.publish(Moment::now());
     }
 

@@ -13,7 +13,7 @@ use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
 pub(super) use self::trouble::{Cause, Troubles};
 use super::history::History;
-use super::import::{self, Found};
+use super::import::{Found, Left};
 use super::judge::judge;
 use super::moment::Moment;
 use super::state::{StateDir, StateError};
@@ -63,7 +63,7 @@ impl Kept {
     /// As it is on disk, or with another server.
     pub(super) fn open(names: &[String], state: &StateDir, acme: &Acme) -> Self {
         let mut kept = Self::new(names);
-        kept.read(state, acme);
+        kept.read(state, acme, &Left::default());
         kept
     }
 
@@ -86,12 +86,12 @@ impl Kept {
     }
 
     /// Takes what is on disk, or with another server.
-    pub(super) fn read(&mut self, state: &StateDir, acme: &Acme) {
+    pub(super) fn read(&mut self, state: &StateDir, acme: &Acme, left: &Left) {
         self.busy = Busy::No;
         self.remember(state, Moment::now());
         self.refresh(state);
         if self.certificate.is_none()
-            && let Some(found) = import::find(acme, &self.names, Moment::now().system())
+            && let Some(found) = left.find(acme, &self.names, Moment::now().system())
         {
             self.take_over(found, state);
         }

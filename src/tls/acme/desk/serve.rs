@@ -10,7 +10,7 @@ use crate::tls::acme::kept::{Kept, covers, is_valid};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::stand_in;
 use crate::tls::acme::state::StateDir;
-use crate::tls::acme::status::CertificateStatus;
+use crate::tls::acme::status::{CertificateStatus, Meanwhile};
 
 impl Desk {
     /// Whether what is published is not what should be, by the time: something has expired, or has
@@ -81,16 +81,8 @@ impl Desk {
             return;
         }
         let names: Vec<&String> = missing().flat_map(|kept| &kept.names).collect();
-        for file in state.certificates() {
-            let Ok(Some(pem)) = state.read(&file) else {
-                continue;
-            };
-            if let Ok(one) = judge(&pem, &state.path(&file), &[], now.system())
-                && names.iter().any(|name| covers(&one, name))
-            {
-                self.outgoing.push(one);
-            }
-        }
+        let found = on_disk_for(&names, state, now);
+        self.outgoing.extend(found);
         // Of those that cover the same, the one that lasts longest comes first.
         self.outgoing
             .sort_by_key(|one| Reverse(one.facts().not_after));
@@ -107,7 +99,12 @@ impl Desk {
     /// The same of one.
     pub(super) fn told(&self, kept: &Kept, now: Moment) -> CertificateStatus {
         let directories = self.acme.as_ref().map_or(&[][..], |acme| &acme.directories);
-        kept.status(self.next(kept, now), directories, now)
+        let mut told = kept.status(self.next(kept, now), directories, now);
+        if !kept.is_served(now) {
+            let others = self.kept.iter().filter_map(|it| it.certificate.as_ref());
+            told.meanwhile = meanwhile(&kept.names, others.chain(&self.outgoing), now);
+        }
+        told
     }
 
     /// Why no client can be served with a good certificate at all, if that is so.
@@ -133,6 +130,42 @@ impl Desk {
             waiting.take(5).collect::<Vec<_>>().join("\n")
         ))
     }
+}
+
+/// Everything in the state directory that is good for some of these names.
+pub(in crate::tls::acme) fn on_disk_for(
+    names: &[&String],
+    state: &StateDir,
+    now: Moment,
+) -> Vec<Certificate> {
+    let read = |file: String| {
+        let pem = state.read(&file).ok()??;
+        let one = judge(&pem, &state.path(&file), &[], now.system()).ok()?;
+        let covered = names.iter().any(|name| covers(&one, name));
+        covered.then_some(one)
+    };
+    state.certificates().into_iter().filter_map(read).collect()
+}
+
+/// By which of these certificates each name is served.
+pub(in crate::tls::acme) fn meanwhile<'a>(
+    names: &[String],
+    by: impl Iterator<Item = &'a Certificate>,
+    now: Moment,
+) -> Vec<Meanwhile> {
+    let by: Vec<&Certificate> = by.filter(|one| is_valid(one, now)).collect();
+    let served = |name: &String| {
+        let exact = by.iter().find(|one| one.facts().names.contains(name));
+        let facts = exact
+            .or_else(|| by.iter().find(|one| covers(one, name)))?
+            .facts();
+        Some(Meanwhile {
+            name: name.clone(),
+            until: facts.not_after.into(),
+            issuer: facts.issuer.clone(),
+        })
+    };
+    names.iter().filter_map(served).collect()
 }
 
 fn uncovered(names: &[String], by: &[Certificate]) -> Vec<String> {

@@ -434,3 +434,40 @@ fn trouble_that_is_over_is_not_told_any_more() {
     assert_eq!(world.desk.status().remove(0).last_error, None);
     assert!(world.serves() && world.orders == 1);
 }
+
+#[test]
+fn what_is_served_meanwhile_is_told_until_when() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(Arc::default(), Arc::default(), Arc::default());
+    let start = Moment(1_800_000_000);
+    clock::set(start);
+    desk.begin_ordering();
+    desk.configure(Some(by_dns(&disk, "\"a.example b.example\"")));
+    order(&mut desk, start, 90);
+    let regrouped = by_dns(&disk, "\"a.example c.example\"");
+    desk.configure(Some(regrouped.clone()));
+    order(&mut desk, start, 0);
+    let told = desk.status();
+    for told in [told.clone(), crate::tls::acme::on_disk(&regrouped)] {
+        let [told] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!((told.state, told.until), (State::Awaited, None));
+        let [other] = told.meanwhile.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (other.name.as_str(), other.until),
+            ("a.example", start.after(90 * DAY))
+        );
+    }
+    let mut numbers = String::new();
+    crate::tls::acme::status::numbers(&told, 0, &mut numbers);
+    let gauge = "holdline_acme_certificate_not_after_seconds{name=";
+    let of_a = format!("{gauge}\"a.example\"}} {}", start.after(90 * DAY).seconds());
+    assert!(numbers.contains(&of_a), "{numbers}");
+    assert!(
+        !numbers.contains(&format!("{gauge}\"c.example\"")),
+        "{numbers}"
+    );
+}

@@ -152,6 +152,7 @@ impl Kept {
                 .certificate
                 .as_ref()
                 .map(|it| it.facts().issuer.clone()),
+            meanwhile: Vec::new(),
             next: text,
             next_at,
             failures: self.failures(),
