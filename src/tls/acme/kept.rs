@@ -10,10 +10,11 @@ use zeroize::Zeroizing;
 pub(super) use self::names::{folder, same_names};
 use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
-use super::history::History;
+use super::history::{History, Outcome};
 use super::import::{self, Found};
 use super::judge::judge;
 use super::moment::Moment;
+use super::order::{Unfinished, unfinished_file};
 use super::state::{StateDir, StateError};
 use crate::config::Acme;
 use crate::tls::Certificate;
@@ -45,6 +46,8 @@ pub(super) struct Kept {
     unread: bool,
     /// What came of an order is not on disk: that one failed.
     unwritten: bool,
+    /// The order that the certificate came from is on disk: until all that came of it is.
+    unforgotten: bool,
     pub(super) history: History,
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
@@ -69,6 +72,7 @@ impl Kept {
             untimely: None,
             unread: true,
             unwritten: false,
+            unforgotten: false,
             busy: Busy::No,
             asking: false,
             trouble: None,
@@ -154,6 +158,52 @@ impl Kept {
         }
     }
 
+    /// Takes the certificate that an order has brought. What came of it is to be written down next; an
+    /// end of this process before that is healed by what is left of the order.
+    pub(super) fn issued(&mut self, ca: &str, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
+        self.history.finish(ca, Outcome::Issued);
+        self.history.issuer = Some(ca.to_owned());
+        self.history.renewal = None;
+        self.history.asked = None;
+        self.unwritten = true;
+        self.install(pem, state)
+    }
+
+    /// Writes down what came of an order whose process did not live to do so. Only for whoever holds
+    /// the order's lock.
+    pub(super) fn recover(&mut self, state: &StateDir, now: Moment) {
+        if !self.is_under_way() {
+            return;
+        }
+        let file = unfinished_file(&self.folder);
+        // One that cannot be read is met again by the next order.
+        let Ok(Some(left)) = state.load_some::<Unfinished>(&file) else {
+            return;
+        };
+        let there = state.read(&self.file());
+        let arrived =
+            there.is_ok_and(|pem| pem.is_some_and(|it| it.starts_with(left.key.as_bytes())));
+        if !arrived && !left.asked_to_sign {
+            return;
+        }
+        let recovered = self.amend_history(state, now, |history| {
+            history.recover(&left.ca, left.since, arrived);
+        });
+        match recovered {
+            Ok(()) if arrived => state.remove(&file),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "what came of an order is not kept yet"),
+        }
+    }
+
+    /// The order is of no more use once all that came of it is on disk.
+    fn forget_order(&mut self, state: &StateDir) {
+        if self.unforgotten && self.unsaved.is_none() && !self.unwritten {
+            state.remove(&unfinished_file(&self.folder));
+            self.unforgotten = false;
+        }
+    }
+
     /// Takes a new certificate and keeps it. One that cannot be written is served all the same.
     pub(super) fn install(&mut self, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
         let path = state.path(&self.file());
@@ -165,6 +215,7 @@ impl Kept {
             }
         }
         self.unsaved = Some(pem);
+        self.unforgotten = true;
         self.save(state);
         true
     }
@@ -182,7 +233,7 @@ impl Kept {
                 self.unsaved = None;
                 self.trouble = None;
                 self.version = state.version(&self.file());
-                state.remove(&format!("{}/order.json", self.folder));
+                self.forget_order(state);
             }
             Err(error) => {
                 let trouble = format!(
@@ -205,6 +256,7 @@ impl Kept {
         };
         let saved = save();
         self.unwritten = saved.is_err();
+        self.forget_order(state);
         saved
     }
 
@@ -234,6 +286,7 @@ impl Kept {
         read?;
         state.save(&self.history_file(), &self.history)?;
         self.unwritten = false;
+        self.forget_order(state);
         Ok(())
     }
 

@@ -52,7 +52,9 @@ impl Desk {
             kept.trouble = Some(trouble);
             return None;
         }
-        if kept.refresh(state) {
+        let changed = kept.refresh(state);
+        kept.recover(state, now);
+        if changed {
             self.publish(now);
         }
         for ca in &acme.directories {
@@ -98,8 +100,10 @@ impl Desk {
         let Some(kept) = self.kept.get_mut(index) else {
             return;
         };
-        let elsewhere =
-            kept.is_under_way() && matches!(state.try_lock(&kept.order_lock()), Ok(None));
+        let lock = kept
+            .is_under_way()
+            .then(|| state.try_lock(&kept.order_lock()));
+        let elsewhere = matches!(lock, Some(Ok(None)));
         let over = kept.busy == Busy::Elsewhere && !elsewhere;
         kept.busy = match elsewhere {
             true => Busy::Elsewhere,
@@ -108,6 +112,9 @@ impl Desk {
         if over {
             // One that cannot be read is met again before the next order.
             let _ = kept.reload_history(state, now);
+        }
+        if let Some(Ok(Some(_lock))) = lock {
+            kept.recover(state, now);
         }
     }
 

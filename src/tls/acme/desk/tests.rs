@@ -6,8 +6,10 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::tls::acme::ca::health_file;
+use crate::tls::acme::history::{History, Outcome};
 use crate::tls::acme::judge::judge;
 use crate::tls::acme::moment::{DAY, HOUR, MINUTE, clock};
+use crate::tls::acme::order::Unfinished;
 use crate::tls::acme::status::State;
 
 const YEAR: u64 = 365 * DAY;
@@ -385,4 +387,70 @@ fn a_ca_that_wants_to_be_left_alone_is_not_asked_when_to_renew() {
     assert!(asked(&mut world).is_none(), "by the answer to an order");
     world.real = world.real.after(6 * HOUR);
     assert!(asked(&mut world).is_some());
+}
+
+/// What is on disk when a process ends between the two files that an order changes, or before both.
+#[test]
+fn what_an_order_brought_is_known_wherever_its_process_ended() {
+    for arrived in [true, false] {
+        let mut world = World::new(90 * DAY);
+        world.real = world.real.after(70 * DAY);
+        let (job, lock) = world.job();
+        let pem = world.order(&job).unwrap();
+        let text = std::str::from_utf8(&pem).unwrap();
+        let end = text.find("-----BEGIN CERTIFICATE").unwrap();
+        let left = Unfinished {
+            ca: job.ca.clone(),
+            order: "https://ca.example/order/1".to_owned(),
+            names: job.names.clone(),
+            since: world.now(),
+            key: Zeroizing::new(text[..end].to_owned()),
+            asked_to_sign: true,
+        };
+        let state = StateDir::new(world.disk.path());
+        let file = |name: &str| format!("{}/{name}", job.folder);
+        state.save(&file("order.json"), &left).unwrap();
+        // As if another CA had issued what was there before.
+        let mut history: History = state.load(&file("history.json"));
+        history.issuer = None;
+        state.save(&file("history.json"), &history).unwrap();
+        if arrived {
+            state.write(&file("certificate.pem"), &pem).unwrap();
+        }
+        drop(lock);
+        world.start();
+        clock::set(world.now());
+        let _ = world.desk.look();
+        let history: History = state.load(&file("history.json"));
+        let last = &history.attempts.last().unwrap().outcome;
+        match arrived {
+            true => {
+                assert_eq!(last, &Outcome::Issued);
+                assert_eq!(history.issuer.as_ref(), Some(&job.ca));
+            }
+            false => assert!(matches!(last, Outcome::Failed { signed: true, .. })),
+        }
+        assert_eq!(state.path(&file("order.json")).exists(), !arrived);
+    }
+}
+
+#[test]
+fn an_order_is_forgotten_when_all_that_came_of_it_is_on_disk() {
+    let mut world = World::new(90 * DAY);
+    world.real = world.real.after(70 * DAY);
+    let job = world.job();
+    let state = StateDir::new(world.disk.path());
+    let file = |name: &str| format!("certificates/a.example/{name}");
+    state.write(&file("order.json"), b"{}").unwrap();
+    // No file can be made in the place of a folder.
+    let history = state.path(&file("history.json"));
+    std::fs::remove_file(&history).unwrap();
+    std::fs::create_dir(&history).unwrap();
+    world.end(job, Ok(()));
+    assert!(state.path(&file("order.json")).exists());
+    std::fs::remove_dir(&history).unwrap();
+    world.pass(MINUTE);
+    assert!(!state.path(&file("order.json")).exists());
+    let history: History = state.load(&file("history.json"));
+    assert_eq!(history.attempts.last().unwrap().outcome, Outcome::Issued);
 }
