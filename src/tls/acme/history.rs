@@ -164,6 +164,38 @@ impl History {
         }
     }
 
+    /// What is known by what was left of the order of an attempt whose process did not live to see its
+    /// end: that its certificate has `arrived`, or else that the CA was asked to sign it.
+    pub(super) fn recover(&mut self, ca: &str, ordered: Moment, arrived: bool) {
+        let begun = |attempt: &Attempt| attempt.ca == ca && attempt.at <= ordered;
+        let begun = self.attempts.iter().rposition(begun).unwrap_or_default();
+        let mut since = self.attempts.iter().skip(begun).filter(|it| it.ca == ca);
+        let counted = since.any(|it| matches!(it.outcome, Outcome::Failed { signed: true, .. }));
+        let Some(last) = self.attempts.last_mut() else {
+            return;
+        };
+        if last.ca != ca || last.outcome != Outcome::Started {
+            return;
+        }
+        if arrived {
+            last.outcome = Outcome::Issued;
+            self.issuer = Some(ca.to_owned());
+            self.renewal = None;
+            self.asked = None;
+        } else if !counted {
+            // Of one order, that is one certificate, however often it is taken up.
+            last.outcome = Outcome::Failed {
+                concerns: Concerns::Names,
+                reason: "holdline ended before the certificate came; the same order is taken up"
+                    .to_owned(),
+                not_before: None,
+                signed: true,
+                unproved: false,
+                unreached: false,
+            };
+        }
+    }
+
     /// The failure that nothing good has followed, for people.
     pub(super) fn last_error(&self) -> Option<(&Attempt, &str)> {
         let last = self.attempts.last()?;

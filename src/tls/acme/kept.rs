@@ -12,10 +12,11 @@ pub(super) use self::names::{folder, same_names};
 use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
 pub(super) use self::trouble::{Cause, Troubles};
-use super::history::History;
+use super::history::{History, Outcome};
 use super::import::{Found, Left};
 use super::judge::judge;
 use super::moment::Moment;
+use super::order::{Unfinished, unfinished_file};
 use super::state::{StateDir, StateError};
 use crate::config::Acme;
 use crate::tls::Certificate;
@@ -49,6 +50,8 @@ pub(super) struct Kept {
     unread: bool,
     /// What came of an order is not on disk: that one failed.
     unwritten: bool,
+    /// The order that the certificate came from is on disk: until all that came of it is.
+    unforgotten: bool,
     pub(super) history: History,
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
@@ -79,6 +82,7 @@ impl Kept {
             untimely: None,
             unread: true,
             unwritten: false,
+            unforgotten: false,
             busy: Busy::Reading,
             asking: false,
             troubles: Troubles::default(),
@@ -162,6 +166,52 @@ impl Kept {
         }
     }
 
+    /// Takes the certificate that an order has brought. What came of it is to be written down next; an
+    /// end of this process before that is healed by what is left of the order.
+    pub(super) fn issued(&mut self, ca: &str, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
+        self.history.finish(ca, Outcome::Issued);
+        self.history.issuer = Some(ca.to_owned());
+        self.history.renewal = None;
+        self.history.asked = None;
+        self.unwritten = true;
+        self.install(pem, state)
+    }
+
+    /// Writes down what came of an order whose process did not live to do so. Only for whoever holds
+    /// the order's lock.
+    pub(super) fn recover(&mut self, state: &StateDir, now: Moment) {
+        if !self.is_under_way() {
+            return;
+        }
+        let file = unfinished_file(&self.folder);
+        // One that cannot be read is met again by the next order.
+        let Ok(Some(left)) = state.load_some::<Unfinished>(&file) else {
+            return;
+        };
+        let there = state.read(&self.file());
+        let arrived =
+            there.is_ok_and(|pem| pem.is_some_and(|it| it.starts_with(left.key.as_bytes())));
+        if !arrived && !left.asked_to_sign {
+            return;
+        }
+        let recovered = self.amend_history(state, now, |history| {
+            history.recover(&left.ca, left.since, arrived);
+        });
+        match recovered {
+            Ok(()) if arrived => state.remove(&file),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "what came of an order is not kept yet"),
+        }
+    }
+
+    /// The order is of no more use once all that came of it is on disk.
+    fn forget_order(&mut self, state: &StateDir) {
+        if self.unforgotten && self.unsaved.is_none() && !self.unwritten {
+            state.remove(&unfinished_file(&self.folder));
+            self.unforgotten = false;
+        }
+    }
+
     /// Takes a new certificate and keeps it. One that cannot be written is served all the same.
     pub(super) fn install(&mut self, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
         let path = state.path(&self.file());
@@ -173,6 +223,7 @@ impl Kept {
             }
         }
         self.unsaved = Some(pem);
+        self.unforgotten = true;
         self.save(state);
         true
     }
@@ -190,7 +241,7 @@ impl Kept {
                 self.unsaved = None;
                 self.troubles.over(Cause::Unsaved);
                 self.version = state.version(&self.file());
-                state.remove(&format!("{}/order.json", self.folder));
+                self.forget_order(state);
             }
             Err(error) => {
                 let trouble = format!(
@@ -215,6 +266,7 @@ impl Kept {
         if saved.is_ok() {
             self.troubles.over(Cause::Unwritten);
         }
+        self.forget_order(state);
         saved
     }
 
@@ -241,6 +293,7 @@ impl Kept {
         state.save(&self.history_file(), &self.history)?;
         self.unwritten = false;
         self.troubles.over(Cause::Unwritten);
+        self.forget_order(state);
         Ok(())
     }
 

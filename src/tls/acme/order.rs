@@ -18,7 +18,8 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use zeroize::Zeroizing;
 
-use self::unfinished::{Unfinished, is_gone};
+use self::unfinished::is_gone;
+pub(super) use self::unfinished::{Unfinished, file as unfinished_file};
 use super::ca::{Ca, blocking};
 use super::challenge::Challenges;
 use super::dns::Records;

@@ -50,7 +50,9 @@ impl Desk {
             }
             return None;
         }
-        if kept.refresh(state) {
+        let changed = kept.refresh(state);
+        kept.recover(state, now);
+        if changed {
             self.publish(now);
         }
         for ca in &acme.directories {
@@ -97,8 +99,10 @@ impl Desk {
         let Some(kept) = self.kept.get_mut(index) else {
             return;
         };
-        let elsewhere =
-            kept.is_under_way() && matches!(state.try_lock(&kept.order_lock()), Ok(None));
+        let lock = kept
+            .is_under_way()
+            .then(|| state.try_lock(&kept.order_lock()));
+        let elsewhere = matches!(lock, Some(Ok(None)));
         // There is no order to be begun.
         kept.troubles.over(Cause::Order);
         let over = kept.busy == Busy::Elsewhere && !elsewhere;
@@ -109,6 +113,9 @@ impl Desk {
         if over {
             // One that cannot be read is met again before the next order.
             let _ = kept.reload_history(state, now);
+        }
+        if let Some(Ok(Some(_lock))) = lock {
+            kept.recover(state, now);
         }
     }
 

@@ -60,11 +60,7 @@ impl Desk {
         kept.busy = Busy::No;
         match result {
             Ok(pem) => {
-                kept.history.finish(ca, Outcome::Issued);
-                kept.history.issuer = Some(ca.to_owned());
-                kept.history.renewal = None;
-                kept.history.asked = None;
-                if kept.install(pem, state) {
+                if kept.issued(ca, pem, state) {
                     let until = kept.certificate.as_ref().map(|it| it.facts().until());
                     tracing::info!(names = ?kept.names, ca, until, "a new certificate is served");
                 }

@@ -6,8 +6,10 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::tls::acme::ca::health_file;
+use crate::tls::acme::history::{History, Outcome};
 use crate::tls::acme::judge::judge;
 use crate::tls::acme::moment::{DAY, HOUR, MINUTE, clock};
+use crate::tls::acme::order::Unfinished;
 use crate::tls::acme::status::State;
 
 const YEAR: u64 = 365 * DAY;
