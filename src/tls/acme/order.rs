@@ -26,7 +26,7 @@ use super::history::Concerns;
 use super::judge::{Refused, judge};
 use super::moment::Moment;
 use super::problem::{Failure, Stage, kind};
-use super::state::StateDir;
+use super::state::{Locked, StateDir};
 use super::transport::{Transport, TransportError};
 use super::underway::Underway;
 use crate::config::Acme;
@@ -68,6 +68,10 @@ impl Job {
         self,
         underway: &Underway,
     ) -> Option<Result<Zeroizing<Vec<u8>>, Failure>> {
+        let held = match underway.until_stopped(self.hold_records()).await? {
+            Ok(held) => held,
+            Err(failure) => return Some(Err(failure)),
+        };
         // Boxed: these futures are large.
         let order = tokio::time::timeout(self.limit(), Box::pin(self.order(underway)));
         let result = underway.until_stopped(order).await.map(|result| {
@@ -76,7 +80,16 @@ impl Job {
         });
         // However it has ended: nothing that it has added is to stay.
         self.clear_records(underway).await;
+        drop(held);
         result
+    }
+
+    /// Nobody else adds or takes away records of this certificate until it is dropped.
+    async fn hold_records(&self) -> Result<Option<Locked>, Failure> {
+        match &self.acme.dns {
+            Some(dns) => self.records().hold(dns).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     fn limit(&self) -> Duration {
@@ -94,7 +107,8 @@ impl Job {
     async fn clear_records(&self, underway: &Underway) {
         if let Some(dns) = &self.acme.dns {
             let records = self.records();
-            underway.until_over(records.clear(dns, underway)).await;
+            let cleared = records.clear(Some(dns), underway, None);
+            underway.until_over(cleared).await;
         }
     }
 

@@ -15,6 +15,7 @@
 //!     order.json                   an order under way, with the key that it will be for
 //!     order.lock                   held while somebody orders
 //!     records.json                 what is at the name servers because of us, or may be
+//!     records.lock                 held while these are added and taken away
 //!   challenges/KIND/NAME           what a CA may come and ask for
 //! ```
 //!
