@@ -35,6 +35,8 @@ pub(super) struct Kept {
     pub(super) folder: String,
     /// The one to be served, if it is good.
     pub(super) certificate: Option<Certificate>,
+    /// Of `certificate`, with its key: for a file that gets damaged.
+    pem: Option<Zeroizing<Vec<u8>>>,
     /// Valid and in memory, but not on disk: that one failed.
     unsaved: Option<Zeroizing<Vec<u8>>>,
     /// Of the file that `certificate` came from.
@@ -64,6 +66,7 @@ impl Kept {
             history: History::default(),
             folder,
             certificate: None,
+            pem: None,
             unsaved: None,
             version: None,
             untimely: None,
@@ -135,6 +138,7 @@ impl Kept {
                     return false;
                 }
                 self.certificate = Some(certificate);
+                self.pem = Some(pem);
                 self.unsaved = None;
                 true
             }
@@ -149,8 +153,24 @@ impl Kept {
             Err(refused) => {
                 state.set_aside(&self.file(), &refused.to_string());
                 self.version = None;
+                self.put_back(state);
                 false
             }
+        }
+    }
+
+    /// Writes what is in memory in the place of a damaged file: it would be lost at the next start.
+    fn put_back(&mut self, state: &StateDir) {
+        let (None, Some(pem)) = (&self.unsaved, &self.pem) else {
+            return;
+        };
+        match state.write(&self.file(), pem) {
+            Ok(()) => {
+                tracing::info!(names = ?self.names, "what is served was written anew");
+                self.version = state.version(&self.file());
+            }
+            // As one that could not be written in the first place.
+            Err(_) => self.unsaved = Some(pem.clone()),
         }
     }
 
@@ -164,6 +184,7 @@ impl Kept {
                 return false;
             }
         }
+        self.pem = Some(pem.clone());
         self.unsaved = Some(pem);
         self.save(state);
         true
