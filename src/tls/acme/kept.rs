@@ -60,6 +60,17 @@ pub(super) struct Kept {
 impl Kept {
     /// As it is on disk, or with another server. `true`: there is something new to be written.
     pub(super) fn open(names: &[String], state: &StateDir, acme: &Acme) -> Self {
+        let mut kept = Self::stored(names, state);
+        if kept.certificate.is_none()
+            && let Some(found) = import::find(acme, names, Moment::now().system())
+        {
+            kept.take_over(found, state);
+        }
+        kept
+    }
+
+    /// As it is on disk.
+    pub(super) fn stored(names: &[String], state: &StateDir) -> Self {
         let folder = folder(names);
         let mut kept = Self {
             names: names.to_vec(),
@@ -78,11 +89,6 @@ impl Kept {
         };
         kept.remember(state, Moment::now());
         kept.refresh(state);
-        if kept.certificate.is_none()
-            && let Some(found) = import::find(acme, names, Moment::now().system())
-        {
-            kept.take_over(found, state);
-        }
         kept
     }
 

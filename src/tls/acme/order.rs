@@ -16,6 +16,7 @@ use instant_acme::{
     Account, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use self::unfinished::{Unfinished, is_gone};
@@ -58,6 +59,8 @@ pub(super) struct Job {
     /// Set when the CA is asked to sign: from then on it may have counted a certificate, whatever
     /// becomes of the order.
     pub(super) signing: Arc<AtomicBool>,
+    /// The state directory is another one from now on: nothing is to come of it here.
+    pub(super) moved: CancellationToken,
 }
 
 // === impl Job ===
@@ -74,14 +77,28 @@ impl Job {
         };
         // Boxed: these futures are large.
         let order = tokio::time::timeout(self.limit(), Box::pin(self.order(underway)));
-        let result = underway.until_stopped(order).await.map(|result| {
-            result
-                .unwrap_or_else(|_| Err(Failure::ca("the order took too long; it is tried again")))
-        });
+        let order = self.moved.run_until_cancelled(order);
+        let result = underway.until_stopped(order).await;
+        let result = match result {
+            None => None,
+            Some(None) => Some(Err(self.give_up().await)),
+            Some(Some(Ok(result))) => Some(result),
+            Some(Some(Err(_))) => Some(Err(Failure::ca(
+                "the order took too long; it is tried again",
+            ))),
+        };
         // However it has ended: nothing that it has added is to stay.
         self.clear_records(underway).await;
         drop(held);
         result
+    }
+
+    /// Nobody looks there any more: no key is to stay.
+    async fn give_up(&self) -> Failure {
+        if let Err(failure) = self.forget().await {
+            return failure;
+        }
+        Failure::here("[acme] state_dir is another one now; it is ordered there")
     }
 
     /// Nobody else adds or takes away records of this certificate until it is dropped.

@@ -86,6 +86,7 @@ impl Desk {
             tried,
             replaces: replaced(kept, &ca.url),
             signing: Arc::default(),
+            moved: self.moved.clone(),
         };
         Some(Start::Order(Box::new(job), lock))
     }

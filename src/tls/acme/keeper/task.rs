@@ -147,10 +147,14 @@ async fn perform(start: Start, underway: &Underway) -> Option<Done> {
     match start {
         Start::Order(job, lock) => {
             let (folder, ca) = (job.folder.clone(), job.ca.clone());
-            let signing = Arc::clone(&job.signing);
+            let (state, names) = (job.state.clone(), job.names.clone());
+            let (signing, moved) = (Arc::clone(&job.signing), job.moved.clone());
             let result = apart(async move { job.run(&beside).await }).await?;
             Some(Done::Order {
                 folder,
+                state,
+                names,
+                moved,
                 ca,
                 result,
                 signed: signing.load(Ordering::Acquire),
