@@ -132,6 +132,27 @@ async fn what_cannot_be_taken_away_is_by_the_next_order() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_taken_away_at_a_start_is_without_a_further_one() {
+    let (ca, zone, state) = start().await;
+    let gateway = ScriptedGateway::start().await;
+    let acme = zone.settings("add \"$@\"", "test -e $Z/good && del \"$@\"");
+    let of = |name: &str| format!("domains = [\"{name}\"]\n{acme}");
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), &of("a.example"))).await;
+    until_trusted(&proxy, "a.example", &ca.root).await;
+    proxy.holdline.drain().await;
+    assert_eq!(zone.records(RECORD).len(), 1);
+    let tried = || zone.told().iter().filter(|it| it.ends_with(RECORD)).count();
+    let before = tried();
+    // Not wanted any more: no order takes it away.
+    let settings = ca.settings(state.path(), &of("b.example"));
+    let _proxy = Proxy::with(&gateway, &settings).await;
+    until("an attempt at the start", || tried() > before).await;
+    std::fs::write(zone.path("good"), "").unwrap();
+    until("no record", || zone.records(RECORD).is_empty()).await;
+    until("nothing to remember", || !noted(state.path(), "a.example")).await;
+}
+
+#[tokio::test]
 async fn a_stop_in_the_middle_ends_the_hook_and_takes_away_what_it_added() {
     let (ca, zone, state) = start().await;
     let gateway = ScriptedGateway::start().await;

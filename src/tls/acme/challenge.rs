@@ -17,7 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use self::elsewhere::Elsewhere;
-use super::state::file_name;
+use super::state::{StateDir, file_name};
 use crate::config::Acme;
 use crate::tls::server::provider;
 
@@ -51,13 +51,15 @@ pub struct Challenges {
 pub(super) struct Presented {
     challenges: Arc<Challenges>,
     key: (Shown, String),
+    /// Where it was left for other instances; that may be another place by now.
+    left: Option<StateDir>,
 }
 
 impl Drop for Presented {
     fn drop(&mut self) {
         lock(&self.challenges.ready).remove(&self.key);
-        if let Some(shared) = self.challenges.shared() {
-            shared.state().remove(&path(&self.key));
+        if let Some(state) = &self.left {
+            state.remove(&path(&self.key));
         }
     }
 }
@@ -99,16 +101,16 @@ impl Challenges {
             Shown::Tls => key,
         };
         lock(&self.ready).insert(key.clone(), key_authorization.to_owned());
-        if let Some(shared) = self.shared()
-            && let Err(error) = shared
-                .state()
-                .write(&path(&key), key_authorization.as_bytes())
+        let left = self.shared().map(|shared| shared.state().clone());
+        if let Some(state) = &left
+            && let Err(error) = state.write(&path(&key), key_authorization.as_bytes())
         {
             tracing::debug!(%error, "other instances cannot answer this challenge");
         }
         Presented {
             challenges: Arc::clone(self),
             key,
+            left,
         }
     }
 
@@ -331,6 +333,18 @@ mod tests {
             assert!(each.http("to-Ken_1").await.is_none());
             assert!(each.tls("a.example").await.is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_taken_back_where_it_was_left() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = instance(dir.path());
+        let answer = one.present(Shown::Http, "token", "token.key");
+        let file = dir.path().join("acme/challenges/http-01/token");
+        assert!(file.exists());
+        one.share(Some(&acme(other.path())));
+        drop(answer);
+        assert!(!file.exists());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use self::read::Reading;
@@ -65,6 +66,11 @@ pub(super) enum Start {
 pub(super) enum Done {
     Order {
         folder: String,
+        /// Where it was begun.
+        state: StateDir,
+        names: Vec<String>,
+        /// Cancelled: the state directory is another one now.
+        moved: CancellationToken,
         ca: String,
         result: Result<Zeroizing<Vec<u8>>, Failure>,
         /// The CA was asked to sign.
@@ -103,6 +109,10 @@ pub(super) struct Desk {
     left: Left,
     /// Another process orders.
     retired: Arc<AtomicBool>,
+    /// Ends the orders of this state directory.
+    moved: CancellationToken,
+    /// Orders of another one that have been told to end.
+    leaving: usize,
 }
 
 // === impl Desk ===
@@ -128,6 +138,8 @@ impl Desk {
             reading: Reading::Done,
             left: Left::default(),
             retired,
+            moved: CancellationToken::new(),
+            leaving: 0,
         }
     }
 
@@ -171,6 +183,9 @@ impl Desk {
             .acme
             .as_ref()
             .is_some_and(|old| old.state_dir != acme.state_dir);
+        if moved {
+            self.leave();
+        }
         self.challenges.share(Some(&acme));
         let mut old = std::mem::take(&mut self.kept);
         for names in &acme.certificates {
@@ -188,6 +203,14 @@ impl Desk {
         self.reading = Reading::Begun;
         self.left = Left::default();
         self.publish(Moment::now());
+    }
+
+    /// The state directory is another one: orders that are under way are ended, and what has come of
+    /// them is written where they began. Until then there are no others.
+    fn leave(&mut self) {
+        let ordering = |kept: &&Kept| matches!(kept.busy, Busy::Ordering(_));
+        self.leaving += self.kept.iter().filter(ordering).count();
+        std::mem::take(&mut self.moved).cancel();
     }
 
     /// What is served when ACME is turned on, or was when a keeper before this one panicked.
@@ -267,7 +290,7 @@ impl Desk {
             self.publish(now);
         }
         let mut starts = Vec::new();
-        if !self.begun || self.retired.load(Ordering::Relaxed) {
+        if !self.begun || self.leaving > 0 || self.retired.load(Ordering::Relaxed) {
             return starts;
         }
         let mut running = self.orders();
@@ -289,7 +312,7 @@ impl Desk {
     /// How many are under way.
     pub(super) fn orders(&self) -> usize {
         let ordering = |kept: &&Kept| matches!(kept.busy, Busy::Ordering(_));
-        self.kept.iter().filter(ordering).count()
+        self.leaving + self.kept.iter().filter(ordering).count()
     }
 
     /// The longest time until the next look.

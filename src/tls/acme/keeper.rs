@@ -4,6 +4,7 @@
 //! moment only: it may be waiting for a disk.
 
 mod task;
+mod tidy;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -40,6 +40,8 @@ pub(super) struct Kept {
     pub(super) folder: String,
     /// The one to be served, if it is good.
     pub(super) certificate: Option<Certificate>,
+    /// Of `certificate`, with its key: for a file that gets damaged.
+    pem: Option<Zeroizing<Vec<u8>>>,
     /// Valid and in memory, but not on disk: that one failed.
     unsaved: Option<Zeroizing<Vec<u8>>>,
     /// Of the file that `certificate` came from.
@@ -70,6 +72,15 @@ impl Kept {
         kept
     }
 
+    /// As it is on disk.
+    pub(super) fn stored(names: &[String], state: &StateDir) -> Self {
+        let mut kept = Self::new(names);
+        kept.busy = Busy::No;
+        kept.remember(state, Moment::now());
+        kept.refresh(state);
+        kept
+    }
+
     /// Before anything is read.
     pub(super) fn new(names: &[String]) -> Self {
         Self {
@@ -77,6 +88,7 @@ impl Kept {
             history: History::default(),
             folder: folder(names),
             certificate: None,
+            pem: None,
             unsaved: None,
             version: None,
             untimely: None,
@@ -146,6 +158,7 @@ impl Kept {
                     return false;
                 }
                 self.certificate = Some(certificate);
+                self.pem = Some(pem);
                 self.unsaved = None;
                 self.troubles.over(Cause::Unsaved);
                 true
@@ -161,8 +174,24 @@ impl Kept {
             Err(refused) => {
                 state.set_aside(&self.file(), &refused.to_string());
                 self.version = None;
+                self.put_back(state);
                 false
             }
+        }
+    }
+
+    /// Writes what is in memory in the place of a damaged file: it would be lost at the next start.
+    fn put_back(&mut self, state: &StateDir) {
+        let (None, Some(pem)) = (&self.unsaved, &self.pem) else {
+            return;
+        };
+        match state.write(&self.file(), pem) {
+            Ok(()) => {
+                tracing::info!(names = ?self.names, "what is served was written anew");
+                self.version = state.version(&self.file());
+            }
+            // As one that could not be written in the first place.
+            Err(_) => self.unsaved = Some(pem.clone()),
         }
     }
 
@@ -222,6 +251,7 @@ impl Kept {
                 return false;
             }
         }
+        self.pem = Some(pem.clone());
         self.unsaved = Some(pem);
         self.unforgotten = true;
         self.save(state);

@@ -16,6 +16,7 @@ use instant_acme::{
     Account, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use self::unfinished::is_gone;
@@ -27,7 +28,7 @@ use super::history::Concerns;
 use super::judge::{Refused, judge};
 use super::moment::Moment;
 use super::problem::{Failure, Stage, kind, no_orders};
-use super::state::StateDir;
+use super::state::{Locked, StateDir};
 use super::transport::{Transport, TransportError};
 use super::underway::Underway;
 use crate::config::Acme;
@@ -64,6 +65,8 @@ pub(super) struct Job {
     pub(super) signing: Arc<AtomicBool>,
     /// Set as long as records are written or looked for: not the CA is waited for then.
     pub(super) at_dns: Arc<AtomicBool>,
+    /// The state directory is another one from now on: nothing is to come of it here.
+    pub(super) moved: CancellationToken,
 }
 
 // === impl Job ===
@@ -74,14 +77,23 @@ impl Job {
         self,
         underway: &Underway,
     ) -> Option<Result<Zeroizing<Vec<u8>>, Failure>> {
+        let held = match underway.until_stopped(self.hold_records()).await? {
+            Ok(held) => held,
+            Err(failure) => return Some(Err(failure)),
+        };
         // Boxed: these futures are large.
         let order = tokio::time::timeout(self.limit(), Box::pin(self.order(underway)));
-        let result = underway
-            .until_stopped(order)
-            .await
-            .map(|result| result.unwrap_or_else(|_| Err(self.too_long())));
+        let order = self.moved.run_until_cancelled(order);
+        let result = underway.until_stopped(order).await;
+        let result = match result {
+            None => None,
+            Some(None) => Some(Err(self.leave().await)),
+            Some(Some(Ok(result))) => Some(result),
+            Some(Some(Err(_))) => Some(Err(self.too_long())),
+        };
         // However it has ended: nothing that it has added is to stay.
         self.clear_records(underway).await;
+        drop(held);
         result
     }
 
@@ -93,6 +105,22 @@ impl Job {
             )
             .unproved(),
             false => Failure::ca("the order took too long; it is tried again"),
+        }
+    }
+
+    /// Nobody looks there any more: no key is to stay.
+    async fn leave(&self) -> Failure {
+        if let Err(failure) = self.forget().await {
+            return failure;
+        }
+        Failure::here("[acme] state_dir is another one now; it is ordered there")
+    }
+
+    /// Nobody else adds or takes away records of this certificate until it is dropped.
+    async fn hold_records(&self) -> Result<Option<Locked>, Failure> {
+        match &self.acme.dns {
+            Some(dns) => self.records().hold(dns).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -114,8 +142,8 @@ impl Job {
     async fn clear_records(&self, underway: &Underway) {
         if let Some(dns) = &self.acme.dns {
             let records = self.records();
-            let cleared = underway.until_over(records.clear(dns, underway));
-            self.of_dns(cleared).await;
+            let cleared = records.clear(Some(dns), underway, None);
+            self.of_dns(underway.until_over(cleared)).await;
         }
     }
 
@@ -421,6 +449,7 @@ mod tests {
             replaces: None,
             signing: Arc::default(),
             at_dns: Arc::default(),
+            moved: CancellationToken::new(),
         }
     }
 

@@ -15,6 +15,7 @@
 //!     order.json                   an order under way, with the key that it will be for
 //!     order.lock                   held while somebody orders
 //!     records.json                 what is at the name servers because of us, or may be
+//!     records.lock                 held while these are added and taken away
 //!   challenges/KIND/NAME           what a CA may come and ask for
 //! ```
 //!
@@ -50,7 +51,8 @@ const README: &str = "\
 Certificates that holdline gets by ACME, and what it needs to renew them: the account key of each
 CA (accounts/), the certificates with their keys (certificates/NAME/certificate.pem), and what was
 tried when, so that no CA's limits are met. All of it is private. Instances of holdline may share
-this directory. Delete certificates/NAME to have that certificate ordered again.
+this directory. To have a certificate ordered again, run `holdline cert renew NAME`; or delete
+certificates/NAME, and then restart every holdline that uses this directory.
 ";
 
 /// Why something is not kept, or cannot be read.

@@ -89,6 +89,7 @@ impl Desk {
             replaces: replaced(kept, &ca.url),
             signing: Arc::default(),
             at_dns: Arc::default(),
+            moved: self.moved.clone(),
         };
         Some(Start::Order(Box::new(job), lock))
     }

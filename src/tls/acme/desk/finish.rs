@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::{Desk, Done};
 use crate::tls::acme::history::{Concerns, Outcome, Renewal};
-use crate::tls::acme::kept::Busy;
+use crate::tls::acme::kept::{Busy, Kept};
 use crate::tls::acme::moment::{HOUR, Moment};
 use crate::tls::acme::plan::Next;
 use crate::tls::acme::problem::Failure;
@@ -15,6 +15,12 @@ const ASK_AGAIN: u64 = HOUR;
 
 impl Desk {
     pub(in crate::tls::acme) fn finish(&mut self, done: Done) {
+        if let Done::Order { moved, .. } = &done
+            && moved.is_cancelled()
+        {
+            self.leaving = self.leaving.saturating_sub(1);
+            return left(done);
+        }
         let Some(state) = self.state() else { return };
         match done {
             Done::Order {
@@ -23,6 +29,7 @@ impl Desk {
                 result,
                 signed,
                 lock,
+                ..
             } => {
                 self.ordered(&folder, &ca, (result, signed), &state);
                 drop(lock);
@@ -65,24 +72,7 @@ impl Desk {
                     tracing::info!(names = ?kept.names, ca, until, "a new certificate is served");
                 }
             }
-            Err(failure) => {
-                let Failure {
-                    concerns,
-                    reason,
-                    not_before,
-                    unproved,
-                    unreached,
-                } = failure;
-                let outcome = Outcome::Failed {
-                    concerns,
-                    reason,
-                    not_before,
-                    signed,
-                    unproved,
-                    unreached,
-                };
-                kept.history.finish(ca, outcome);
-            }
+            Err(failure) => kept.history.finish(ca, failed(failure, signed)),
         }
         kept.history.settle(now);
         if let Err(error) = kept.save_history(state) {
@@ -142,5 +132,57 @@ impl Desk {
         if let Err(error) = saved {
             tracing::debug!(%error, "when to renew is not kept");
         }
+    }
+}
+
+/// Writes what has come of an order into the state directory that is not in use any more.
+fn left(done: Done) {
+    let Done::Order {
+        state,
+        names,
+        ca,
+        result,
+        signed,
+        lock,
+        ..
+    } = done
+    else {
+        return;
+    };
+    let now = Moment::now();
+    let mut kept = Kept::stored(&names, &state);
+    match result {
+        Ok(pem) => {
+            kept.issued(&ca, pem, &state);
+        }
+        Err(failure) => kept.history.finish(&ca, failed(failure, signed)),
+    }
+    kept.history.settle(now);
+    if let Err(error) = kept.save_history(&state) {
+        tracing::warn!(?names, "what came of an order is not kept: {error}");
+    }
+    tracing::info!(
+        ?names,
+        ca,
+        "an order has ended, for [acme] state_dir is another one"
+    );
+    drop(lock);
+}
+
+fn failed(failure: Failure, signed: bool) -> Outcome {
+    let Failure {
+        concerns,
+        reason,
+        not_before,
+        unproved,
+        unreached,
+    } = failure;
+    Outcome::Failed {
+        concerns,
+        reason,
+        not_before,
+        signed,
+        unproved,
+        unreached,
     }
 }

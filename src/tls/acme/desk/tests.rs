@@ -103,6 +103,9 @@ impl World {
                 let result = self.order(&job);
                 Done::Order {
                     folder: job.folder.clone(),
+                    state: job.state.clone(),
+                    names: job.names.clone(),
+                    moved: job.moved.clone(),
                     ca: job.ca.clone(),
                     signed: result.is_ok() || !self.strict,
                     result,
@@ -303,6 +306,9 @@ impl World {
     fn end(&mut self, (job, lock): (Box<Job>, Locked), result: Result<(), Failure>) {
         let result = result.and_then(|()| self.order(&job));
         self.desk.finish(Done::Order {
+            state: job.state.clone(),
+            names: job.names.clone(),
+            moved: job.moved.clone(),
             folder: job.folder.clone(),
             ca: job.ca.clone(),
             signed: result.is_ok(),
@@ -397,6 +403,9 @@ fn order(desk: &mut Desk, start: Moment, days: u64) {
             }
         };
         desk.finish(Done::Order {
+            state: job.state.clone(),
+            names: job.names.clone(),
+            moved: job.moved.clone(),
             folder: job.folder.clone(),
             ca: job.ca.clone(),
             result: result.map(Zeroizing::new),
@@ -609,4 +618,59 @@ fn an_order_is_forgotten_when_all_that_came_of_it_is_on_disk() {
     assert!(!state.path(&file("order.json")).exists());
     let history: History = state.load(&file("history.json"));
     assert_eq!(history.attempts.last().unwrap().outcome, Outcome::Issued);
+}
+
+#[test]
+fn an_order_ends_where_it_began_when_the_state_directory_is_moved() {
+    let mut world = World::new(90 * DAY);
+    let begun = world.orders;
+    world.desk.renew(None).unwrap();
+    let old = std::mem::replace(&mut world.disk, tempfile::tempdir().unwrap());
+    let mut starts = world.desk.look();
+    assert_eq!(starts.len(), 1);
+    let mut acme = world.desk.acme.as_deref().unwrap().clone();
+    acme.state_dir = world.disk.path().to_owned();
+    world.desk.configure(Some(acme));
+    let Some(Start::Order(job, _)) = starts.first() else {
+        panic!("no order")
+    };
+    assert!(job.moved.is_cancelled(), "it is told to end");
+    assert_eq!(world.desk.orders(), 1, "and is waited for");
+    assert!(world.desk.look().is_empty(), "before there is another");
+    let history =
+        |disk: &TempDir| Kept::stored(&["a.example".to_owned()], &StateDir::new(disk.path()));
+    let done = world.perform(starts.remove(0));
+    let Done::Order {
+        state,
+        names,
+        moved,
+        folder,
+        ca,
+        lock,
+        ..
+    } = done
+    else {
+        panic!("no order")
+    };
+    let result = Err(Failure::here("it was told to end"));
+    world.desk.finish(Done::Order {
+        state,
+        names,
+        moved,
+        folder,
+        ca,
+        result,
+        signed: false,
+        lock,
+    });
+    let told = history(&old)
+        .history
+        .last_error()
+        .map(|(_, reason)| reason.to_owned());
+    assert_eq!(told.as_deref(), Some("it was told to end"));
+    assert_eq!(history(&world.disk).history.last_error(), None);
+    assert!(history(&world.disk).history.attempts.is_empty());
+    world.look();
+    assert_eq!(world.orders, begun + 2, "a new one there");
+    assert!(history(&world.disk).certificate.is_some());
 }

@@ -1,21 +1,25 @@
 //! The records that are at the name servers because of us, or may be: written down before they are
 //! added, forgotten when they are taken away.
 //!
-//! Kept with the certificate, in `records.json`; whoever changes it holds that certificate's
-//! `order.lock`. What an end in the middle of an order has left is taken away at the next start, or by
-//! the next order.
+//! Kept with the certificate, in `records.json`; whoever changes it holds the `records.lock` beside it:
+//! an order from its first record to its end, or whoever takes away what an end in the middle of an
+//! order has left. That is done by what has written it only: another hook or server may say that all is
+//! well, and know nothing of the record.
 
+use std::fmt;
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Do, TxtRecord, change};
+use super::{Do, TxtRecord, change, update};
 use crate::config::{Acme, Dns};
 use crate::tls::acme::ca::blocking;
 use crate::tls::acme::moment::{DAY, Moment};
 use crate::tls::acme::problem::Failure;
-use crate::tls::acme::state::{Record, StateDir};
+use crate::tls::acme::state::{Locked, Record, StateDir, StateError};
 use crate::tls::acme::underway::Underway;
 
 /// One that could not be taken away for so long is left to people.
@@ -25,12 +29,17 @@ const MOST: usize = 256;
 /// More than anybody keeps.
 const MOST_FOLDERS: usize = 1000;
 const FILE: &str = "records.json";
+const LOCK: &str = "records.lock";
+/// Of `dns_timeout`: so long one look at what is left over in a folder may last, and an order waits
+/// for it.
+const TIDYING: u32 = 2;
+const WAITING: u32 = 8;
 
 /// Those of one certificate.
 #[derive(Debug, Clone)]
 pub(in crate::tls::acme) struct Records {
     state: StateDir,
-    file: String,
+    folder: String,
 }
 
 /// Oldest first.
@@ -44,9 +53,64 @@ struct Note {
     #[serde(flatten)]
     record: TxtRecord,
     since: Moment,
+    /// Earlier ones do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<Writer>,
+}
+
+/// What has written a record. A hook is the same one as long as its program is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Writer {
+    Hook(String),
+    Server(String),
+}
+
+/// What could not be taken away.
+#[derive(Debug, Default)]
+pub(in crate::tls::acme) struct Left {
+    /// It may be another time.
+    again: bool,
+    /// Not by what is in the config.
+    by_hand: Vec<Note>,
 }
 
 impl Record for Noted {}
+
+// === impl Writer ===
+
+impl Writer {
+    fn of(dns: &Dns) -> Self {
+        match dns {
+            Dns::Hook(hook) => Self::Hook(hook.command.first().cloned().unwrap_or_default()),
+            Dns::Update(update) => Self::Server(update::place(update)),
+        }
+    }
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hook(program) => write!(f, "the hook {program}"),
+            Self::Server(server) => write!(f, "the name server {server}"),
+        }
+    }
+}
+
+// === impl Note ===
+
+impl Note {
+    /// Whether it is worth a further attempt, and nobody's work yet.
+    fn is_young(&self) -> bool {
+        Moment::now().since(self.since) < GIVEN_UP
+    }
+
+    fn by(&self) -> String {
+        self.by
+            .as_ref()
+            .map_or_else(|| "an earlier holdline".to_owned(), Writer::to_string)
+    }
+}
 
 // === impl Records ===
 
@@ -55,8 +119,34 @@ impl Records {
     pub(in crate::tls::acme) fn of(state: &StateDir, folder: &str) -> Self {
         Self {
             state: state.clone(),
-            file: format!("{folder}/{FILE}"),
+            folder: folder.to_owned(),
         }
+    }
+
+    fn file(&self) -> String {
+        format!("{}/{FILE}", self.folder)
+    }
+
+    fn lock_file(&self) -> String {
+        format!("{}/{LOCK}", self.folder)
+    }
+
+    /// For an order: waits for whoever takes away what was left over.
+    pub(in crate::tls::acme) async fn hold(&self, dns: &Dns) -> Result<Locked, Failure> {
+        let limit = dns.timeout() * WAITING;
+        self.state.lock_within(&self.lock_file(), limit).await
+    }
+
+    /// For who is not in a hurry: `None` if somebody has them, or orders.
+    async fn hold_idle(&self) -> Result<Option<Locked>, Failure> {
+        let (state, ours) = (self.state.clone(), self.lock_file());
+        let order = format!("{}/order.lock", self.folder);
+        let locked = blocking(move || {
+            let locked = state.try_lock(&ours)?;
+            // Looked at and not kept: else it would seem to be ordered.
+            Ok::<_, StateError>(locked.filter(|_| matches!(state.try_lock(&order), Ok(Some(_)))))
+        });
+        Ok(locked.await??)
     }
 
     /// Adds one, once it is on disk that it may be there.
@@ -69,6 +159,7 @@ impl Records {
         let note = Note {
             record: record.clone(),
             since: Moment::now(),
+            by: Some(Writer::of(dns)),
         };
         self.amend(|noted| noted.records.push(note)).await?;
         change(dns, Do::Present, record, &self.state, underway)
@@ -76,31 +167,62 @@ impl Records {
             .map_err(|reason| Failure::here(reason).unproved())
     }
 
-    /// Takes away all that there are; what cannot be is kept for the next time.
-    pub(in crate::tls::acme) async fn clear(&self, dns: &Dns, underway: &Underway) {
+    /// Takes away all that there are, as far as it can be begun before a deadline; what cannot be is
+    /// kept for the next time.
+    pub(in crate::tls::acme) async fn clear(
+        &self,
+        dns: Option<&Dns>,
+        underway: &Underway,
+        deadline: Option<Instant>,
+    ) -> Left {
+        let mut left = Left::default();
         let noted = match self.load().await {
             Ok(noted) => noted,
             Err(failure) => {
                 tracing::warn!("records may be left over: {}", failure.reason);
-                return;
+                left.again = true;
+                return left;
             }
         };
-        for Note { record, since } in noted.records {
-            let (name, started) = (&record.name, Instant::now());
-            if let Err(error) = change(dns, Do::Cleanup, &record, &self.state, underway).await {
-                if Moment::now().since(since) < GIVEN_UP {
-                    tracing::warn!(name, "a record is left over: {error}; it is tried again");
-                    // It would take as long for the next one.
-                    if started.elapsed() >= dns.timeout() {
-                        return;
+        for note in noted.records {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                left.again = true;
+                return left;
+            }
+            let (record, started) = (note.record.clone(), Instant::now());
+            let (name, value) = (&record.name, &record.value);
+            let wrote = |dns: &&Dns| note.by.as_ref().is_none_or(|by| *by == Writer::of(dns));
+            match dns.filter(wrote) {
+                Some(dns) => {
+                    let changed = change(dns, Do::Cleanup, &record, &self.state, underway).await;
+                    if let Err(error) = changed {
+                        if note.is_young() {
+                            tracing::warn!(
+                                name,
+                                "a record is left over: {error}; it is tried again"
+                            );
+                            left.again = true;
+                            // It would take as long for the next one.
+                            if started.elapsed() >= dns.timeout() {
+                                return left;
+                            }
+                            continue;
+                        }
+                        tracing::error!(
+                            name,
+                            value,
+                            "a record stays: {error}; take it away yourself"
+                        );
                     }
+                }
+                None if note.is_young() => {
+                    left.by_hand.push(note);
                     continue;
                 }
-                tracing::error!(
-                    name,
-                    value = record.value,
-                    "a record stays: {error}; take it away yourself"
-                );
+                None => {
+                    let by = note.by();
+                    tracing::error!(name, value, by, "a record stays; take it away yourself");
+                }
             }
             let forgotten = self.amend(|noted| noted.records.retain(|it| it.record != record));
             if let Err(failure) = forgotten.await {
@@ -111,10 +233,11 @@ impl Records {
                 );
             }
         }
+        left
     }
 
     async fn load(&self) -> Result<Noted, Failure> {
-        let (state, file) = (self.state.clone(), self.file.clone());
+        let (state, file) = (self.state.clone(), self.file());
         let noted = blocking(move || state.load_some::<Noted>(&file)).await?;
         Ok(noted?.unwrap_or_default())
     }
@@ -130,7 +253,7 @@ impl Records {
                 "a record stays, there are too many: take it away yourself"
             );
         }
-        let (state, file) = (self.state.clone(), self.file.clone());
+        let (state, file) = (self.state.clone(), self.file());
         let saved = blocking(move || match noted.records.is_empty() {
             true => {
                 state.remove(&file);
@@ -143,22 +266,40 @@ impl Records {
 }
 
 /// Takes away what was left over, of certificates that are wanted and of those that are not; but for
-/// those that somebody is ordering, who sees to it.
-pub(in crate::tls::acme) async fn tidy(acme: &Acme, underway: &Underway) {
+/// those that somebody is ordering, who sees to it. Says what to do where it cannot be done, if it is
+/// to `tell`. Whether there is something to be tried again.
+pub(in crate::tls::acme) async fn tidy(acme: &Acme, underway: &Underway, tell: bool) -> bool {
     let state = StateDir::new(&acme.state_dir);
     let listed = state.clone();
     let folders = blocking(move || left_over(&listed)).await;
+    let mut again = false;
     for folder in folders.unwrap_or_default() {
-        let Some(dns) = &acme.dns else {
-            let file = state.path(&format!("{folder}/{FILE}"));
-            tracing::warn!(file = %file.display(), "records are left over, and neither dns_hook nor [acme.dns_update] is set any more: take them away yourself, and delete that file");
+        let records = Records::of(&state, &folder);
+        let Ok(Some(_lock)) = records.hold_idle().await else {
+            again = true;
             continue;
         };
-        let (locks, name) = (state.clone(), format!("{folder}/order.lock"));
-        let lock = blocking(move || locks.try_lock(&name)).await;
-        if let Ok(Ok(Some(_lock))) = lock {
-            tracing::info!(folder, "taking away records that were left over");
-            Records::of(&state, &folder).clear(dns, underway).await;
+        tracing::debug!(folder, "looking after records that were left over");
+        let dns = acme.dns.as_ref();
+        let limit = dns.map_or(Duration::ZERO, |dns| dns.timeout() * TIDYING);
+        let deadline = dns.map(|_| Instant::now() + limit);
+        let left = records.clear(dns, underway, deadline).await;
+        again |= left.again;
+        if tell {
+            left.tell(&state.path(&records.file()));
+        }
+    }
+    again
+}
+
+// === impl Left ===
+
+impl Left {
+    fn tell(&self, file: &Path) {
+        for note in &self.by_hand {
+            let TxtRecord { name, value } = &note.record;
+            let (by, file) = (note.by(), file.display());
+            tracing::warn!(name, value, by, %file, "a record is left over, and what has written it is not in [acme] any more: take it away yourself, or put that back for once; it is remembered for a week");
         }
     }
 }
@@ -175,3 +316,6 @@ fn left_over(state: &StateDir) -> Vec<String> {
         .filter_map(|entry| Some(format!("certificates/{}", entry.file_name().to_str()?)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

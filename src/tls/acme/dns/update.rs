@@ -11,7 +11,7 @@
 mod error;
 mod message;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt;
 use std::io;
@@ -67,6 +67,11 @@ pub(super) async fn see(
         .see(record, deadline)
         .await
         .map_err(|error| server.sentence(&error))
+}
+
+/// Where the server is, as people write it.
+pub(super) fn place(dns: &DnsUpdate) -> String {
+    Server(dns).to_string()
 }
 
 /// The server of the config.

@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::tidy::keep_tidy;
 use super::{Ask, View, Wanted};
 use crate::config::Acme;
 use crate::tls::CertStore;
 use crate::tls::acme::ca::{Ca, blocking};
 use crate::tls::acme::challenge::Challenges;
 use crate::tls::acme::desk::{Desk, Done, Start};
-use crate::tls::acme::dns::tidy;
 use crate::tls::acme::history::Renewal;
 use crate::tls::acme::problem::Failure;
 use crate::tls::acme::state::StateDir;
@@ -52,7 +52,12 @@ pub(super) async fn run(post: Arc<Post>) {
     );
     let underway = &post.underway;
     let mut tasks: JoinSet<Option<Done>> = JoinSet::new();
-    let mut tidying: Option<AbortOnDropHandle<()>> = None;
+    let (beside, wanted) = (underway.clone(), post.wants.clone());
+    let retired = Arc::clone(&post.retired);
+    let _tidying = AbortOnDropHandle::new(underway.spawn(async move {
+        let tidying = keep_tidy(wanted, retired, beside.clone());
+        beside.until_stopped(tidying).await;
+    }));
     let mut version = Generation::default();
     loop {
         match wants.has_changed() {
@@ -60,14 +65,6 @@ pub(super) async fn run(post: Arc<Post>) {
                 let wanted = wants.borrow_and_update().clone();
                 let new = wanted.version != version;
                 version = wanted.version;
-                let idle = tidying.as_ref().is_none_or(AbortOnDropHandle::is_finished);
-                if let Some(acme) = wanted.acme.clone().filter(|_| wanted.begun && idle) {
-                    let beside = underway.clone();
-                    let task = async move {
-                        beside.until_stopped(tidy(&acme, &beside)).await;
-                    };
-                    tidying = Some(AbortOnDropHandle::new(underway.spawn(task)));
-                }
                 let take = move |desk: &mut Desk| {
                     if wanted.begun {
                         desk.begin_ordering();
@@ -162,10 +159,14 @@ async fn perform(start: Start, underway: &Underway) -> Option<Done> {
     match start {
         Start::Order(job, lock) => {
             let (folder, ca) = (job.folder.clone(), job.ca.clone());
-            let signing = Arc::clone(&job.signing);
+            let (state, names) = (job.state.clone(), job.names.clone());
+            let (signing, moved) = (Arc::clone(&job.signing), job.moved.clone());
             let result = apart(async move { job.run(&beside).await }).await?;
             Some(Done::Order {
                 folder,
+                state,
+                names,
+                moved,
                 ca,
                 result,
                 signed: signing.load(Ordering::Acquire),

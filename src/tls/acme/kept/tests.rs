@@ -43,6 +43,29 @@ fn what_cannot_be_written_is_served_and_written_later() {
 }
 
 #[test]
+fn what_is_served_takes_the_place_of_a_file_that_gets_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let pem = stand_in::pem(&names).unwrap();
+    let mut kept = Kept::open(&names, &state, &acme());
+    assert!(kept.install(Zeroizing::new(pem.clone().into_bytes()), &state));
+    let order = "certificates/a.example/order.json";
+    state.write(order, b"of an order under way").unwrap();
+    // After the one that was taken from the disk as well.
+    for mut kept in [kept, Kept::open(&names, &state, &acme())] {
+        state.write(&kept.file(), b"half a f").unwrap();
+        assert!(!kept.refresh(&state) && kept.is_served(Moment::now()));
+        let read = state.read(&kept.file()).unwrap().unwrap();
+        assert_eq!(*read, pem.as_bytes());
+        assert!(state.path(&format!("{}.damaged", kept.file())).exists());
+        assert!(!kept.is_unsaved() && !kept.refresh(&state));
+        assert!(state.path(order).exists());
+    }
+    assert!(Kept::open(&names, &state, &acme()).is_served(Moment::now()));
+}
+
+#[test]
 fn another_instances_certificate_is_taken() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::new(dir.path());

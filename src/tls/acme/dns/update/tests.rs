@@ -90,6 +90,61 @@ async fn assert_said<F: Future<Output = (String, DnsUpdate)>>(failure: F, words:
     }
 }
 
+/// What a primary server does with an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tls::acme::dns) enum Mood {
+    Good,
+    Refuses,
+    /// Does it and never says so.
+    Silent,
+}
+
+pub(in crate::tls::acme::dns) struct Primary {
+    pub(in crate::tls::acme::dns) dns: DnsUpdate,
+    pub(in crate::tls::acme::dns) mood: Arc<Mutex<Mood>>,
+    told: Arc<Mutex<Vec<Record>>>,
+    _server: Scripted,
+}
+
+pub(in crate::tls::acme::dns) async fn primary() -> Primary {
+    let told = Arc::<Mutex<Vec<Record>>>::default();
+    let mood = Arc::new(Mutex::new(Mood::Good));
+    let (heard, felt) = (Arc::clone(&told), Arc::clone(&mood));
+    let server = server(move |request| {
+        let mood = match request.op_code {
+            OpCode::Update => *felt.lock().unwrap(),
+            _ => Mood::Good,
+        };
+        if mood == Mood::Refuses {
+            return refusing(ResponseCode::Refused)(request);
+        }
+        let answer = zone(request, &mut heard.lock().unwrap());
+        (mood == Mood::Good).then(|| signed(request, &answer, SECRET, None))
+    })
+    .await;
+    let dns = server.dns.clone();
+    Primary {
+        dns,
+        mood,
+        told,
+        _server: server,
+    }
+}
+
+impl Primary {
+    /// How many records are there.
+    pub(in crate::tls::acme::dns) fn count(&self) -> usize {
+        let mut there = Vec::new();
+        for one in self.told.lock().unwrap().iter() {
+            match one.dns_class {
+                DNSClass::IN => there.push(one.data.clone()),
+                _ => there.retain(|it| *it != one.data),
+            }
+        }
+        there.len()
+    }
+}
+
 #[tokio::test]
 async fn one_value_is_added_shown_and_taken_away_where_an_alias_leads() {
     let told = Arc::new(Mutex::new(Vec::new()));
