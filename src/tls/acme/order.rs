@@ -142,7 +142,8 @@ impl Job {
     async fn clear_records(&self, underway: &Underway) {
         if let Some(dns) = &self.acme.dns {
             let records = self.records();
-            let cleared = records.clear(Some(dns), underway, None);
+            // Boxed: it is large, and part of everything.
+            let cleared = Box::pin(records.clear(Some(dns), underway, None));
             self.of_dns(underway.until_over(cleared)).await;
         }
     }
