@@ -156,6 +156,11 @@ pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
     if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(HostPattern::Exact(ip.to_string()));
     }
+    if !host.is_ascii() {
+        let remedy = "write it in letters that the DNS has, as xn--…: \"xn--bcher-kva.example\" \
+                      stands for \"bücher.example\"";
+        return Err(Wrong::new("not a host name as clients send it", remedy));
+    }
     let host = match host.split_once("://") {
         // A URL's remedy is its host.
         Some((_, rest)) => format!("{}/", rest.trim_end_matches('/')),

@@ -200,6 +200,11 @@ impl<'t> Checker<'t> {
         self.push(Severity::Warning, item, wrong);
     }
 
+    pub(super) fn has_errors(&self) -> bool {
+        let mut problems = self.problems.iter();
+        problems.any(|problem| problem.severity == Severity::Error)
+    }
+
     fn push<T>(&mut self, severity: Severity, item: &Item<T>, wrong: Wrong) {
         if self.problems.len() >= MOST {
             return;
@@ -214,7 +219,7 @@ impl<'t> Checker<'t> {
             At::Default => (Place::File(self.source.name()), None),
             At::Broken => return,
         };
-        let Wrong { what, remedy } = wrong;
+        let Wrong { what, remedy, .. } = wrong;
         self.problems.push(Problem {
             severity,
             place,

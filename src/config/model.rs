@@ -9,8 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderName;
 use ipnet::IpNet;
+use zeroize::Zeroizing;
 
 use crate::auth::{PasswordHash, TokenHash};
 use crate::observe::labels::Way;
@@ -147,6 +150,25 @@ pub struct ExternalAccount {
     pub kid: String,
     /// Holds the HMAC key in base64url, as the CA shows it.
     pub key_file: PathBuf,
+}
+
+impl ExternalAccount {
+    /// The HMAC key in what `key_file` holds; `None` if that is none.
+    #[must_use]
+    pub fn key(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let text: Zeroizing<Vec<u8>> = text
+            .iter()
+            .filter(|byte| !byte.is_ascii_whitespace() && **byte != b'=')
+            .map(|byte| match byte {
+                b'+' => b'-',
+                b'/' => b'_',
+                other => *other,
+            })
+            .collect::<Vec<u8>>()
+            .into();
+        let key = BASE64_URL_SAFE_NO_PAD.decode(&*text).map(Zeroizing::new);
+        key.ok().filter(|key| !key.is_empty())
+    }
 }
 
 /// One certificate chain and its key on disk.

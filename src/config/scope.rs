@@ -10,9 +10,11 @@ pub enum Scope {
     /// To connections, handshakes, sessions and waits that begin after it. What has begun goes on
     /// as it began.
     NewConnections,
+    /// To the next order of a certificate. One that is under way goes on as it began.
+    NextOrder,
 }
 
-use Scope::{Everything, NewConnections};
+use Scope::{Everything, NewConnections, NextOrder};
 
 /// By name, without indices. The entry of a list of tables is what counts when one is added or
 /// removed.
@@ -30,21 +32,21 @@ const SCOPES: &[(&str, Scope)] = &[
     ("acme.domains", NewConnections),
     ("acme.contact", Everything),
     ("acme.directories", Everything),
-    ("acme.challenges", Everything),
-    ("acme.dns_hook", Everything),
-    ("acme.dns_timeout", Everything),
-    ("acme.dns_resolvers", Everything),
-    ("acme.dns_update.server", Everything),
-    ("acme.dns_update.zone", Everything),
-    ("acme.dns_update.tsig_name", Everything),
-    ("acme.dns_update.tsig_algorithm", Everything),
-    ("acme.dns_update.tsig_secret", Everything),
-    ("acme.dns_update.ttl", Everything),
-    ("acme.profile", Everything),
-    ("acme.eab", Everything),
-    ("acme.eab.directory", Everything),
-    ("acme.eab.kid", Everything),
-    ("acme.eab.key_file", Everything),
+    ("acme.challenges", NextOrder),
+    ("acme.dns_hook", NextOrder),
+    ("acme.dns_timeout", NextOrder),
+    ("acme.dns_resolvers", NextOrder),
+    ("acme.dns_update.server", NextOrder),
+    ("acme.dns_update.zone", NextOrder),
+    ("acme.dns_update.tsig_name", NextOrder),
+    ("acme.dns_update.tsig_algorithm", NextOrder),
+    ("acme.dns_update.tsig_secret", NextOrder),
+    ("acme.dns_update.ttl", NextOrder),
+    ("acme.profile", NextOrder),
+    ("acme.eab", NextOrder),
+    ("acme.eab.directory", NextOrder),
+    ("acme.eab.kid", NextOrder),
+    ("acme.eab.key_file", NextOrder),
     ("acme.ca_root", Everything),
     ("acme.state_dir", Everything),
     ("acme.import", Everything),
@@ -123,12 +125,13 @@ impl Scope {
         known.map_or(NewConnections, |(_, scope)| *scope)
     }
 
-    /// For a program: `everything` or `new_connections`.
+    /// For a program: `everything`, `new_connections` or `next_order`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Everything => "everything",
             NewConnections => "new_connections",
+            NextOrder => "next_order",
         }
     }
 }
@@ -138,6 +141,7 @@ impl fmt::Display for Scope {
         f.write_str(match self {
             Everything => "everything",
             NewConnections => "new connections",
+            NextOrder => "the next order",
         })
     }
 }

@@ -86,7 +86,8 @@ impl<'c, 't> Section<'c, 't> {
         let table = match found.map(Spanned::get_ref) {
             Some(DeValue::Table(table)) => Some(table),
             Some(_) => {
-                let wrong = Wrong::new("this is a section", format!("write [{key}] and its keys"));
+                let path = join(&self.path, key);
+                let wrong = Wrong::new("this is a section", format!("write [{path}] and its keys"));
                 self.refuse(key, found, wrong);
                 None
             }

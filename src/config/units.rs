@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Wrong {
     pub(super) what: String,
     pub(super) remedy: String,
+    /// The same words for every value, so that they tell nothing of this one.
+    pub(super) fixed: bool,
 }
 
 impl Wrong {
@@ -17,6 +19,15 @@ impl Wrong {
         Self {
             what: what.into(),
             remedy: remedy.into(),
+            fixed: false,
+        }
+    }
+
+    /// Words that hold nothing of the value, by their type.
+    pub(super) fn fixed(what: &'static str, remedy: &'static str) -> Self {
+        Self {
+            fixed: true,
+            ..Self::new(what, remedy)
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Whether the rest of the config can do what it needs is asked here as well: a certificate that
 //! cannot be had should be known before the old one has expired.
 
+mod files;
 mod rules;
 mod update;
 
@@ -11,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
+use zeroize::Zeroizing;
 
 use crate::config::addresses::host_pattern;
 use crate::config::checker::{Item, nearest};
 use crate::config::model::{Challenge, Directory, ExternalAccount, HostPattern};
+use crate::config::outside::read_file;
 use crate::config::section::{Bounds, Section};
 use crate::config::units::Wrong;
 
@@ -51,6 +54,8 @@ const ELSEWHERE: [&str; 4] = [
 ];
 /// Names of one certificate; what Let's Encrypt takes.
 const MOST_NAMES: usize = 100;
+/// No HMAC key of a CA has that many bytes.
+const LARGEST_KEY: u64 = 64 << 10;
 /// Certificates; each is looked at every minute.
 const MOST_CERTIFICATES: usize = 1000;
 
@@ -69,7 +74,9 @@ pub(super) struct Draft {
     profile: Item<String>,
     dns_hook: Item<Vec<Item<String>>>,
     dns_update: update::Draft,
-    eab: Vec<Option<ExternalAccount>>,
+    /// Each with the CA that it names.
+    eab: Vec<(Item<Directory>, ExternalAccount)>,
+    state_dir: Item<()>,
     rest: Rest,
 }
 
@@ -104,6 +111,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
     let ca_root = (!ca_root.value.is_empty())
         .then(|| super::tls::read_ca(section, &ca_root.map(PathBuf::from)).0);
     let state_dir = section.text("state_dir", PathBuf::new(), super::auth::directory);
+    let state_dir_place = state_dir.with(());
     let state_dir = match state_dir.is_set() {
         true => section.checker().path(&state_dir.value),
         // Whoever moves one of them means both.
@@ -126,6 +134,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
         dns_hook,
         dns_update,
         eab,
+        state_dir: state_dir_place,
         rest: Rest {
             contact: contact.value.into_iter().map(|item| item.value).collect(),
             dns_timeout: dns_timeout.value,
@@ -141,8 +150,18 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
 
 /// The names of one certificate, separated by spaces.
 fn certificate(text: &str) -> Result<Vec<String>, Wrong> {
+    if text.contains(',') {
+        let texts: Vec<&str> = text.split([',', ' ']).filter(|it| !it.is_empty()).collect();
+        let (one, several) = (texts.join(" "), texts.join("\", \""));
+        return Err(Wrong::new(
+            "a comma within a text",
+            format!(
+                "write \"{one}\" for one certificate with all of them, or \"{several}\" for one each"
+            ),
+        ));
+    }
     let names: Vec<String> = text
-        .split([' ', ',', '\t', '\n'])
+        .split([' ', '\t', '\n'])
         .filter(|name| !name.is_empty())
         .map(name)
         .collect::<Result<_, _>>()?;
@@ -258,7 +277,7 @@ fn resolver(text: &str) -> Result<SocketAddr, Wrong> {
         })
 }
 
-fn read_eab(section: &mut Section<'_, '_>) -> Option<ExternalAccount> {
+fn read_eab(section: &mut Section<'_, '_>) -> (Item<Directory>, ExternalAccount) {
     let nothing = || Directory {
         name: String::new(),
         url: String::new(),
@@ -284,12 +303,23 @@ fn read_eab(section: &mut Section<'_, '_>) -> Option<ExternalAccount> {
             "write the CA's key into a file that only holdline can read, and name it here",
         );
         section.checker().error(&key_file, wrong);
+    } else if key_file.is_set()
+        // Who may not read it is told so when it is needed: another user may.
+        && let Ok(text) = read_file(&path, LARGEST_KEY).map(Zeroizing::new)
+        && ExternalAccount::key(&text).is_none()
+    {
+        let wrong = Wrong::new(
+            format!("{} does not hold a key in base64url", path.display()),
+            "write the HMAC key into it as the CA shows it, and nothing else",
+        );
+        section.checker().error(&key_file, wrong);
     }
-    Some(ExternalAccount {
-        directory: of.is_set().then_some(of.value.url),
+    let account = ExternalAccount {
+        directory: of.is_set().then(|| of.value.url.clone()),
         kid: kid.value,
         key_file: path,
-    })
+    };
+    (of, account)
 }
 
 fn values<T>(items: Vec<Item<T>>) -> Vec<T> {

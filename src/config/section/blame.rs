@@ -66,10 +66,10 @@ pub(super) fn blamed(key: &str, mut wrong: Wrong, taken: &Expanded<'_>) -> Wrong
     if let Some(path) = taken.files.first() {
         // What is in a file is a secret, perhaps meant for another key; a remedy may repeat it.
         let path = path.display();
-        if echoes(&wrong.what, now) {
+        if !wrong.fixed && echoes(&wrong.what, now) {
             wrong.what = "not usable here".to_owned();
         }
-        if echoes(&wrong.remedy, now) {
+        if !wrong.fixed && echoes(&wrong.remedy, now) {
             wrong.remedy = format!("write into {path} what this key takes");
         }
         wrong.what = format!("{} (with the content of {path})", wrong.what);

@@ -233,6 +233,15 @@ broken_acme! {
     acme_contact: "domains = [\"a.example\"]\ncontact = [\"nick\"]" => "5:12", "acme.contact[0]", ["e-mail"];
     acme_eab_without_key: "domains = [\"a.example\"]\neab = [{ kid = \"k\" }]" => "5:8", "acme.eab[0]", ["key_file is missing"];
     acme_no_challenge: "domains = [\"a.example\"]\nchallenges = []" => "5:14", "acme.challenges", ["without a challenge"];
+    acme_comma: "domains = [\"a.example, b.example\"]" => "4:12", "acme.domains[0]", ["\"a.example b.example\" for one certificate", "\"a.example\", \"b.example\" for one each"];
+    acme_private_address: "domains = [\"192.168.1.5\"]" => "4:12", "acme.domains[0]", ["private address"];
+    acme_name_beyond_ascii: "domains = [\"bücher.example\"]" => "4:12", "acme.domains[0]", ["xn--"];
+    acme_hook_no_list: "domains = [\"*.a.example\"]\nchallenges = [\"dns-01\"]\ndns_hook = \"/h\"" => "6:12", "acme.dns_hook", ["not a list", "[\"/h\"]"];
+    acme_hook_in_one_text: "domains = [\"a.example\"]\nchallenges = [\"dns-01\"]\ndns_hook = [\"/bin/sh -c\"]" => "6:13", "acme.dns_hook[0]", ["[\"/bin/sh\", \"-c\"]"];
+    acme_wildcard_without_hook: "domains = [\"*.a.example\"]\nchallenges = [\"dns-01\"]" => "5:15", "acme.challenges[0]", ["needs a command"];
+    acme_state_file: "domains = [\"a.example\"]\nstate_dir = \"/etc/passwd\"" => "5:13", "acme.state_dir", ["is a file"];
+    acme_eab_no_key: "domains = [\"a.example\"]\neab = [{ kid = \"k\", key_file = \"/etc/passwd\" }]" => "5:32", "acme.eab[0].key_file", ["base64url"];
+    acme_update_no_section: "domains = [\"a.example\"]\ndns_update = true" => "5:14", "acme.dns_update", ["write [acme.dns_update]"];
     acme_name_server: "domains = [\"a.example\"]\ndns_resolvers = [\"ns\"]" => "5:18", "acme.dns_resolvers[0]", ["address of a name server"];
 }
 

@@ -65,7 +65,7 @@ fn what_is_wrong_has_its_place_and_its_remedy() {
         (
             with(SECRET, "key x { secret y; }"),
             "tsig_secret",
-            "in quotes after the word secret",
+            "only the text in quotes after `secret`",
         ),
         (
             with(&line, &format!("{line}\ntsig_algorithm = \"hmac-md5\"")),
@@ -159,4 +159,39 @@ fn a_secret_out_of_a_file_may_end_its_line() {
     };
     assert_eq!(update.key.secret.0.len(), 32);
     assert!(loaded.files.contains(&dir.path().join("tsig")));
+}
+
+#[test]
+fn a_whole_key_out_of_a_file_is_told_as_one_and_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("holdline.toml");
+    let key =
+        format!("key \"holdline\" {{\n\talgorithm hmac-sha256;\n\tsecret \"{SECRET}\";\n}};\n");
+    std::fs::write(dir.path().join("key.conf"), key).unwrap();
+    std::fs::write(&file, whole().replace(SECRET, "${file:key.conf}")).unwrap();
+    let refused = load(Some(&file), &Overrides::default()).unwrap_err();
+    let [one] = &refused.errors[..] else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        one.remedy
+            .contains("only the text in quotes after `secret`"),
+        "{one}"
+    );
+    assert!(!one.to_string().contains(&SECRET[..8]), "{one}");
+}
+
+#[test]
+fn a_hook_that_cannot_be_run_yet_is_worth_a_warning() {
+    let of = |hook: &str| {
+        let text = format!(
+            "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\n\
+             challenges = [\"dns-01\"]\ndns_hook = [\"{hook}\"]"
+        );
+        let [one] = warnings(&text).try_into().unwrap();
+        one.to_string()
+    };
+    assert!(of("/nowhere/hook").contains("there is no such program here"));
+    assert!(of("/nowhere/hook present").contains("[\"/nowhere/hook\", \"present\"]"));
+    assert!(of("/etc/passwd").contains("chmod +x /etc/passwd"));
 }

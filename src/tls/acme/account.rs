@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::LOCATION;
 use instant_acme::{Account, Error, Problem};
 use serde::{Deserialize, Serialize};
@@ -17,7 +15,7 @@ use super::ca::{Ca, blocking, url_name};
 use super::jws::{AccountKey, Customer, Signer, pkcs8};
 use super::problem::{Failure, Stage, kind, sentence};
 use super::state::{Locked, Record, StateDir, StateError};
-use crate::config::Acme;
+use crate::config::{Acme, ExternalAccount};
 
 /// Longest wait for an account that somebody else is making.
 const LOCKED: Duration = Duration::from_secs(90);
@@ -307,22 +305,12 @@ impl Ca {
                 "[acme] eab: cannot read {path}: {error}; let holdline read it"
             ))
         })?;
-        let text: Zeroizing<Vec<u8>> = text
-            .iter()
-            .filter(|byte| !byte.is_ascii_whitespace() && **byte != b'=')
-            .map(|byte| match byte {
-                b'+' => b'-',
-                b'/' => b'_',
-                other => *other,
-            })
-            .collect::<Vec<u8>>()
-            .into();
-        match BASE64_URL_SAFE_NO_PAD.decode(&*text).map(Zeroizing::new) {
-            Ok(key) if !key.is_empty() => Ok(Some(Customer {
+        match ExternalAccount::key(&text) {
+            Some(key) => Ok(Some(Customer {
                 kid: eab.kid.clone(),
                 key,
             })),
-            _ => Err(Failure::ca(format!(
+            None => Err(Failure::ca(format!(
                 "[acme] eab: {path} does not hold a key in base64url; write the HMAC key into it as \
                  the CA shows it"
             ))),

@@ -146,7 +146,10 @@ impl Failure {
                 "rateLimited" if stage == Stage::Order => Concerns::Ca,
                 _ => concerns(stage),
             },
-            reason: sentence(problem, None),
+            reason: match (stage, kind) {
+                (Stage::Account, "unauthorized" | "malformed") => of_account(problem),
+                _ => sentence(problem, None),
+            },
             // A limit without a date is one all the same.
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
             unproved: false,
@@ -214,6 +217,15 @@ pub(super) fn sentence(problem: &Problem, by: Option<Challenge>) -> String {
         });
     }
     text
+}
+
+/// Before any name was asked for: it is about who asks.
+fn of_account(problem: &Problem) -> String {
+    format!(
+        "the CA does not accept our account{}; check kid and key_file in [acme] eab, if the CA has \
+         given you these",
+        said(problem.detail.as_deref())
+    )
 }
 
 /// What a CA says to an order of an account that it does not let order, in words.
@@ -411,6 +423,7 @@ fn unreachable(error: &TransportError) -> String {
         TransportError::Tls(_) if dates.iter().any(|word| said.contains(word)) => {
             format!("check this machine's clock, it says {}", Moment::now())
         }
+        TransportError::NotTls(_) => "check the port in [acme] directories".to_owned(),
         TransportError::Tls(_) => {
             "if it is a CA of your own, name its root certificate in [acme] ca_root".to_owned()
         }
@@ -488,6 +501,19 @@ mod tests {
         assert!(by("unauthorized", Challenge::Dns01).contains("the hook"));
         assert!(!by("dns", Challenge::Http01).contains("hook"));
         assert!(by("caa", Challenge::Http01).contains("CAA"));
+    }
+
+    #[test]
+    fn a_wrong_key_of_a_customer_is_no_failed_challenge() {
+        for kind in ["unauthorized", "malformed"] {
+            let failure = Failure::of(&Error::Api(problem(kind)), Stage::Account, None);
+            assert!(failure.reason.contains("(the CA: so it is)"), "{failure:?}");
+            assert!(failure.reason.contains("kid and key_file"), "{failure:?}");
+            assert!(!failure.reason.contains("address"), "{failure:?}");
+            assert_eq!(failure.concerns, Concerns::Ca);
+        }
+        let later = Failure::of(&Error::Api(problem("unauthorized")), Stage::Order, None);
+        assert!(!later.reason.contains("eab"), "{later:?}");
     }
 
     #[test]

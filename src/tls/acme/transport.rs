@@ -51,6 +51,8 @@ pub(super) enum TransportError {
     Connect(std::io::Error),
     #[error("TLS with it failed: {0}")]
     Tls(std::io::Error),
+    #[error("what answers at {0} does not speak TLS")]
+    NotTls(String),
     #[error("no answer within {} s", LIMIT.as_secs())]
     TooSlow,
     #[error("the exchange broke off: {0}")]
@@ -212,11 +214,15 @@ impl Transport {
         let socket = tokio::time::timeout(REACH, connect(&host, port))
             .await
             .unwrap_or_else(|_| Err(TransportError::Connect(ErrorKind::TimedOut.into())))?;
+        let place = format!("{}:{port}", authority.host());
         let name = ServerName::try_from(host).map_err(|_| TransportError::NotHttps)?;
         let stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, socket)
             .await
-            .map_err(TransportError::Tls)?;
+            .map_err(|error| match is_no_tls(&error) {
+                true => TransportError::NotTls(place),
+                false => TransportError::Tls(error),
+            })?;
         let broken = |error: hyper::Error| TransportError::Broken(error.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
@@ -300,6 +306,17 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Moment
     }
 }
 
+/// Whether it was not even a record of TLS that came.
+fn is_no_tls(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(
+        inner,
+        Some(rustls::Error::InvalidMessage(
+            rustls::InvalidMessage::InvalidContentType
+        ))
+    )
+}
+
 async fn connect(host: &str, port: u16) -> Result<TcpStream, TransportError> {
     let addresses = match (host.parse::<IpAddr>(), host) {
         (Ok(address), _) => vec![address],
@@ -324,6 +341,27 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, TransportError> {
 mod tests {
     use super::*;
     use std::time::UNIX_EPOCH;
+
+    #[tokio::test]
+    async fn a_port_without_tls_is_told_as_one() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 4096]).await;
+            socket
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .unwrap();
+            let _ = socket.read(&mut [0; 4096]).await;
+        });
+        let transport = Transport::new(None).unwrap();
+        let error = transport.get(&format!("https://{at}/dir")).await;
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, format!("what answers at {at} does not speak TLS"));
+        server.await.unwrap();
+    }
 
     #[test]
     fn how_long_to_wait_is_read_in_both_ways() {

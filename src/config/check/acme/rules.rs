@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::Uri;
+
 use super::super::listen;
-use super::{Draft, EAB_WANTED, LETSENCRYPT, MOST_CERTIFICATES, SHORTLIVED, values};
+use super::{Draft, EAB_WANTED, KNOWN, LETSENCRYPT, MOST_CERTIFICATES, SHORTLIVED, values};
 use crate::config::checker::{Checker, Item};
 use crate::config::model::{Acme, CertificateSource, Challenge, Directory, Dns, DnsHook, Tls};
 use crate::config::units::Wrong;
@@ -26,6 +28,7 @@ impl Draft {
             return None;
         }
         self.check_domains(checker);
+        self.check_files(checker);
         let challenges = self.check_challenges(checker, listen);
         self.check_names(checker, &challenges);
         self.check_eab(checker);
@@ -49,7 +52,7 @@ impl Draft {
             dns: challenges.contains(&Challenge::Dns01).then_some(dns),
             challenges,
             profile: Some(self.profile.value).filter(|profile| !profile.is_empty()),
-            eab: self.eab.into_iter().flatten().collect(),
+            eab: self.eab.into_iter().map(|(_, eab)| eab).collect(),
             ca_root: self.rest.ca_root,
             state_dir: self.rest.state_dir,
             import: self.rest.import,
@@ -57,7 +60,7 @@ impl Draft {
     }
 
     /// The key if it was written, else the section, else the file.
-    fn place<T>(&self, item: &Item<T>) -> Item<()> {
+    pub(super) fn place<T>(&self, item: &Item<T>) -> Item<()> {
         match item.is_set() {
             true => item.with(()),
             false => Item {
@@ -102,7 +105,8 @@ impl Draft {
             let wrong = Wrong::new("no CA issues without a challenge", remedy);
             checker.error(&self.challenges, wrong);
         }
-        let hook = !self.dns_hook.value.is_empty();
+        // One that cannot be read is wanted all the same, and has been reported.
+        let hook = !self.dns_hook.value.is_empty() || !self.dns_hook.is_sound();
         let update = self.dns_update.is_wanted();
         let mut usable = Vec::new();
         for item in &self.challenges.value {
@@ -151,7 +155,7 @@ impl Draft {
                 Challenge::Dns01 => false,
             }),
         };
-        if unreachable {
+        if unreachable && !self.is_ca_here() && !checker.has_errors() {
             let what = "no CA can connect to a loopback address";
             let remedy = "set [listen] https = [\"0.0.0.0:443\", \"[::]:443\"], unless something \
                           here passes ports 80 or 443 on";
@@ -160,9 +164,22 @@ impl Draft {
         usable
     }
 
+    /// Whether every CA is one of this machine, which can connect to all that listens here.
+    fn is_ca_here(&self) -> bool {
+        self.directories.iter().all(|item| {
+            let uri = item.value.url.parse::<Uri>().ok();
+            uri.as_ref().and_then(Uri::host).is_some_and(|host| {
+                let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+                host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+            })
+        })
+    }
+
     /// Names that only some challenges or CAs can serve.
     fn check_names(&self, checker: &mut Checker<'_>, challenges: &[Challenge]) {
-        let dns = challenges.contains(&Challenge::Dns01);
+        // One that is asked for and cannot be used has been reported.
+        let asked = self.challenges.value.iter();
+        let dns = asked.clone().any(|it| it.value == Challenge::Dns01);
         let only_dns = challenges.iter().all(|each| *each == Challenge::Dns01);
         for item in &self.domains.value {
             let wildcard = item.value.iter().find(|name| name.starts_with("*."));
@@ -183,6 +200,14 @@ impl Draft {
                 let what = format!("{address}: an address has no record for dns-01");
                 let remedy = "add \"tls-alpn-01\" or \"http-01\" to challenges";
                 checker.error(item, Wrong::new(what, remedy));
+            }
+            let public = |it: &Item<Directory>| KNOWN.iter().any(|(_, url)| *url == it.value.url);
+            if is_private(address) && self.directories.iter().all(public) {
+                let what = format!("{address}: no public CA can connect to a private address");
+                let remedy = "write the address that the internet has for it, or name a CA of your \
+                              own in directories";
+                checker.error(item, Wrong::new(what, remedy));
+                continue;
             }
             let letsencrypt = self
                 .directories
@@ -205,8 +230,7 @@ impl Draft {
             let bound = self
                 .eab
                 .iter()
-                .flatten()
-                .any(|eab| eab.directory.as_ref().is_none_or(|of| of == url));
+                .any(|(_, eab)| eab.directory.as_ref().is_none_or(|of| of == url));
             if EAB_WANTED.contains(&name.as_str()) && !bound {
                 let what = format!("{name} asks for a customer's account (EAB)");
                 let remedy = format!(
@@ -216,19 +240,24 @@ impl Draft {
                 checker.error(item, Wrong::new(what, remedy));
             }
         }
-        for eab in self.eab.iter().flatten() {
-            let Some(of) = &eab.directory else { continue };
-            if !self.directories.iter().any(|item| item.value.url == *of) {
-                let place = Item {
-                    key: "acme.eab".to_owned(),
-                    ..self.header.clone()
-                };
-                let what = format!("eab names a CA that is not among directories: {of}");
-                checker.error(
-                    &place,
-                    Wrong::new(what, "add it to directories, or remove it"),
-                );
+        for (of, _) in &self.eab {
+            let Directory { name, url } = &of.value;
+            if of.is_set() && !self.directories.iter().any(|item| item.value.url == *url) {
+                let what = format!("eab names a CA that is not among directories: {name}");
+                let remedy = format!("add \"{name}\" to directories, or remove this entry of eab");
+                checker.error(of, Wrong::new(what, remedy));
             }
         }
+    }
+}
+
+/// Reached from networks of one owner only.
+fn is_private(address: &str) -> bool {
+    match address.parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
+        Err(_) => false,
     }
 }

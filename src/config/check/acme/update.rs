@@ -181,9 +181,9 @@ fn secret(text: &str) -> Result<Zeroizing<Vec<u8>>, Wrong> {
         .map_err(|_| {
             let whole = text.contains('{') || text.contains("secret");
             match whole {
-                true => Wrong::new(
+                true => Wrong::fixed(
                     "a whole key, and only its secret belongs here",
-                    "leave what stands in quotes after the word secret, and nothing else",
+                    "write only the text in quotes after `secret`, without the quotes",
                 ),
                 false => Wrong::new(
                     "not base64, as TSIG keys are written",

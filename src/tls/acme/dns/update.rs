@@ -100,7 +100,8 @@ impl Server<'_> {
         let Place { name, zone } = self.place(&record.name).await?;
         let change = update(what, &zone, &name, &record.value, self.0.ttl);
         let answer = self.ask(change).await;
-        let (name, zone, key) = (shown(&name), shown(&zone), self.0.key.name.clone());
+        let name = reached(&record.name, &name);
+        let (zone, key) = (shown(&zone), self.0.key.name.clone());
         let refused = |code| UpdateError::Refused {
             name: name.clone(),
             zone: zone.clone(),
@@ -148,11 +149,11 @@ impl Server<'_> {
             return match zone {
                 Some(zone) if zone.zone_of(&name) => Ok(Place { name, zone }),
                 Some(zone) => Err(UpdateError::NotInZone {
-                    name: shown(&name),
+                    name: reached(written, &name),
                     zone: shown(&zone),
                 }),
                 None => Err(UpdateError::Elsewhere {
-                    name: shown(&name),
+                    name: reached(written, &name),
                     answer: match answer.response_code {
                         ResponseCode::NoError | ResponseCode::NXDomain => {
                             "does not speak for it".to_owned()
@@ -248,4 +249,13 @@ fn absolute(name: &str) -> Result<Name, UpdateError> {
 
 fn shown(name: &Name) -> String {
     name.to_ascii().trim_end_matches('.').to_owned()
+}
+
+/// The name that a CNAME of the one that was meant has led to, in the middle of a sentence.
+fn reached(written: &str, name: &Name) -> String {
+    let name = shown(name);
+    match name.eq_ignore_ascii_case(written.trim_end_matches('.')) {
+        true => name,
+        false => format!("{name}, where {written} leads by CNAME,"),
+    }
 }

@@ -380,3 +380,13 @@ async fn a_record_that_is_taken_and_not_shown_is_waited_for_up_to_the_deadline()
     );
     assert!(Instant::now() <= deadline);
 }
+
+#[test]
+fn a_name_at_the_end_of_a_cname_is_told_with_where_it_began() {
+    let name = absolute("foo.other.test").unwrap();
+    assert_eq!(
+        reached("_acme-challenge.q.z.test", &name),
+        "foo.other.test, where _acme-challenge.q.z.test leads by CNAME,"
+    );
+    assert_eq!(reached("Foo.other.test.", &name), "foo.other.test");
+}
