@@ -139,6 +139,10 @@ impl Kept {
             (Busy::No, Next::Order(_)) => ("is ordered in a moment".to_owned(), Some(now)),
             (Busy::No, Next::Wait(at, Why::NotDue)) => (format!("is renewed on {at}"), Some(at)),
             (Busy::No, Next::Wait(at, Why::Pause)) => (format!("is tried again on {at}"), Some(at)),
+            (Busy::No, Next::Wait(at, Why::Limit(limit))) => (
+                format!("is tried again on {at}: the limit is {limit}"),
+                Some(at),
+            ),
         };
         CertificateStatus {
             names: self.names.clone(),
