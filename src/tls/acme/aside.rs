@@ -3,11 +3,13 @@
 use super::account::is_there;
 use super::ca::{Ca, blocking, health_file};
 use super::history::Health;
-use super::kept::Kept;
+use super::import;
+use super::judge::judge;
+use super::kept::{Busy, Kept};
 use super::moment::Moment;
 use super::problem::Failure;
 use super::state::StateDir;
-use super::status::CertificateStatus;
+use super::status::{CertificateStatus, LastError, State};
 use super::transport::Transport;
 use crate::config::Acme;
 
@@ -34,10 +36,60 @@ pub fn on_disk(acme: &Acme) -> Vec<CertificateStatus> {
     acme.certificates
         .iter()
         .map(|names| {
-            let kept = Kept::open(names, &state, &nothing_else);
-            kept.status(kept.next(&cas, now), &acme.directories, now)
+            let mut kept = Kept::open(names, &state, &nothing_else);
+            if kept.is_under_way() && state.is_locked(&kept.order_lock()) {
+                kept.busy = Busy::Elsewhere;
+            }
+            let status = kept.status(kept.next(&cas, now), &acme.directories, now);
+            complete(status, &kept, &state, acme)
         })
         .collect()
+}
+
+/// What only somebody who looks has to be told: what cannot be read, what is damaged and still in its
+/// place, and what is to come from another server.
+fn complete(
+    mut status: CertificateStatus,
+    kept: &Kept,
+    state: &StateDir,
+    acme: &Acme,
+) -> CertificateStatus {
+    let files = [kept.history_file(), kept.file()].map(|file| state.read(&file));
+    let pem = match files {
+        [Ok(_), Ok(pem)] => pem,
+        [Err(error), _] | [_, Err(error)] => {
+            status.state = State::Unknown;
+            status.next = format!("cannot tell: {error}; {}", error.remedy_to_look());
+            (status.next_at, status.last_error) = (None, None);
+            return status;
+        }
+    };
+    if kept.certificate.is_some() {
+        return status;
+    }
+    let now = Moment::now();
+    let path = state.path(&kept.file());
+    let refused = pem.and_then(|pem| judge(&pem, &path, &kept.names, now.system()).err());
+    if let Some(refused) = refused {
+        let reason = match refused.is_about_time() {
+            true => refused.to_string(),
+            false => format!("{refused}. It is set aside at the start"),
+        };
+        status.last_error = Some(LastError {
+            at: now,
+            ca: String::new(),
+            reason,
+        });
+    }
+    if let Some(found) = import::find(acme, &kept.names, now.system()) {
+        status.next = format!("is taken over from {} at the start", found.path.display());
+        (status.next_at, status.last_error) = (None, None);
+        return status;
+    }
+    for unreadable in import::unreadable(acme) {
+        status.next.push_str(&format!("; {unreadable}"));
+    }
+    status
 }
 
 /// Gives the account at each CA a new key (RFC 8555, 7.3.5). By the CA's name: whether there is an

@@ -51,6 +51,8 @@ pub(super) struct Kept {
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
     pub(super) asking: bool,
+    /// That there is none has been logged.
+    pub(super) missed: bool,
     /// The state directory cannot be used.
     pub(super) trouble: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Kept {
             unwritten: false,
             busy: Busy::Reading,
             asking: false,
+            missed: false,
             trouble: None,
         }
     }
@@ -92,6 +95,10 @@ impl Kept {
             && let Some(found) = import::find(acme, &self.names, Moment::now().system())
         {
             self.take_over(found, state);
+        } else if self.certificate.is_none() {
+            for unreadable in import::unreadable(acme) {
+                tracing::warn!(names = ?self.names, "{unreadable}; it is ordered instead");
+            }
         }
     }
 
@@ -109,7 +116,7 @@ impl Kept {
         }
     }
 
-    fn file(&self) -> String {
+    pub(super) fn file(&self) -> String {
         format!("{}/certificate.pem", self.folder)
     }
 
@@ -278,7 +285,7 @@ impl Kept {
             .map(|error| format!("{error}; {}", error.remedy()));
     }
 
-    fn history_file(&self) -> String {
+    pub(super) fn history_file(&self) -> String {
         format!("{}/history.json", self.folder)
     }
 }
