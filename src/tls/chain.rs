@@ -221,7 +221,7 @@ mod tests {
         );
         let error = load(&cert, &key, 999).unwrap_err().to_string();
         assert!(
-            error.contains("only valid from 1970-01-01 00:16 UTC"),
+            error.contains("only valid from 1970-01-01T00:16:40Z"),
             "{error}"
         );
         let soon = load(&cert, &key, 90 * DAY).unwrap();

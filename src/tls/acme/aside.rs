@@ -5,7 +5,7 @@ use super::ca::{Ca, blocking, health_file};
 use super::history::Health;
 use super::import;
 use super::judge::judge;
-use super::kept::{Busy, Kept};
+use super::kept::Kept;
 use super::moment::Moment;
 use super::problem::Failure;
 use super::state::StateDir;
@@ -36,10 +36,7 @@ pub fn on_disk(acme: &Acme) -> Vec<CertificateStatus> {
     acme.certificates
         .iter()
         .map(|names| {
-            let mut kept = Kept::open(names, &state, &nothing_else);
-            if kept.is_under_way() && state.is_locked(&kept.order_lock()) {
-                kept.busy = Busy::Elsewhere;
-            }
+            let kept = Kept::open(names, &state, &nothing_else);
             let status = kept.status(kept.next(&cas, now), &acme.directories, now);
             complete(status, &kept, &state, acme)
         })

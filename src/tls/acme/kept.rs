@@ -90,6 +90,9 @@ impl Kept {
     pub(super) fn read(&mut self, state: &StateDir, acme: &Acme) {
         self.busy = Busy::No;
         self.remember(state, Moment::now());
+        if self.is_under_way() && state.is_locked(&self.order_lock()) {
+            self.busy = Busy::Elsewhere;
+        }
         self.refresh(state);
         if self.certificate.is_none()
             && let Some(found) = import::find(acme, &self.names, Moment::now().system())
