@@ -211,6 +211,16 @@ fn in_words(one: &Value) -> String {
         until if until.is_empty() => lines.push_str("  there is none yet\n"),
         until => lines.push_str(&format!("  valid until {until}, by {}\n", text("issuer"))),
     }
+    let others = one.get("meanwhile").and_then(Value::as_array);
+    for other in others.into_iter().flatten() {
+        let part = |key: &str| other.get(key).and_then(Value::as_str).unwrap_or_default();
+        lines.push_str(&format!(
+            "  until {} another one is served for {}, by {}\n",
+            part("until"),
+            part("name"),
+            part("issuer")
+        ));
+    }
     lines.push_str(&format!("  {}\n", text("next")));
     let error = one.get("lastError");
     let part = |key: &str| error.and_then(|it| it.get(key)).and_then(Value::as_str);

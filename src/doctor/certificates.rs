@@ -172,13 +172,19 @@ fn by_who_runs(on_disk: &mut CertificateStatus, running: &[AcmeStatus]) {
 
 fn from_ca(status: CertificateStatus) -> Finding {
     let subject = status.names.join(" ");
-    let seen = match status.until {
+    let mut seen = match status.until {
         Some(until) => format!("valid until {until}; it {}", status.next),
         None => format!("there is none yet; it {}", status.next),
     };
     if status.state == acme::State::Unknown {
         let why = status.next.trim_start_matches("cannot tell: ");
         return Finding::cannot_tell(subject, why);
+    }
+    for other in &status.meanwhile {
+        seen.push_str(&format!(
+            "; until {} another one is served for {}",
+            other.until, other.name
+        ));
     }
     let reason = status.last_error.map(|error| error.reason);
     match (status.state, reason) {
@@ -340,6 +346,7 @@ mod tests {
             state: acme::State::Served,
             until: None,
             issuer: None,
+            meanwhile: Vec::new(),
             next: String::new(),
             next_at: None,
             failures: 0,

@@ -34,7 +34,7 @@ pub struct Options {
     pub users: Vec<(String, Vec<String>)>,
     /// Addresses in browsers beyond those of the listeners.
     pub origins: Vec<String>,
-    /// What clients may call us by, as [`super::names`] finds it.
+    /// What clients may call us by, as [`super::names()`] finds it.
     pub names: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! The certificates being served: chosen by name, swapped while connections live.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -15,7 +15,13 @@ use super::{Certificate, Facts};
 #[derive(Debug, Default)]
 pub struct CertStore {
     current: ArcSwap<Directory>,
+    /// Who publishes later than asked is held to it.
+    generation: Mutex<Generation>,
 }
+
+/// Counts the configs whose certificates are published as they come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Generation(u64);
 
 /// One published set, indexed by name.
 #[derive(Debug, Default)]
@@ -37,6 +43,28 @@ impl CertStore {
     /// Serves these from the next handshake on; the first is the default.
     pub fn publish(&self, certificates: Vec<Certificate>) {
         self.current.store(Arc::new(Directory::new(certificates)));
+    }
+
+    /// Another config is wanted: what comes for an earlier one is not served any more.
+    pub(super) fn turn(&self) -> Generation {
+        let mut generation = self.generation();
+        generation.0 += 1;
+        *generation
+    }
+
+    /// [`Self::publish`], unless another config has been wanted since this one.
+    pub(super) fn publish_for(&self, generation: Generation, certificates: Vec<Certificate>) {
+        // Held, or another config could come in between.
+        let current = self.generation();
+        if *current == generation {
+            self.publish(certificates);
+        }
+    }
+
+    fn generation(&self) -> MutexGuard<'_, Generation> {
+        self.generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is served, default first.

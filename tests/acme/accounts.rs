@@ -196,6 +196,38 @@ async fn an_order_that_a_change_of_key_cuts_short_says_so() {
     until_trusted(&proxy, "a.example", &ca.root).await;
 }
 
+#[tokio::test]
+async fn an_account_that_the_ca_has_closed_is_made_anew() {
+    let (ca, state, gateway) = world(Habits::default()).await;
+    with_account(&ca, state.path(), &gateway).await;
+    ca.book.change(|book| {
+        book.closed = book.accounts.keys().cloned().collect();
+    });
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    let error = until_failed(&proxy, "a.example").await;
+    assert!(error.contains("has closed our account"), "{error}");
+    assert!(error.contains("a new one is made"), "{error}");
+    tokio::time::sleep(ms(2000)).await;
+    renew(&proxy.holdline, "a.example").await;
+    until_trusted(&proxy, "a.example", &ca.root).await;
+    assert_eq!(ca.book.read(|book| book.accounts.len()), 2);
+}
+
+#[tokio::test]
+async fn an_account_that_may_not_order_is_kept() {
+    let (ca, state, gateway) = world(Habits::default()).await;
+    with_account(&ca, state.path(), &gateway).await;
+    ca.habits
+        .change(|habits| habits.problem = problem("order", 403, "unauthorized"));
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    let error = until_failed(&proxy, "a.example").await;
+    assert!(error.contains("does not let our account order"), "{error}");
+    let account = state.path().join("acme/accounts");
+    let kept = std::fs::read_dir(account).unwrap().map(|it| it.unwrap());
+    let aside = kept.filter(|it| it.file_name().to_string_lossy().contains("damaged"));
+    assert_eq!(aside.count(), 0);
+}
+
 // === contacts ===
 
 #[tokio::test]

@@ -113,6 +113,8 @@ pub(crate) struct Book {
     pub(crate) accounts: HashMap<String, Vec<u8>>,
     /// By URL of the account.
     pub(crate) contacts: HashMap<String, Value>,
+    /// Those that it takes nothing from any more, by URL.
+    pub(crate) closed: HashSet<String>,
     /// Of requests for new accounts.
     pub(crate) bindings: Vec<Value>,
     pub(crate) orders: Vec<Order>,
@@ -428,6 +430,9 @@ impl Desk {
         let (key, who) = match header["kid"].as_str() {
             Some(kid) => {
                 let key = self.book.read(|book| book.accounts.get(kid).cloned());
+                if self.book.read(|book| book.closed.contains(kid)) {
+                    return Err("unauthorized");
+                }
                 (key.ok_or("accountDoesNotExist")?, kid.to_owned())
             }
             None => {

@@ -63,6 +63,8 @@ async fn an_order_is_carried_to_its_end_over_an_upgrade_and_answered_by_the_new_
             } else {
                 "tls-alpn-01"
             }),
+            // The order is under way for as long as this test wants it.
+            undecided: true,
             ..Habits::default()
         })
         .await;
@@ -101,7 +103,7 @@ async fn an_order_is_carried_to_its_end_over_an_upgrade_and_answered_by_the_new_
         assert_eq!(ca.orders().len(), 1, "{kind}");
         // From now on it is the new one that renews.
         let admin = Target::plain(service.admin);
-        ca.habits.change(|habits| habits.challenge = None);
+        ca.habits.change(|habits| habits.undecided = false);
         let asked = http::request(&admin, "POST", "/cert/renew?name=a.example", &[], b"").await;
         assert_eq!(asked.status, 202, "{}", asked.text());
         ca.book

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::LOCATION;
 use instant_acme::{Account, Error, Problem};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, blocking, url_name};
@@ -23,6 +23,7 @@ use crate::config::Acme;
 const LOCKED: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const UNKNOWN: &str = "the CA does not know this account";
+const CLOSED: &str = "the CA has closed this account";
 
 /// An account that the CA knows.
 #[derive(Serialize, Deserialize)]
@@ -48,6 +49,8 @@ struct NewKey {
 enum Fit {
     Fits,
     WrongKey,
+    /// By that key or any other: nobody knows.
+    Refused,
     NoAccount,
 }
 
@@ -191,6 +194,33 @@ impl Ca {
         }
     }
 
+    /// Whether the CA has closed `account` (RFC 8555, 7.3.6); then it is put aside. One that has got
+    /// another key in the meantime, or may have, is not looked at.
+    pub(super) async fn has_closed(
+        &self,
+        account: &Account,
+        state: &StateDir,
+    ) -> Result<bool, Failure> {
+        let files = Files::of(&self.url, state);
+        let _lock = files.lock().await?;
+        let stored = match files.load::<Stored>(files.name.clone()).await? {
+            Some(stored) if stored.id == account.id() => stored,
+            // Another order has found it out.
+            _ => return Ok(true),
+        };
+        let next = files.load::<NewKey>(files.of_next()).await?;
+        let Some(key) = stored
+            .key()
+            .filter(|_| stored.is(account) && next.is_none())
+        else {
+            return Ok(false);
+        };
+        match self.fit(&stored.id, &key).await? {
+            Fit::Fits | Fit::WrongKey => Ok(false),
+            Fit::Refused | Fit::NoAccount => files.set_aside(CLOSED).await.map(|()| true),
+        }
+    }
+
     /// Whether the account has got another key since it was opened.
     pub(super) async fn has_other_key(
         &self,
@@ -301,7 +331,7 @@ impl Ca {
 
     // === whom to write to ===
 
-    /// Tells the CA what [acme] contact says, if it was told something else last. No reason not to
+    /// Tells the CA what `[acme] contact` says, if it was told something else last. No reason not to
     /// go on if that fails.
     async fn tell_contact(&self, mut stored: Stored, acme: &Acme, files: &Files) -> Stored {
         let contact = contact(acme);
@@ -409,7 +439,7 @@ impl Ca {
         };
         match self.fit(&stored.id, &next).await? {
             Fit::Fits => return self.promote(stored, new_key, files).await.map(Some),
-            Fit::WrongKey | Fit::NoAccount => {}
+            Fit::WrongKey | Fit::Refused | Fit::NoAccount => {}
         }
         match self.fit(&stored.id, &old).await? {
             Fit::Fits => {
@@ -421,7 +451,7 @@ impl Ca {
                 files.remove(files.of_next()).await?;
                 Ok(None)
             }
-            Fit::WrongKey => Err(Failure::ca(format!(
+            Fit::WrongKey | Fit::Refused => Err(Failure::ca(format!(
                 "the CA takes neither the key of our account nor the one that was to follow it; see \
                  {0} and {0}.next, and move both away to have a new account made",
                 files.state.path(&files.name).display()
@@ -450,10 +480,18 @@ impl Ca {
     async fn fit(&self, account: &str, key: &AccountKey) -> Result<Fit, Failure> {
         let signer = Signer::Account(account, key);
         match self.post(account, &signer, None).await {
-            Ok(_) => Ok(Fit::Fits),
+            Ok(answer) => {
+                let account: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+                let status = account.get("status").and_then(Value::as_str);
+                Ok(match status {
+                    Some("deactivated" | "revoked") => Fit::NoAccount,
+                    _ => Fit::Fits,
+                })
+            }
             Err(Error::Api(problem)) => match kind(problem.r#type.as_deref()) {
                 "accountDoesNotExist" => Ok(Fit::NoAccount),
-                "malformed" | "unauthorized" => Ok(Fit::WrongKey),
+                "malformed" => Ok(Fit::WrongKey),
+                "unauthorized" => Ok(Fit::Refused),
                 _ => Err(self.failed(&Error::Api(problem), Stage::Account)),
             },
             Err(error) => Err(self.failed(&error, Stage::Account)),

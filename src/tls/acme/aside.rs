@@ -2,8 +2,9 @@
 
 use super::account::is_there;
 use super::ca::{Ca, blocking, health_file};
+use super::desk::{meanwhile, on_disk_for};
 use super::history::Health;
-use super::import;
+use super::import::{self, Left};
 use super::judge::judge;
 use super::kept::Kept;
 use super::moment::Moment;
@@ -33,12 +34,18 @@ pub fn on_disk(acme: &Acme) -> Vec<CertificateStatus> {
         .map(|ca| ca.url.as_str())
         .zip(&health)
         .collect();
+    let left = Left::default();
     acme.certificates
         .iter()
         .map(|names| {
             let kept = Kept::open(names, &state, &nothing_else);
-            let status = kept.status(kept.next(&cas, now), &acme.directories, now);
-            complete(status, &kept, &state, acme)
+            let mut told = kept.status(kept.next(&cas, now), &acme.directories, now);
+            if !kept.is_served(now) {
+                let names: Vec<&String> = names.iter().collect();
+                let others = on_disk_for(&names, &state, now);
+                told.meanwhile = meanwhile(&kept.names, others.iter(), now);
+            }
+            complete(told, &kept, &state, acme, &left)
         })
         .collect()
 }
@@ -50,6 +57,7 @@ fn complete(
     kept: &Kept,
     state: &StateDir,
     acme: &Acme,
+    left: &Left,
 ) -> CertificateStatus {
     let files = [kept.history_file(), kept.file()].map(|file| state.read(&file));
     let pem = match files {
@@ -78,7 +86,7 @@ fn complete(
             reason,
         });
     }
-    if let Some(found) = import::find(acme, &kept.names, now.system()) {
+    if let Some(found) = left.find(acme, &kept.names, now.system()) {
         status.next = format!("is taken over from {} at the start", found.path.display());
         (status.next_at, status.last_error) = (None, None);
         return status;

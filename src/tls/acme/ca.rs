@@ -1,7 +1,7 @@
 //! A CA as it presents itself: its directory, how it is told something, and when it wants a
 //! certificate to be renewed.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
@@ -19,6 +19,8 @@ use super::transport::{Transport, TransportError, nonce_of, retry_after};
 
 /// Where a CA does not say how soon it wants to be asked again (RFC 9773, 4.3.3).
 const ASK_AGAIN: u64 = 6 * HOUR;
+/// A disk that takes longer does not answer at all.
+const DISK: Duration = Duration::from_secs(60);
 /// So many nonces in a row are refused by a CA that has lost count, not by chance.
 const NONCES: u32 = 4;
 
@@ -193,11 +195,34 @@ pub(super) fn url_name(url: &str) -> String {
     file_name(url.strip_prefix("https://").unwrap_or(url))
 }
 
-/// Runs what waits for a disk where that holds nobody up.
+/// Runs what waits for a disk where that holds nobody up, and waits for it for a minute at most. What
+/// takes longer goes on, unheard.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Failure::here("holdline is stopping"))
+    match tokio::time::timeout(DISK, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err(Failure::here("holdline is stopping")),
+        Err(_) => Err(Failure::here(format!(
+            "a disk of this machine has not answered for {} s; check that of [acme] state_dir",
+            DISK.as_secs()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::acme::history::Concerns;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_not_waited_for_and_no_fault_of_the_ca() {
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        let reading = tokio::spawn(blocking(move || hangs.recv()));
+        tokio::task::yield_now().await;
+        tokio::time::advance(DISK).await;
+        let failure = reading.await.unwrap().unwrap_err();
+        assert_eq!(failure.concerns, Concerns::Here);
+        drop(answer);
+    }
 }

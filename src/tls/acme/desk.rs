@@ -9,6 +9,8 @@ mod health;
 mod read;
 mod serve;
 
+pub(super) use self::serve::{meanwhile, on_disk_for};
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +22,7 @@ use zeroize::Zeroizing;
 use self::read::Reading;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
+use super::import::Left;
 use super::kept::{Busy, Kept, covers, same_names};
 use super::moment::Moment;
 use super::order::Job;
@@ -29,6 +32,7 @@ use super::stand_in;
 use super::state::{Locked, StateDir};
 use super::status::CertificateStatus;
 use crate::config::Acme;
+use crate::tls::store::Generation;
 use crate::tls::{CertStore, Certificate};
 
 /// Orders at a time; a CA has its limits, and a hook may not bear more.
@@ -88,8 +92,15 @@ pub(super) struct Desk {
     outgoing: Vec<Certificate>,
     /// Whether CAs may be asked already.
     begun: bool,
-    stand_ins: HashMap<String, Certificate>,
+    /// By the folder of what they stand for, with the names that are covered by nothing else.
+    stand_ins: HashMap<String, (Vec<String>, Certificate)>,
+    /// What could be served when it was published last, by the time.
+    shown: Vec<bool>,
+    /// Of the config: what is published for another one comes too late.
+    generation: Generation,
     reading: Reading,
+    /// By other servers; as long as something is read.
+    left: Left,
     /// Another process orders.
     retired: Arc<AtomicBool>,
 }
@@ -112,7 +123,10 @@ impl Desk {
             outgoing: Vec::new(),
             begun: false,
             stand_ins: HashMap::new(),
+            shown: Vec::new(),
+            generation: Generation::default(),
             reading: Reading::Done,
+            left: Left::default(),
             retired,
         }
     }
@@ -130,6 +144,11 @@ impl Desk {
         self.acme
             .as_ref()
             .map(|acme| StateDir::new(&acme.state_dir))
+    }
+
+    /// What is published from now on counts as of this config.
+    pub(super) fn publish_as(&mut self, generation: Generation) {
+        self.generation = generation;
     }
 
     /// Keeps these certificates from now on, and serves what there is of them in memory. Waits for
@@ -165,11 +184,9 @@ impl Desk {
         }
         self.outgoing
             .extend(old.into_iter().filter_map(|kept| kept.certificate));
-        let kept = &self.kept;
-        self.stand_ins
-            .retain(|folder, _| kept.iter().any(|kept| kept.folder == *folder));
         self.acme = Some(Arc::new(acme));
         self.reading = Reading::Begun;
+        self.left = Left::default();
         self.publish(Moment::now());
     }
 

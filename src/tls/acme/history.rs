@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::moment::{DAY, MINUTE, Moment};
+use super::problem::Failure;
 use super::state::Record;
 
 /// More attempts than any limit looks back at.
@@ -15,6 +16,8 @@ pub(super) const LONGEST_PAUSE: u64 = 8 * DAY;
 /// CA-wide pauses double from this up to [`CA_PAUSE_MOST`].
 const CA_PAUSE: u64 = 30;
 const CA_PAUSE_MOST: u64 = 60 * MINUTE;
+/// Where it is not heard at all no CA is spared by more, and a network may be back any moment.
+const UNREACHED_PAUSE_MOST: u64 = 3 * MINUTE;
 
 /// What is known of one certificate besides itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +65,12 @@ pub(super) enum Outcome {
         /// The CA was asked to sign, and may have counted a certificate.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         signed: bool,
+        /// The names could not be shown to be ours.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unproved: bool,
+        /// The CA has not heard of it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unreached: bool,
     },
     /// It has brought a certificate.
     Issued,
@@ -135,8 +144,7 @@ impl Record for History {
 impl History {
     /// To be written down before the CA hears of it.
     pub(super) fn start(&mut self, ca: &str, at: Moment) {
-        let surplus = (self.attempts.len() + 1).saturating_sub(KEPT);
-        self.attempts.drain(..surplus);
+        self.make_room(KEPT - 1);
         self.attempts.push(Attempt {
             ca: ca.to_owned(),
             at,
@@ -153,6 +161,38 @@ impl History {
             .find(|attempt| attempt.ca == ca);
         if let Some(attempt) = last {
             attempt.outcome = outcome;
+        }
+    }
+
+    /// What is known by what was left of the order of an attempt whose process did not live to see its
+    /// end: that its certificate has `arrived`, or else that the CA was asked to sign it.
+    pub(super) fn recover(&mut self, ca: &str, ordered: Moment, arrived: bool) {
+        let begun = |attempt: &Attempt| attempt.ca == ca && attempt.at <= ordered;
+        let begun = self.attempts.iter().rposition(begun).unwrap_or_default();
+        let mut since = self.attempts.iter().skip(begun).filter(|it| it.ca == ca);
+        let counted = since.any(|it| matches!(it.outcome, Outcome::Failed { signed: true, .. }));
+        let Some(last) = self.attempts.last_mut() else {
+            return;
+        };
+        if last.ca != ca || last.outcome != Outcome::Started {
+            return;
+        }
+        if arrived {
+            last.outcome = Outcome::Issued;
+            self.issuer = Some(ca.to_owned());
+            self.renewal = None;
+            self.asked = None;
+        } else if !counted {
+            // Of one order, that is one certificate, however often it is taken up.
+            last.outcome = Outcome::Failed {
+                concerns: Concerns::Names,
+                reason: "holdline ended before the certificate came; the same order is taken up"
+                    .to_owned(),
+                not_before: None,
+                signed: true,
+                unproved: false,
+                unreached: false,
+            };
         }
     }
 
@@ -182,8 +222,18 @@ impl History {
             }
         }
         self.attempts.sort_by_key(|attempt| attempt.at);
-        let surplus = self.attempts.len().saturating_sub(KEPT);
-        self.attempts.drain(..surplus);
+        self.make_room(KEPT);
+    }
+
+    /// Forgets the oldest, first of those that no CA can count.
+    fn make_room(&mut self, most: usize) {
+        while self.attempts.len() > most {
+            let nobodys = self
+                .attempts
+                .iter()
+                .position(|it| it.outcome.is_unreached());
+            self.attempts.remove(nobodys.unwrap_or_default());
+        }
     }
 
     /// Whether it had to be changed: what lies in the future was noted by a clock that ran fast,
@@ -206,6 +256,20 @@ impl History {
     }
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    pub(super) fn is_unreached(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                unreached: true,
+                ..
+            }
+        )
+    }
+}
+
 // === impl Health ===
 
 /// It may have been told to wait for all names; CAs count those in hours.
@@ -219,14 +283,18 @@ impl Record for Health {
 }
 
 impl Health {
-    pub(super) fn failed(&mut self, now: Moment, reason: &str, not_before: Option<Moment>) {
+    pub(super) fn failed(&mut self, now: Moment, failure: &Failure) {
+        let most = match failure.unreached {
+            true => UNREACHED_PAUSE_MOST,
+            false => CA_PAUSE_MOST,
+        };
         self.failures = self.failures.saturating_add(1);
         self.last_failure = Some(now);
-        self.reason = Some(reason.to_owned());
+        self.reason = Some(failure.reason.clone());
         let doubled = CA_PAUSE.saturating_mul(1 << (self.failures - 1).min(16));
-        self.pause = Some(now.after(doubled.min(CA_PAUSE_MOST)));
+        self.pause = Some(now.after(doubled.min(most)));
         // An order that was under way with it may have been told less, or nothing.
-        self.not_before = self.not_before.max(not_before);
+        self.not_before = self.not_before.max(failure.not_before);
         settle(&mut self.not_before, now);
     }
 
@@ -267,6 +335,13 @@ fn settle(not_before: &mut Option<Moment>, now: Moment) {
 mod tests {
     use super::*;
 
+    fn told(reason: &str, not_before: Option<Moment>) -> Failure {
+        Failure {
+            not_before,
+            ..Failure::ca(reason)
+        }
+    }
+
     #[test]
     fn of_two_histories_nothing_is_lost_that_a_ca_counts() {
         let failed = |not_before| Outcome::Failed {
@@ -274,6 +349,8 @@ mod tests {
             reason: "no".to_owned(),
             not_before,
             signed: true,
+            unproved: false,
+            unreached: false,
         };
         let mut disk = History::default();
         disk.start("a", Moment(1_000));
@@ -300,9 +377,9 @@ mod tests {
     fn a_limit_outlasts_what_other_orders_are_told() {
         let now = Moment(10_000);
         let mut health = Health::default();
-        health.failed(now, "a limit", Some(now.after(7_200)));
-        health.failed(now.after(1), "a fault", None);
-        health.failed(now.after(2), "a shorter one", Some(now.after(60)));
+        health.failed(now, &told("a limit", Some(now.after(7_200))));
+        health.failed(now.after(1), &told("a fault", None));
+        health.failed(now.after(2), &told("a shorter one", Some(now.after(60))));
         health.is_well(now.after(3));
         assert_eq!(health.not_before, Some(now.after(7_200)));
         health.is_well(now.after(7_200));
@@ -313,12 +390,49 @@ mod tests {
     fn what_a_ca_has_asked_for_is_kept_whoever_was_told() {
         let now = Moment(10_000);
         let (mut ours, mut disk) = (Health::default(), Health::default());
-        ours.failed(now, "ours", Some(now.after(7_200)));
-        disk.failed(now.after(60), "theirs", None);
+        ours.failed(now, &told("ours", Some(now.after(7_200))));
+        disk.failed(now.after(60), &told("theirs", None));
         ours.unwritten = true;
         ours.join(disk);
         assert_eq!(ours.not_before, Some(now.after(7_200)));
         assert_eq!(ours.reason.as_deref(), Some("theirs"));
         assert!(ours.unwritten);
+    }
+
+    #[test]
+    fn a_network_that_is_back_is_not_waited_for_by_the_hour() {
+        let now = Moment(10_000);
+        let mut health = Health::default();
+        for _ in 0..20 {
+            let unreached = Failure {
+                unreached: true,
+                ..Failure::ca("no network")
+            };
+            health.failed(now, &unreached);
+        }
+        assert_eq!(health.pause, Some(now.after(UNREACHED_PAUSE_MOST)));
+        health.failed(now, &Failure::ca("down"));
+        assert_eq!(health.pause, Some(now.after(CA_PAUSE_MOST)));
+    }
+
+    #[test]
+    fn what_no_ca_has_heard_of_is_forgotten_first() {
+        let mut history = History::default();
+        history.start("a", Moment(1));
+        history.finish("a", Outcome::Issued);
+        for at in 0..200 {
+            history.start("a", Moment(2 + at));
+            let unreached = Outcome::Failed {
+                concerns: Concerns::Ca,
+                reason: "no network".to_owned(),
+                not_before: None,
+                signed: false,
+                unproved: false,
+                unreached: true,
+            };
+            history.finish("a", unreached);
+        }
+        assert_eq!(history.attempts.len(), KEPT);
+        assert_eq!(history.attempts[0].outcome, Outcome::Issued);
     }
 }

@@ -4,14 +4,18 @@
 //! A switch to holdline then orders nothing before it is due. Both say which CA it came from: certbot
 //! in `renewal/NAME.conf`, Caddy by the folder. If that is one of ours, it is asked when to renew.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
 use super::judge::judge;
 use crate::config::Acme;
+use crate::tls::Facts;
 
 /// More folders are not looked into.
 const MOST: usize = 2000;
@@ -45,31 +49,51 @@ pub(super) struct Found {
     pub(super) ca: Option<String>,
 }
 
-/// The one for these names that is good for longest.
-pub(super) fn find(acme: &Acme, names: &[String], now: SystemTime) -> Option<Found> {
+/// Everything that other servers have left: looked at once, by the names in it. Keys are read when
+/// the names fit.
+#[derive(Debug, Default)]
+pub(super) struct Left(OnceCell<Vec<(Pair, Vec<String>)>>);
+
+impl Left {
+    /// The one for these names that is good for longest.
+    pub(super) fn find(&self, acme: &Acme, names: &[String], now: SystemTime) -> Option<Found> {
+        let mut best: Option<(SystemTime, Zeroizing<Vec<u8>>, &Pair)> = None;
+        for (pair, its) in self.0.get_or_init(|| look(acme)) {
+            if !names.iter().all(|name| its.contains(name)) {
+                continue;
+            }
+            let Some(pem) = read(pair) else { continue };
+            let Ok(certificate) = judge(&pem, &pair.cert, names, now) else {
+                continue;
+            };
+            let until = certificate.facts().not_after;
+            if best.as_ref().is_none_or(|(longest, ..)| until > *longest) {
+                best = Some((until, pem, pair));
+            }
+        }
+        let (_, pem, pair) = best?;
+        let ours = acme.directories.iter().find(|ca| pair.origin.is(&ca.url));
+        Some(Found {
+            pem,
+            path: pair.cert.clone(),
+            ca: ours.map(|ca| ca.url.clone()),
+        })
+    }
+}
+
+/// Every pair with the names in its certificate.
+fn look(acme: &Acme) -> Vec<(Pair, Vec<String>)> {
     let pairs = acme.import.iter().flat_map(|place| {
         let mut pairs = certbot(place);
         pairs.extend(caddy(place));
         pairs
     });
-    let mut best: Option<(SystemTime, Zeroizing<Vec<u8>>, Pair)> = None;
-    for pair in pairs.take(MOST) {
-        let Some(pem) = read(&pair) else { continue };
-        let Ok(certificate) = judge(&pem, &pair.cert, names, now) else {
-            continue;
-        };
-        let until = certificate.facts().not_after;
-        if best.as_ref().is_none_or(|(longest, ..)| until > *longest) {
-            best = Some((until, pem, pair));
-        }
-    }
-    let (_, pem, pair) = best?;
-    let ours = acme.directories.iter().find(|ca| pair.origin.is(&ca.url));
-    Some(Found {
-        pem,
-        path: pair.cert,
-        ca: ours.map(|ca| ca.url.clone()),
-    })
+    let named = |pair: Pair| {
+        let leaf = CertificateDer::from_pem_slice(&small(&pair.cert)?).ok()?;
+        let facts = Facts::of(&leaf, &pair.cert).ok()?;
+        Some((pair, facts.names))
+    };
+    pairs.take(MOST).filter_map(named).collect()
 }
 
 /// Places where there may be certificates that we are not allowed to look for, in words.
@@ -210,7 +234,7 @@ mod tests {
         let (bot, caddy) = (dir.path().join("letsencrypt"), dir.path().join("caddy"));
         let acme = acme(&[&bot, &caddy]);
         let origin = |name: &str| {
-            let found = find(&acme, &[name.to_owned()], SystemTime::now());
+            let found = Left::default().find(&acme, &[name.to_owned()], SystemTime::now());
             found.unwrap().ca
         };
         fs::create_dir_all(bot.join("renewal")).unwrap();
@@ -281,7 +305,9 @@ mod tests {
         let acme = acme(&[&bot, &caddy, Path::new("/nowhere")]);
         let find = |names: &[&str]| {
             let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
-            find(&acme, &names, SystemTime::now()).map(|found| found.path)
+            Left::default()
+                .find(&acme, &names, SystemTime::now())
+                .map(|found| found.path)
         };
         assert!(
             find(&["b.example", "a.example"])
@@ -300,5 +326,21 @@ mod tests {
         ] {
             assert!(find(absent).is_none(), "{absent:?}");
         }
+    }
+
+    #[test]
+    fn what_others_left_is_looked_at_once_for_all_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let acme = acme(&[dir.path()]);
+        let live = |name: &str| dir.path().join("live").join(name);
+        let (left, now) = (Left::default(), SystemTime::now());
+        let finds = |left: &Left, name: &str| left.find(&acme, &[name.to_owned()], now).is_some();
+        for name in ["a.example", "b.example"] {
+            write(&live(name), "fullchain.pem", "privkey.pem", &[name]);
+        }
+        assert!(finds(&left, "a.example") && finds(&left, "b.example"));
+        let later = "c.example";
+        write(&live(later), "fullchain.pem", "privkey.pem", &[later]);
+        assert!(!finds(&left, later) && finds(&Left::default(), later));
     }
 }

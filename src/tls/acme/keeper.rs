@@ -19,7 +19,8 @@ use super::status::{CertificateStatus, LastError, numbers};
 use super::underway::Underway;
 use crate::config::Acme;
 use crate::supervise::{Pauses, supervise_telling};
-use crate::tls::Tls;
+use crate::tls::store::Generation;
+use crate::tls::{CertStore, Tls};
 
 /// How long whoever has a new config waits for what there is of its certificates.
 const TAKE: Duration = Duration::from_secs(2);
@@ -40,6 +41,7 @@ const TOLD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct AcmeKeeper {
     asks: mpsc::Sender<Ask>,
+    store: Arc<CertStore>,
     wanted: watch::Sender<Wanted>,
     view: watch::Receiver<View>,
     retired: Arc<AtomicBool>,
@@ -59,7 +61,7 @@ type Renewing = Result<Vec<CertificateStatus>, String>;
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     /// Of `acme`.
-    version: u64,
+    version: Generation,
     acme: Option<Acme>,
     begun: bool,
 }
@@ -68,7 +70,7 @@ struct Wanted {
 #[derive(Debug, Default)]
 struct View {
     /// Of what was wanted.
-    version: u64,
+    version: Generation,
     certificates: Vec<CertificateStatus>,
     awaited: Option<String>,
     /// Orders under way.
@@ -118,6 +120,7 @@ impl AcmeKeeper {
         );
         let keeper = Self {
             asks,
+            store: Arc::clone(tls.store()),
             wanted,
             view: seen,
             retired,
@@ -199,11 +202,11 @@ impl AcmeKeeper {
         let _ = view.wait_for(|view| view.orders == 0).await;
     }
 
-    /// Replaces what was wanted, taken or not.
-    fn want(&self, acme: Option<Acme>) -> u64 {
-        let mut version = 0;
+    /// Replaces what was wanted, taken or not. What was begun for that is not published any more.
+    fn want(&self, acme: Option<Acme>) -> Generation {
+        let mut version = Generation::default();
         self.wanted.send_modify(|wanted| {
-            wanted.version += 1;
+            wanted.version = self.store.turn();
             wanted.acme = acme;
             version = wanted.version;
         });

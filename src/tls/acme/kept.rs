@@ -4,16 +4,19 @@
 
 mod names;
 mod outlook;
+mod trouble;
 
 use zeroize::Zeroizing;
 
 pub(super) use self::names::{folder, same_names};
 use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
-use super::history::History;
-use super::import::{self, Found};
+pub(super) use self::trouble::{Cause, Troubles};
+use super::history::{History, Outcome};
+use super::import::{self, Found, Left};
 use super::judge::judge;
 use super::moment::Moment;
+use super::order::{Unfinished, unfinished_file};
 use super::state::{StateDir, StateError};
 use crate::config::Acme;
 use crate::tls::Certificate;
@@ -47,14 +50,16 @@ pub(super) struct Kept {
     unread: bool,
     /// What came of an order is not on disk: that one failed.
     unwritten: bool,
+    /// The order that the certificate came from is on disk: until all that came of it is.
+    unforgotten: bool,
     pub(super) history: History,
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
     pub(super) asking: bool,
     /// That there is none has been logged.
     pub(super) missed: bool,
-    /// The state directory cannot be used.
-    pub(super) trouble: Option<String>,
+    /// Why the state directory cannot be used.
+    pub(super) troubles: Troubles,
 }
 
 // === impl Kept ===
@@ -63,7 +68,7 @@ impl Kept {
     /// As it is on disk, or with another server.
     pub(super) fn open(names: &[String], state: &StateDir, acme: &Acme) -> Self {
         let mut kept = Self::new(names);
-        kept.read(state, acme);
+        kept.read(state, acme, &Left::default());
         kept
     }
 
@@ -79,15 +84,16 @@ impl Kept {
             untimely: None,
             unread: true,
             unwritten: false,
+            unforgotten: false,
             busy: Busy::Reading,
             asking: false,
             missed: false,
-            trouble: None,
+            troubles: Troubles::default(),
         }
     }
 
     /// Takes what is on disk, or with another server.
-    pub(super) fn read(&mut self, state: &StateDir, acme: &Acme) {
+    pub(super) fn read(&mut self, state: &StateDir, acme: &Acme, left: &Left) {
         self.busy = Busy::No;
         self.remember(state, Moment::now());
         if self.is_under_way() && state.is_locked(&self.order_lock()) {
@@ -95,7 +101,7 @@ impl Kept {
         }
         self.refresh(state);
         if self.certificate.is_none()
-            && let Some(found) = import::find(acme, &self.names, Moment::now().system())
+            && let Some(found) = left.find(acme, &self.names, Moment::now().system())
         {
             self.take_over(found, state);
         } else if self.certificate.is_none() {
@@ -133,19 +139,12 @@ impl Kept {
     pub(super) fn refresh(&mut self, state: &StateDir) -> bool {
         let version = state.version(&self.file());
         if version.is_some() && version == self.version {
+            self.troubles.over(Cause::Certificate);
             return false;
         }
-        let pem = match state.read(&self.file()) {
-            Ok(Some(pem)) => pem,
-            Ok(None) => return false,
-            Err(error) => {
-                // That what we have cannot be written says more.
-                if self.unsaved.is_none() {
-                    self.trouble = Some(format!("{error}; {}", error.remedy()));
-                }
-                return false;
-            }
-        };
+        let read = state.read(&self.file());
+        self.see(Cause::Certificate, read.as_ref().err());
+        let Ok(Some(pem)) = read else { return false };
         let path = state.path(&self.file());
         match judge(&pem, &path, &self.names, Moment::now().system()) {
             Ok(certificate) => {
@@ -158,6 +157,7 @@ impl Kept {
                 }
                 self.certificate = Some(certificate);
                 self.unsaved = None;
+                self.troubles.over(Cause::Unsaved);
                 true
             }
             Err(refused) if refused.is_about_time() => {
@@ -176,6 +176,52 @@ impl Kept {
         }
     }
 
+    /// Takes the certificate that an order has brought. What came of it is to be written down next; an
+    /// end of this process before that is healed by what is left of the order.
+    pub(super) fn issued(&mut self, ca: &str, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
+        self.history.finish(ca, Outcome::Issued);
+        self.history.issuer = Some(ca.to_owned());
+        self.history.renewal = None;
+        self.history.asked = None;
+        self.unwritten = true;
+        self.install(pem, state)
+    }
+
+    /// Writes down what came of an order whose process did not live to do so. Only for whoever holds
+    /// the order's lock.
+    pub(super) fn recover(&mut self, state: &StateDir, now: Moment) {
+        if !self.is_under_way() {
+            return;
+        }
+        let file = unfinished_file(&self.folder);
+        // One that cannot be read is met again by the next order.
+        let Ok(Some(left)) = state.load_some::<Unfinished>(&file) else {
+            return;
+        };
+        let there = state.read(&self.file());
+        let arrived =
+            there.is_ok_and(|pem| pem.is_some_and(|it| it.starts_with(left.key.as_bytes())));
+        if !arrived && !left.asked_to_sign {
+            return;
+        }
+        let recovered = self.amend_history(state, now, |history| {
+            history.recover(&left.ca, left.since, arrived);
+        });
+        match recovered {
+            Ok(()) if arrived => state.remove(&file),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "what came of an order is not kept yet"),
+        }
+    }
+
+    /// The order is of no more use once all that came of it is on disk.
+    fn forget_order(&mut self, state: &StateDir) {
+        if self.unforgotten && self.unsaved.is_none() && !self.unwritten {
+            state.remove(&unfinished_file(&self.folder));
+            self.unforgotten = false;
+        }
+    }
+
     /// Takes a new certificate and keeps it. One that cannot be written is served all the same.
     pub(super) fn install(&mut self, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
         let path = state.path(&self.file());
@@ -187,6 +233,7 @@ impl Kept {
             }
         }
         self.unsaved = Some(pem);
+        self.unforgotten = true;
         self.save(state);
         true
     }
@@ -202,19 +249,18 @@ impl Kept {
         match state.write(&self.file(), pem) {
             Ok(()) => {
                 self.unsaved = None;
-                self.trouble = None;
+                self.troubles.over(Cause::Unsaved);
                 self.version = state.version(&self.file());
-                state.remove(&format!("{}/order.json", self.folder));
+                self.forget_order(state);
             }
             Err(error) => {
                 let trouble = format!(
                     "{error}; {}. The certificate is served, but would be lost with this process",
                     error.remedy()
                 );
-                if self.trouble.as_ref() != Some(&trouble) {
+                if self.troubles.met(Cause::Unsaved, &trouble, Moment::now()) {
                     tracing::error!(names = ?self.names, "{trouble}");
                 }
-                self.trouble = Some(trouble);
             }
         }
     }
@@ -227,6 +273,10 @@ impl Kept {
         };
         let saved = save();
         self.unwritten = saved.is_err();
+        if saved.is_ok() {
+            self.troubles.over(Cause::Unwritten);
+        }
+        self.forget_order(state);
         saved
     }
 
@@ -234,11 +284,7 @@ impl Kept {
     pub(super) fn write_down(&mut self, state: &StateDir, now: Moment) {
         if self.unwritten {
             let written = self.amend_history(state, now, |_| {});
-            let error = written.err();
-            let error = error.map(|error| format!("{error}; {}", error.remedy()));
-            if error.is_some() || self.unsaved.is_none() {
-                self.trouble = error;
-            }
+            self.see(Cause::Unwritten, written.as_ref().err());
         }
     }
 
@@ -256,6 +302,8 @@ impl Kept {
         read?;
         state.save(&self.history_file(), &self.history)?;
         self.unwritten = false;
+        self.troubles.over(Cause::Unwritten);
+        self.forget_order(state);
         Ok(())
     }
 
@@ -267,6 +315,7 @@ impl Kept {
     ) -> Result<(), StateError> {
         let read = state.load_some(&self.history_file());
         self.unread = read.is_err();
+        self.see(Cause::History, read.as_ref().err());
         match read? {
             Some(history) if self.unwritten => self.history.join(history),
             Some(history) => self.history = history,
@@ -279,13 +328,21 @@ impl Kept {
     /// Reads the history if it is not known yet. One that cannot be read is told, and without it
     /// nothing is ordered.
     pub(super) fn remember(&mut self, state: &StateDir, now: Moment) {
-        if !self.unread {
-            return;
+        if self.unread {
+            // Told as a trouble.
+            let _ = self.reload_history(state, now);
         }
-        self.trouble = self
-            .reload_history(state, now)
-            .err()
-            .map(|error| format!("{error}; {}", error.remedy()));
+    }
+
+    /// What has come of something, for what is told.
+    fn see(&mut self, cause: Cause, error: Option<&StateError>) {
+        match error {
+            None => self.troubles.over(cause),
+            Some(error) => {
+                let reason = format!("{error}; {}", error.remedy());
+                self.troubles.met(cause, &reason, Moment::now());
+            }
+        }
     }
 
     pub(super) fn history_file(&self) -> String {

@@ -46,4 +46,4 @@ pub use keeper::AcmeKeeper;
 pub use moment::Moment;
 pub(crate) use stand_in::SOURCE as STAND_IN;
 pub use state::StateError;
-pub use status::{CertificateStatus, LastError, State};
+pub use status::{CertificateStatus, LastError, Meanwhile, State};

@@ -18,14 +18,15 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use zeroize::Zeroizing;
 
-use self::unfinished::{Unfinished, is_gone};
+use self::unfinished::is_gone;
+pub(super) use self::unfinished::{Unfinished, file as unfinished_file};
 use super::ca::{Ca, blocking};
 use super::challenge::Challenges;
 use super::dns::Records;
 use super::history::Concerns;
 use super::judge::{Refused, judge};
 use super::moment::Moment;
-use super::problem::{Failure, Stage, kind};
+use super::problem::{Failure, Stage, kind, no_orders};
 use super::state::StateDir;
 use super::transport::{Transport, TransportError};
 use super::underway::Underway;
@@ -39,6 +40,8 @@ const VALIDATION: RetryPolicy = RetryPolicy::new()
 const ISSUE: RetryPolicy = VALIDATION;
 /// A whole order but for the time of hooks and updates.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
+/// With it, however many names there are: something hangs then.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
 /// What to order where.
 #[derive(Debug, Clone)]
@@ -51,13 +54,16 @@ pub(super) struct Job {
     pub(super) challenges: Arc<Challenges>,
     /// Our folder in the state directory.
     pub(super) folder: String,
-    /// Failures before this one: the next kind of challenge may do better.
+    /// How often the names could not be shown to be ours before: the next kind of challenge may do
+    /// better.
     pub(super) tried: usize,
     /// The certificate that this one is for, if it came from this CA.
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
     /// Set when the CA is asked to sign: from then on it may have counted a certificate, whatever
     /// becomes of the order.
     pub(super) signing: Arc<AtomicBool>,
+    /// Set as long as records are written or looked for: not the CA is waited for then.
+    pub(super) at_dns: Arc<AtomicBool>,
 }
 
 // === impl Job ===
@@ -70,13 +76,24 @@ impl Job {
     ) -> Option<Result<Zeroizing<Vec<u8>>, Failure>> {
         // Boxed: these futures are large.
         let order = tokio::time::timeout(self.limit(), Box::pin(self.order(underway)));
-        let result = underway.until_stopped(order).await.map(|result| {
-            result
-                .unwrap_or_else(|_| Err(Failure::ca("the order took too long; it is tried again")))
-        });
+        let result = underway
+            .until_stopped(order)
+            .await
+            .map(|result| result.unwrap_or_else(|_| Err(self.too_long())));
         // However it has ended: nothing that it has added is to stay.
         self.clear_records(underway).await;
         result
+    }
+
+    fn too_long(&self) -> Failure {
+        match self.at_dns.load(Ordering::Acquire) {
+            true => Failure::here(
+                "the order took too long, and waited for the records of dns-01 at last; check that \
+                 the hook or the server of [acme.dns_update] is quick enough for all names",
+            )
+            .unproved(),
+            false => Failure::ca("the order took too long; it is tried again"),
+        }
     }
 
     fn limit(&self) -> Duration {
@@ -86,16 +103,28 @@ impl Job {
             .acme
             .dns
             .as_ref()
-            .map_or(Duration::ZERO, |dns| dns.timeout() * 9);
-        WHOLE + hooks * u32::try_from(self.names.len()).unwrap_or(u32::MAX)
+            .map_or(Duration::ZERO, |dns| dns.timeout().saturating_mul(9));
+        let names = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        WHOLE
+            .saturating_add(hooks.saturating_mul(names))
+            .min(LONGEST)
     }
 
     /// Takes away what this order and those before it have left at the name servers.
     async fn clear_records(&self, underway: &Underway) {
         if let Some(dns) = &self.acme.dns {
             let records = self.records();
-            underway.until_over(records.clear(dns, underway)).await;
+            let cleared = underway.until_over(records.clear(dns, underway));
+            self.of_dns(cleared).await;
         }
+    }
+
+    /// Says what is waited for. What is dropped in the middle leaves it said.
+    async fn of_dns<T>(&self, work: impl Future<Output = T>) -> T {
+        self.at_dns.store(true, Ordering::Release);
+        let done = work.await;
+        self.at_dns.store(false, Ordering::Release);
+        done
     }
 
     fn records(&self) -> Records {
@@ -135,8 +164,8 @@ impl Job {
             order.state().status,
             OrderStatus::Valid | OrderStatus::Processing
         ) {
-            self.prove(ca, &mut order, underway).await?;
-            self.finalize(ca, &mut order, &mut about).await?;
+            self.prove(ca, account, &mut order, underway).await?;
+            self.finalize(ca, account, &mut order, &mut about).await?;
         }
         self.collect(ca, &mut order, &about.key).await
     }
@@ -160,20 +189,36 @@ impl Job {
 
     /// One that has failed for its names is of no more use; one that the CA could not be asked
     /// about is.
-    async fn prove(&self, ca: &Ca, order: &mut Order, underway: &Underway) -> Result<(), Failure> {
+    async fn prove(
+        &self,
+        ca: &Ca,
+        account: &Account,
+        order: &mut Order,
+        underway: &Underway,
+    ) -> Result<(), Failure> {
         let proved = self.validate(ca, order, underway).await;
         if let Err(failure) = &proved
             && failure.concerns == Concerns::Names
         {
-            self.forget().await?;
+            self.give_up(ca, account).await?;
         }
         proved
+    }
+
+    /// Forgets an order that the CA refuses; but if that was because the account has another key, the
+    /// order is as good as before.
+    async fn give_up(&self, ca: &Ca, account: &Account) -> Result<(), Failure> {
+        match ca.has_other_key(account, &self.state).await? {
+            true => Ok(()),
+            false => self.forget().await,
+        }
     }
 
     /// Has it signed. An order that is asked about for a second time is one certificate still.
     async fn finalize(
         &self,
         ca: &Ca,
+        account: &Account,
         order: &mut Order,
         about: &mut Unfinished,
     ) -> Result<(), Failure> {
@@ -187,7 +232,7 @@ impl Job {
             return Ok(());
         };
         if is_refusal(&error) {
-            self.forget().await?;
+            self.give_up(ca, account).await?;
         }
         Err(ca.failed(&error, Stage::Issue))
     }
@@ -226,6 +271,23 @@ impl Job {
 
     async fn refused(&self, ca: &Ca, account: &Account, error: &Error) -> Failure {
         let failure = ca.failed(error, Stage::Order);
+        if let Error::Api(problem) = error
+            && kind(problem.r#type.as_deref()) == "unauthorized"
+        {
+            // No name has been looked at yet: it is about the account.
+            let closed = ca.has_closed(account, &self.state).await;
+            let closed = closed.unwrap_or_else(|failure| {
+                tracing::warn!("{}", failure.reason);
+                false
+            });
+            return match closed {
+                true => Failure::ca(no_orders(problem, true)),
+                false => Failure {
+                    reason: no_orders(problem, false),
+                    ..failure
+                },
+            };
+        }
         if forgets_us(error)
             && let Err(failure) = ca.forget(account, &self.state).await
         {
@@ -334,5 +396,50 @@ fn identifier(name: &str) -> Identifier {
     match name.parse() {
         Ok(address) => Identifier::Ip(address),
         Err(_) => Identifier::Dns(name.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::acme::history::Concerns;
+
+    fn job(dns: &str, names: usize) -> Job {
+        let text = format!(
+            "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\n\
+             challenges = [\"dns-01\"]\n{dns}"
+        );
+        let acme = crate::config::parse(&text, "t").unwrap().config.acme;
+        Job {
+            names: vec!["a.example".to_owned(); names],
+            ca: "https://ca.example/dir".to_owned(),
+            acme: Arc::new(acme.unwrap()),
+            state: StateDir::new(Path::new("nowhere")),
+            challenges: Arc::default(),
+            folder: "certificates/a.example".to_owned(),
+            tried: 0,
+            replaces: None,
+            signing: Arc::default(),
+            at_dns: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn no_order_takes_for_days() {
+        let hook = "dns_hook = [\"true\"]\ndns_timeout = \"60m\"";
+        assert_eq!(job(hook, 1).limit(), LONGEST);
+        assert_eq!(job(hook, 100).limit(), LONGEST);
+        let usual = job("dns_hook = [\"true\"]\ndns_timeout = \"60s\"", 2).limit();
+        assert_eq!(usual, WHOLE + Duration::from_secs(9 * 60 * 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_that_takes_too_long_is_blamed_on_who_was_waited_for() {
+        let job = job("dns_hook = [\"true\"]", 1);
+        job.of_dns(async {}).await;
+        assert_eq!(job.too_long().concerns, Concerns::Ca);
+        let hangs = job.of_dns(std::future::pending::<()>());
+        tokio::time::timeout(job.limit(), hangs).await.unwrap_err();
+        assert_eq!(job.too_long().concerns, Concerns::Here);
     }
 }

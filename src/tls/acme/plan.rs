@@ -210,7 +210,10 @@ impl Situation<'_> {
             .at(ca)
             .filter(|attempt| counts_for_names(attempt) || is_of_this_machine(attempt))
             .collect();
-        let any: Vec<_> = self.at(ca).collect();
+        let any: Vec<_> = self
+            .at(ca)
+            .filter(|attempt| !attempt.outcome.is_unreached())
+            .collect();
         let week: Vec<_> = self
             .at(ca)
             .filter(|attempt| counts_as_certificate(attempt))

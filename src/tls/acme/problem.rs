@@ -19,6 +19,10 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// The CA wants to hear no more of it until then.
     pub(super) not_before: Option<Moment>,
+    /// The names could not be shown to be ours: another kind of challenge may do better.
+    pub(super) unproved: bool,
+    /// The CA has not heard of it: no connection was to be had.
+    pub(super) unreached: bool,
 }
 
 /// How far an order had come.
@@ -39,6 +43,8 @@ impl Failure {
             concerns: Concerns::Names,
             reason: reason.into(),
             not_before: None,
+            unproved: false,
+            unreached: false,
         }
     }
 
@@ -57,8 +63,24 @@ impl Failure {
         }
     }
 
+    /// Of what shows that names are ours, for want of which the CA was not even told to look.
+    pub(super) fn unproved(self) -> Self {
+        Self {
+            unproved: true,
+            ..self
+        }
+    }
+
     /// From what the library says. `wait_until` is what the CA's last answer asked for.
     pub(super) fn of(error: &Error, stage: Stage, wait_until: Option<Moment>) -> Self {
+        let failure = Self::of_error(error, stage, wait_until);
+        Self {
+            unproved: stage == Stage::Validation && failure.concerns == Concerns::Names,
+            ..failure
+        }
+    }
+
+    fn of_error(error: &Error, stage: Stage, wait_until: Option<Moment>) -> Self {
         match error {
             Error::Api(problem) => Self::of_problem(problem, stage, wait_until),
             Error::Other(inner) => match inner.downcast_ref::<TransportError>() {
@@ -71,6 +93,8 @@ impl Failure {
                     },
                     reason: unreachable(error),
                     not_before: wait_until,
+                    unproved: false,
+                    unreached: error.is_unreached(),
                 },
                 None => Self {
                     not_before: wait_until,
@@ -79,6 +103,8 @@ impl Failure {
             },
             Error::Timeout(again) => Self {
                 concerns: concerns(stage),
+                unproved: false,
+                unreached: false,
                 reason: match stage {
                     Stage::Validation => {
                         "the CA did not decide in time whether the names are ours; it is tried again"
@@ -94,9 +120,10 @@ impl Failure {
                 }),
             },
             other => Self {
-                concerns: Concerns::Ca,
-                reason: format!("the CA's answer cannot be used ({other}); check the directory URL"),
                 not_before: wait_until,
+                ..Self::ca(format!(
+                    "the CA's answer cannot be used ({other}); check the directory URL"
+                ))
             },
         }
     }
@@ -122,6 +149,8 @@ impl Failure {
             reason: sentence(problem, None),
             // A limit without a date is one all the same.
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
+            unproved: false,
+            unreached: false,
         }
     }
 }
@@ -138,7 +167,10 @@ impl From<TransportError> for Failure {
             TransportError::Root(said) => {
                 Self::here(format!("{said}; name a PEM file with the root certificate"))
             }
-            _ => Self::ca(unreachable(&error)),
+            _ => Self {
+                unreached: error.is_unreached(),
+                ..Self::ca(unreachable(&error))
+            },
         }
     }
 }
@@ -184,13 +216,32 @@ pub(super) fn sentence(problem: &Problem, by: Option<Challenge>) -> String {
     text
 }
 
-fn one(urn: Option<&str>, detail: Option<&str>, by: Option<Challenge>) -> String {
-    let kind = kind(urn);
+/// What a CA says to an order of an account that it does not let order, in words.
+pub(super) fn no_orders(problem: &Problem, closed: bool) -> String {
+    let said = said(problem.detail.as_deref());
+    match closed {
+        true => {
+            format!("the CA has closed our account{said}; a new one is made at the next attempt")
+        }
+        false => format!(
+            "the CA does not let our account order this{said}; ask it why, or name another CA in \
+             [acme] directories"
+        ),
+    }
+}
+
+/// What a CA says itself, in brackets.
+fn said(detail: Option<&str>) -> String {
     let said = detail.map(clean).unwrap_or_default();
-    let said = match said.is_empty() {
+    match said.is_empty() {
         true => String::new(),
         false => format!(" (the CA: {said})"),
-    };
+    }
+}
+
+fn one(urn: Option<&str>, detail: Option<&str>, by: Option<Challenge>) -> String {
+    let kind = kind(urn);
+    let said = said(detail);
     match advice(kind) {
         Some((what, remedy)) => {
             let remedy = by.and_then(|by| remedy_by(kind, by)).unwrap_or(remedy);

@@ -20,6 +20,9 @@ pub struct CertificateStatus {
     /// Who signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// By which others its names are served as long as it is not there itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub meanwhile: Vec<Meanwhile>,
     /// What happens next, in words.
     pub next: String,
     /// When.
@@ -30,6 +33,26 @@ pub struct CertificateStatus {
     /// What went wrong last, if nothing has gone right since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
+}
+
+/// A name that is served by a certificate that is not its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meanwhile {
+    /// The name.
+    pub name: String,
+    /// The certificate is valid until.
+    pub until: Moment,
+    /// Who signed it.
+    pub issuer: String,
+}
+
+impl CertificateStatus {
+    /// Until when clients take what they are shown for this name of it.
+    fn until(&self, name: &str) -> Option<Moment> {
+        let other = self.meanwhile.iter().find(|it| it.name == name);
+        other.map(|it| it.until).or(self.until)
+    }
 }
 
 /// Whether a certificate is there.
@@ -59,27 +82,27 @@ pub struct LastError {
 
 /// Appends one gauge per name, and how often the keeper fell (Prometheus text format).
 pub(super) fn numbers(all: &[CertificateStatus], falls: u64, out: &mut String) {
-    type Value = fn(&CertificateStatus) -> Option<u64>;
+    type Value = fn(&CertificateStatus, &str) -> Option<u64>;
     let gauges: [(&str, &str, Value); 4] = [
         (
             "holdline_acme_certificate_not_after_seconds",
-            "When the certificate of a name expires, as a Unix time.",
-            |one| one.until.map(Moment::seconds),
+            "When the certificate that is served for a name expires, as a Unix time.",
+            |one, name| one.until(name).map(Moment::seconds),
         ),
         (
             "holdline_acme_next_attempt_seconds",
             "When the certificate of a name is ordered next, as a Unix time.",
-            |one| one.next_at.map(Moment::seconds),
+            |one, _| one.next_at.map(Moment::seconds),
         ),
         (
             "holdline_acme_last_error_seconds",
             "When an order for a name failed last with no success since, as a Unix time.",
-            |one| one.last_error.as_ref().map(|error| error.at.seconds()),
+            |one, _| one.last_error.as_ref().map(|error| error.at.seconds()),
         ),
         (
             "holdline_acme_failures",
             "Failed orders for a name since the last that did not fail.",
-            |one| u64::try_from(one.failures).ok(),
+            |one, _| u64::try_from(one.failures).ok(),
         ),
     ];
     if all.is_empty() {
@@ -95,11 +118,10 @@ pub(super) fn numbers(all: &[CertificateStatus], falls: u64, out: &mut String) {
     for (gauge, help, value) in gauges {
         let _ = writeln!(out, "# HELP {gauge} {help}\n# TYPE {gauge} gauge");
         for one in all {
-            for name in value(one)
-                .into_iter()
-                .flat_map(|value| one.names.iter().map(move |name| (name, value)))
-            {
-                let _ = writeln!(out, "{gauge}{{name=\"{}\"}} {}", name.0, name.1);
+            for name in &one.names {
+                if let Some(value) = value(one, name) {
+                    let _ = writeln!(out, "{gauge}{{name=\"{name}\"}} {value}");
+                }
             }
         }
     }

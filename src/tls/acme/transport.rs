@@ -3,6 +3,7 @@
 //! The library that speaks ACME leaves this to us. It drops the header `Retry-After` of an error,
 //! and takes any answer for JSON, so both are looked after here.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::str::FromStr as _;
@@ -30,6 +31,9 @@ use crate::tls::server::provider;
 
 /// One exchange with a CA, name look-up included.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Of that, until there is a connection: a network that is not there has to be told from a CA that does
+/// not answer.
+const REACH: Duration = Duration::from_secs(20);
 /// One address of a CA that has several.
 const CONNECT: Duration = Duration::from_secs(8);
 /// Chains have some 10 kB.
@@ -55,6 +59,15 @@ pub(super) enum TransportError {
     Status(StatusCode),
     #[error("[acme] ca_root: {0}")]
     Root(String),
+}
+
+// === impl TransportError ===
+
+impl TransportError {
+    /// Whether the CA has not heard of it: it is away, or this machine has no network.
+    pub(super) fn is_unreached(&self) -> bool {
+        matches!(self, Self::Name(_) | Self::Connect(_))
+    }
 }
 
 /// A way to CAs.
@@ -196,7 +209,9 @@ impl Transport {
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = authority.port_u16().unwrap_or(443);
-        let socket = connect(&host, port).await?;
+        let socket = tokio::time::timeout(REACH, connect(&host, port))
+            .await
+            .unwrap_or_else(|_| Err(TransportError::Connect(ErrorKind::TimedOut.into())))?;
         let name = ServerName::try_from(host).map_err(|_| TransportError::NotHttps)?;
         let stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, socket)
@@ -293,13 +308,13 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, TransportError> {
             .await
             .map_err(|error| TransportError::Name(error.to_string()))?,
     };
-    let mut last = std::io::Error::from(std::io::ErrorKind::HostUnreachable);
+    let mut last = std::io::Error::from(ErrorKind::HostUnreachable);
     for address in addresses {
         let dial = tokio::time::timeout(CONNECT, TcpStream::connect((address, port)));
         match dial.await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => last = error,
-            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
+            Err(_) => last = ErrorKind::TimedOut.into(),
         }
     }
     Err(TransportError::Connect(last))

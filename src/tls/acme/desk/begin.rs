@@ -7,7 +7,7 @@ use instant_acme::CertificateIdentifier;
 use super::{Desk, QUESTIONS, Start};
 use crate::config::Acme;
 use crate::tls::acme::StateError;
-use crate::tls::acme::kept::{Busy, Kept};
+use crate::tls::acme::kept::{Busy, Cause, Kept};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::order::Job;
 use crate::tls::acme::plan::Next;
@@ -35,10 +35,9 @@ impl Desk {
             Ok(lock) => lock?,
             Err(trouble) => {
                 let kept = self.kept.get_mut(index)?;
-                if kept.trouble.as_ref() != Some(&trouble) {
+                if kept.troubles.met(Cause::Order, &trouble, now) {
                     tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
                 }
-                kept.trouble = Some(trouble);
                 return None;
             }
         };
@@ -46,13 +45,14 @@ impl Desk {
         let kept = self.kept.get_mut(index)?;
         if let Err(error) = kept.reload_history(state, now) {
             let trouble = format!("{error}; {}", error.remedy());
-            if kept.trouble.as_ref() != Some(&trouble) {
+            if kept.troubles.met(Cause::Order, &trouble, now) {
                 tracing::error!(names = ?kept.names, "no certificate is ordered: {trouble}");
             }
-            kept.trouble = Some(trouble);
             return None;
         }
-        if kept.refresh(state) {
+        let changed = kept.refresh(state);
+        kept.recover(state, now);
+        if changed {
             self.publish(now);
         }
         for ca in &acme.directories {
@@ -66,15 +66,16 @@ impl Desk {
         };
         let ca = acme.directories.get(at)?;
         let kept = self.kept.get_mut(index)?;
-        let tried = kept.failures();
+        let tried = kept.unproved();
         let before = kept.history.clone();
         kept.history.start(&ca.url, now);
         if let Err(error) = kept.save_history(state) {
             kept.history = before;
-            kept.trouble = Some(format!("{error}; {}", error.remedy()));
+            let trouble = format!("{error}; {}", error.remedy());
+            kept.troubles.met(Cause::Order, &trouble, now);
             return None;
         }
-        kept.trouble = None;
+        kept.troubles.over(Cause::Order);
         kept.busy = Busy::Ordering(ca.name.clone());
         tracing::info!(names = ?kept.names, ca = ca.name, "ordering a certificate");
         let job = Job {
@@ -87,6 +88,7 @@ impl Desk {
             tried,
             replaces: replaced(kept, &ca.url),
             signing: Arc::default(),
+            at_dns: Arc::default(),
         };
         Some(Start::Order(Box::new(job), lock))
     }
@@ -97,8 +99,12 @@ impl Desk {
         let Some(kept) = self.kept.get_mut(index) else {
             return;
         };
-        let elsewhere =
-            kept.is_under_way() && matches!(state.try_lock(&kept.order_lock()), Ok(None));
+        let lock = kept
+            .is_under_way()
+            .then(|| state.try_lock(&kept.order_lock()));
+        let elsewhere = matches!(lock, Some(Ok(None)));
+        // There is no order to be begun.
+        kept.troubles.over(Cause::Order);
         let over = kept.busy == Busy::Elsewhere && !elsewhere;
         kept.busy = match elsewhere {
             true => Busy::Elsewhere,
@@ -107,6 +113,9 @@ impl Desk {
         if over {
             // One that cannot be read is met again before the next order.
             let _ = kept.reload_history(state, now);
+        }
+        if let Some(Ok(Some(_lock))) = lock {
+            kept.recover(state, now);
         }
     }
 
@@ -142,9 +151,14 @@ impl Desk {
             .as_ref()
             .filter(|it| it.certificate == certificate);
         let known = acme.directories.iter().any(|it| it.url == ca);
+        let health = self.health.get(&ca);
+        let told_to_wait = health
+            .and_then(|health| health.not_before)
+            .is_some_and(|until| until > now);
         if asking >= QUESTIONS
             || kept.asking
             || !known
+            || told_to_wait
             || renewal.is_some_and(|it| it.ask_again > now)
         {
             return None;

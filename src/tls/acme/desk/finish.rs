@@ -46,7 +46,7 @@ impl Desk {
         match &result {
             Err(failure) if failure.concerns == Concerns::Ca => {
                 self.amend_health(ca, state, |health| {
-                    health.failed(now, &failure.reason, failure.not_before);
+                    health.failed(now, failure);
                 });
             }
             // It says nothing of the CA.
@@ -60,11 +60,7 @@ impl Desk {
         kept.busy = Busy::No;
         match result {
             Ok(pem) => {
-                kept.history.finish(ca, Outcome::Issued);
-                kept.history.issuer = Some(ca.to_owned());
-                kept.history.renewal = None;
-                kept.history.asked = None;
-                if kept.install(pem, state) {
+                if kept.issued(ca, pem, state) {
                     let until = kept.certificate.as_ref().map(|it| it.facts().until());
                     tracing::info!(names = ?kept.names, ca, until, "a new certificate is served");
                 }
@@ -74,12 +70,16 @@ impl Desk {
                     concerns,
                     reason,
                     not_before,
+                    unproved,
+                    unreached,
                 } = failure;
                 let outcome = Outcome::Failed {
                     concerns,
                     reason,
                     not_before,
                     signed,
+                    unproved,
+                    unreached,
                 };
                 kept.history.finish(ca, outcome);
             }
@@ -120,6 +120,8 @@ impl Desk {
         kept.asking = false;
         let now = Moment::now();
         let names = kept.names.clone();
+        let told = result.as_ref().err().and_then(|failure| failure.not_before);
+        let later = told.unwrap_or(now);
         let saved = kept.amend_history(state, now, |history| {
             let ours = history.renewal.take();
             let ours = ours.filter(|it| it.certificate == certificate);
@@ -133,7 +135,7 @@ impl Desk {
                     window: ours.as_ref().and_then(|it| it.window),
                     explanation: ours.and_then(|it| it.explanation),
                     certificate,
-                    ask_again: now.after(ASK_AGAIN),
+                    ask_again: later.max(now.after(ASK_AGAIN)),
                 }
             }));
         });

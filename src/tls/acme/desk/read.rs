@@ -2,6 +2,7 @@
 //! that a slow disk keeps back no more than what is on it.
 
 use super::Desk;
+use crate::tls::acme::import::Left;
 use crate::tls::acme::kept::Busy;
 use crate::tls::acme::moment::Moment;
 
@@ -34,13 +35,14 @@ impl Desk {
             Reading::Certificates => {
                 let mut unread = self.kept.iter_mut().filter(|it| it.busy == Busy::Reading);
                 if let Some(kept) = unread.next() {
-                    kept.read(&state, &acme);
+                    kept.read(&state, &acme, &self.left);
                     if kept.is_served(now) {
                         self.publish(now);
                     }
                     return true;
                 }
                 self.reading = Reading::Done;
+                self.left = Left::default();
                 self.find_outgoing(&state, now);
                 for kept in &mut self.kept {
                     let missing = !kept.is_served(now);

@@ -1,34 +1,39 @@
 //! What is served, and what is told of it.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use super::Desk;
+use crate::tls::Certificate;
 use crate::tls::acme::judge::judge;
 use crate::tls::acme::kept::{Kept, covers, is_valid};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::stand_in;
 use crate::tls::acme::state::StateDir;
-use crate::tls::acme::status::CertificateStatus;
+use crate::tls::acme::status::{CertificateStatus, Meanwhile};
 
 impl Desk {
     /// Whether what is published is not what should be, by the time: something has expired, or has
     /// not after all, for the clock was wrong.
     pub(super) fn is_outdated(&self, now: Moment) -> bool {
-        self.kept.iter().any(|kept| {
-            let stood_in = self.stand_ins.contains_key(&kept.folder);
-            kept.certificate.is_some() && kept.is_served(now) == stood_in
-        })
+        self.in_time(now) != self.shown
     }
 
-    /// Serves everything that is there, and what says that it is not for the rest.
+    /// Of everything that may be served, whether it may be now.
+    fn in_time(&self, now: Moment) -> Vec<bool> {
+        let kept = self.kept.iter().map(|kept| kept.is_served(now));
+        let others = self.before.iter().chain(&self.outgoing);
+        kept.chain(others.map(|one| is_valid(one, now))).collect()
+    }
+
+    /// Serves everything that is there and has not expired, and what says that it is not for names
+    /// that nothing of it covers: a certificate for a name is served rather than a wildcard, so
+    /// what clients refuse must not be there beside one that they take.
     pub(super) fn publish(&mut self, now: Moment) {
         let (mut real, mut missing) = (Vec::new(), Vec::new());
         for kept in &self.kept {
             match &kept.certificate {
-                Some(certificate) if kept.is_served(now) => {
-                    self.stand_ins.remove(&kept.folder);
-                    real.push(certificate.clone());
-                }
+                Some(certificate) if kept.is_served(now) => real.push(certificate.clone()),
                 _ => missing.push(kept),
             }
         }
@@ -38,24 +43,35 @@ impl Desk {
         let awaited: Vec<&String> = missing.iter().flat_map(|kept| &kept.names).collect();
         self.outgoing
             .retain(|one| is_valid(one, now) && awaited.iter().any(|name| covers(one, name)));
-        let outgoing = &self.outgoing;
-        let covered = |name: &String| outgoing.iter().any(|one| covers(one, name));
-        missing.retain(|kept| !kept.names.iter().all(covered));
-        let mut stand_ins = Vec::new();
-        for kept in missing.iter().filter(|_| self.before.is_empty()) {
-            match self.stand_ins.get(&kept.folder) {
-                Some(made) => stand_ins.push(made.clone()),
-                None => match stand_in::make(&kept.names) {
-                    Ok(made) => {
-                        self.stand_ins.insert(kept.folder.clone(), made.clone());
-                        stand_ins.push(made);
-                    }
-                    Err(error) => tracing::error!(names = ?kept.names, "{error}"),
-                },
+        let in_time = |one: &&Certificate| is_valid(one, now);
+        let before: Vec<Certificate> = self.before.iter().filter(in_time).cloned().collect();
+        let mut all = [real, self.outgoing.clone(), before.clone()].concat();
+        if before.is_empty() {
+            let missing = missing.into_iter();
+            let bare = missing.map(|kept| (kept.folder.clone(), uncovered(&kept.names, &all)));
+            let bare: HashMap<String, Vec<String>> = bare.collect();
+            all.extend(self.stand_in_for(bare));
+        }
+        self.shown = self.in_time(now);
+        self.store.publish_for(self.generation, all);
+    }
+
+    /// One for the names of each folder, if there are any; made once.
+    fn stand_in_for(&mut self, bare: HashMap<String, Vec<String>>) -> Vec<Certificate> {
+        self.stand_ins
+            .retain(|folder, (names, _)| bare.get(folder) == Some(&*names));
+        for (folder, names) in bare {
+            if names.is_empty() || self.stand_ins.contains_key(&folder) {
+                continue;
+            }
+            match stand_in::make(&names) {
+                Ok(made) => drop(self.stand_ins.insert(folder, (names, made))),
+                Err(error) => tracing::error!(?names, "{error}"),
             }
         }
-        let all = [real, self.outgoing.clone(), self.before.clone(), stand_ins].concat();
-        self.store.publish(all);
+        let folders = self.kept.iter().map(|kept| &kept.folder);
+        let made = folders.filter_map(|folder| self.stand_ins.get(folder));
+        made.map(|(_, made)| made.clone()).collect()
     }
 
     /// What is on disk of other groups of names, where that is all there is for some.
@@ -65,16 +81,8 @@ impl Desk {
             return;
         }
         let names: Vec<&String> = missing().flat_map(|kept| &kept.names).collect();
-        for file in state.certificates() {
-            let Ok(Some(pem)) = state.read(&file) else {
-                continue;
-            };
-            if let Ok(one) = judge(&pem, &state.path(&file), &[], now.system())
-                && names.iter().any(|name| covers(&one, name))
-            {
-                self.outgoing.push(one);
-            }
-        }
+        let found = on_disk_for(&names, state, now);
+        self.outgoing.extend(found);
         // Of those that cover the same, the one that lasts longest comes first.
         self.outgoing
             .sort_by_key(|one| Reverse(one.facts().not_after));
@@ -91,7 +99,12 @@ impl Desk {
     /// The same of one.
     pub(super) fn told(&self, kept: &Kept, now: Moment) -> CertificateStatus {
         let directories = self.acme.as_ref().map_or(&[][..], |acme| &acme.directories);
-        kept.status(self.next(kept, now), directories, now)
+        let mut told = kept.status(self.next(kept, now), directories, now);
+        if !kept.is_served(now) {
+            let others = self.kept.iter().filter_map(|it| it.certificate.as_ref());
+            told.meanwhile = meanwhile(&kept.names, others.chain(&self.outgoing), now);
+        }
+        told
     }
 
     /// Why no client can be served with a good certificate at all, if that is so.
@@ -117,4 +130,45 @@ impl Desk {
             waiting.take(5).collect::<Vec<_>>().join("\n")
         ))
     }
+}
+
+/// Everything in the state directory that is good for some of these names.
+pub(in crate::tls::acme) fn on_disk_for(
+    names: &[&String],
+    state: &StateDir,
+    now: Moment,
+) -> Vec<Certificate> {
+    let read = |file: String| {
+        let pem = state.read(&file).ok()??;
+        let one = judge(&pem, &state.path(&file), &[], now.system()).ok()?;
+        let covered = names.iter().any(|name| covers(&one, name));
+        covered.then_some(one)
+    };
+    state.certificates().into_iter().filter_map(read).collect()
+}
+
+/// By which of these certificates each name is served.
+pub(in crate::tls::acme) fn meanwhile<'a>(
+    names: &[String],
+    by: impl Iterator<Item = &'a Certificate>,
+    now: Moment,
+) -> Vec<Meanwhile> {
+    let by: Vec<&Certificate> = by.filter(|one| is_valid(one, now)).collect();
+    let served = |name: &String| {
+        let exact = by.iter().find(|one| one.facts().names.contains(name));
+        let facts = exact
+            .or_else(|| by.iter().find(|one| covers(one, name)))?
+            .facts();
+        Some(Meanwhile {
+            name: name.clone(),
+            until: facts.not_after.into(),
+            issuer: facts.issuer.clone(),
+        })
+    };
+    names.iter().filter_map(served).collect()
+}
+
+fn uncovered(names: &[String], by: &[Certificate]) -> Vec<String> {
+    let bare = |name: &&String| !by.iter().any(|one| covers(one, name));
+    names.iter().filter(bare).cloned().collect()
 }

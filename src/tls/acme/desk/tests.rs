@@ -6,8 +6,10 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::tls::acme::ca::health_file;
+use crate::tls::acme::history::{History, Outcome};
 use crate::tls::acme::judge::judge;
 use crate::tls::acme::moment::{DAY, HOUR, MINUTE, clock};
+use crate::tls::acme::order::Unfinished;
 use crate::tls::acme::status::State;
 
 const YEAR: u64 = 365 * DAY;
@@ -128,6 +130,8 @@ impl World {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(job.names.clone()).unwrap();
         let at = |moment: Moment| OffsetDateTime::from(moment.system());
+        // Without it a CA has no name for it.
+        params.use_authority_key_identifier_extension = true;
         params.not_before = at(self.real.before(HOUR));
         params.not_after = at(self.real.after(self.lifetime - HOUR));
         let chain = params.self_signed(&key).unwrap().pem();
@@ -317,7 +321,11 @@ fn what_another_instance_was_told_in_the_middle_of_our_order_is_kept() {
         let (state, file) = (StateDir::new(world.disk.path()), health_file(&job.0.ca));
         let until = world.now().after(2 * HOUR);
         let mut theirs = Health::default();
-        theirs.failed(world.now(), "a limit", Some(until));
+        let limit = Failure {
+            not_before: Some(until),
+            ..Failure::ca("a limit")
+        };
+        theirs.failed(world.now(), &limit);
         state.save(&file, &theirs).unwrap();
         world.end(job, result);
         assert_eq!(state.load::<Health>(&file).not_before, Some(until));
@@ -353,4 +361,283 @@ fn a_renewal_beyond_our_own_limit_is_refused_with_the_reason_and_forgotten() {
     world.desk.renew(None).unwrap();
     world.look();
     assert_eq!(world.orders, 5);
+}
+
+/// Expired, or never there; beside a wildcard that is good.
+#[test]
+fn a_name_that_a_good_wildcard_covers_is_served_with_it() {
+    for domains in [
+        "\"*.b.example\", \"a.b.example\"",
+        "\"*.b.example\", \"a.b.example c.other.example\"",
+    ] {
+        for days in [0, 6] {
+            let disk = tempfile::tempdir().unwrap();
+            let store = Arc::new(CertStore::new());
+            let mut desk = Desk::new(Arc::clone(&store), Arc::default(), Arc::default());
+            let start = Moment(1_800_000_000);
+            clock::set(start);
+            desk.begin_ordering();
+            desk.configure(Some(by_dns(&disk, "\"*.b.example\"")));
+            order(&mut desk, start, 90);
+            desk.configure(Some(by_dns(&disk, domains)));
+            order(&mut desk, start, days);
+            if days > 0 {
+                let shown = shown(&store, "a.b.example").unwrap();
+                assert!(shown.not_after < start.after(7 * DAY).system(), "its own");
+            }
+            clock::set(start.after(7 * DAY));
+            order(&mut desk, start, 0);
+            let shown = shown(&store, "a.b.example").unwrap();
+            assert_eq!(shown.names, ["*.b.example"], "{domains}, {days} days");
+            let others = store.facts().into_iter().flat_map(|it| it.names);
+            assert_eq!(
+                others.filter(|it| it == "c.other.example").count(),
+                usize::from(domains.contains("other")),
+            );
+            assert!(!desk.is_outdated(start.after(7 * DAY)));
+        }
+    }
+}
+
+fn by_dns(disk: &TempDir, domains: &str) -> Acme {
+    let text = format!(
+        "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [{domains}]\nimport = []\n\
+         directories = [\"https://ca.example/dir\"]\nstate_dir = {:?}\n\
+         challenges = [\"dns-01\"]\ndns_hook = [\"/bin/true\"]",
+        disk.path()
+    );
+    let config = crate::config::parse(&text, "t").unwrap().config;
+    config.acme.unwrap()
+}
+
+/// Certificates for so many days from `start`; 0: the CA refuses.
+fn order(desk: &mut Desk, start: Moment, days: u64) {
+    for begun in desk.look() {
+        let Start::Order(job, lock) = begun else {
+            continue;
+        };
+        let result = match days {
+            0 => Err(Failure::names("no")),
+            days => {
+                let key = rcgen::KeyPair::generate().unwrap();
+                let mut params = rcgen::CertificateParams::new(job.names.clone()).unwrap();
+                params.not_before = OffsetDateTime::from(start.before(HOUR).system());
+                params.not_after = OffsetDateTime::from(start.after(days * DAY).system());
+                let chain = params.self_signed(&key).unwrap().pem();
+                Ok(format!("{}{chain}", key.serialize_pem()).into_bytes())
+            }
+        };
+        desk.finish(Done::Order {
+            folder: job.folder.clone(),
+            ca: job.ca.clone(),
+            result: result.map(Zeroizing::new),
+            signed: false,
+            lock,
+        });
+    }
+}
+
+/// What a client that asks for the name gets.
+fn shown(store: &CertStore, name: &str) -> Option<crate::tls::Facts> {
+    let all = store.facts();
+    let exact = all.iter().find(|it| it.names.iter().any(|one| one == name));
+    let wildcard = name
+        .split_once('.')
+        .map(|(_, parent)| format!("*.{parent}"));
+    let others = || {
+        all.iter()
+            .find(|it| it.names.iter().any(|one| Some(one) == wildcard.as_ref()))
+    };
+    exact.or_else(others).cloned()
+}
+
+#[test]
+fn trouble_that_is_over_is_not_told_any_more() {
+    let mut world = World::new(90 * DAY);
+    let file = world
+        .disk
+        .path()
+        .join("acme/certificates/a.example/certificate.pem");
+    let aside = world.disk.path().join("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    world.pass(MINUTE);
+    let met = world.now();
+    world.pass(HOUR);
+    let told = world.desk.status().remove(0).last_error.unwrap();
+    assert!(told.reason.contains("certificate.pem"), "{told:?}");
+    assert_eq!(told.at, met, "since when, not now");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    world.pass(MINUTE);
+    assert_eq!(world.desk.status().remove(0).last_error, None);
+    assert!(world.serves() && world.orders == 1);
+}
+
+#[test]
+fn what_is_served_meanwhile_is_told_until_when() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(Arc::default(), Arc::default(), Arc::default());
+    let start = Moment(1_800_000_000);
+    clock::set(start);
+    desk.begin_ordering();
+    desk.configure(Some(by_dns(&disk, "\"a.example b.example\"")));
+    order(&mut desk, start, 90);
+    let regrouped = by_dns(&disk, "\"a.example c.example\"");
+    desk.configure(Some(regrouped.clone()));
+    order(&mut desk, start, 0);
+    let told = desk.status();
+    for told in [told.clone(), crate::tls::acme::on_disk(&regrouped)] {
+        let [told] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!((told.state, told.until), (State::Awaited, None));
+        let [other] = told.meanwhile.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (other.name.as_str(), other.until),
+            ("a.example", start.after(90 * DAY))
+        );
+    }
+    let mut numbers = String::new();
+    crate::tls::acme::status::numbers(&told, 0, &mut numbers);
+    let gauge = "holdline_acme_certificate_not_after_seconds{name=";
+    let of_a = format!("{gauge}\"a.example\"}} {}", start.after(90 * DAY).seconds());
+    assert!(numbers.contains(&of_a), "{numbers}");
+    assert!(
+        !numbers.contains(&format!("{gauge}\"c.example\"")),
+        "{numbers}"
+    );
+}
+
+#[test]
+fn only_names_that_were_not_shown_to_be_ours_are_shown_in_another_way() {
+    let mut world = World::new(90 * DAY);
+    world.real = world.real.after(70 * DAY);
+    let unproved = Failure::names("the CA cannot connect").unproved();
+    for (failure, tried) in [
+        (Failure::ca("a fault"), 0),
+        (Failure::here("a full disk"), 0),
+        (unproved, 1),
+        (Failure::ca("a fault"), 1),
+    ] {
+        let job = world.job();
+        world.end(job, Err(failure));
+        world.real = world.real.after(HOUR);
+        let job = world.job();
+        assert_eq!(job.0.tried, tried);
+        world.end(job, Err(Failure::ca("a fault")));
+        world.real = world.real.after(HOUR);
+    }
+}
+
+#[test]
+fn a_ca_that_wants_to_be_left_alone_is_not_asked_when_to_renew() {
+    let mut world = World::new(90 * DAY);
+    let asked = |world: &mut World| {
+        clock::set(world.now());
+        let starts = world.desk.look().into_iter();
+        starts
+            .filter(|start| matches!(start, Start::Renewal { .. }))
+            .collect::<Vec<_>>()
+            .pop()
+    };
+    world.real = world.real.after(2 * HOUR);
+    let Some(Start::Renewal {
+        folder,
+        certificate,
+        ca,
+        ..
+    }) = asked(&mut world)
+    else {
+        panic!("not asked");
+    };
+    let limit = |world: &World| Failure {
+        not_before: Some(world.now().after(6 * HOUR)),
+        ..Failure::ca("a limit")
+    };
+    let result = Err(limit(&world));
+    world.desk.finish(Done::Renewal {
+        folder,
+        certificate,
+        result,
+    });
+    world.real = world.real.after(6 * HOUR - 1);
+    assert!(asked(&mut world).is_none(), "by its own answer");
+    let limit = limit(&world);
+    let state = StateDir::new(world.disk.path());
+    let now = world.now();
+    let other = |health: &mut Health| health.failed(now, &limit);
+    world.desk.amend_health(&ca, &state, other);
+    world.real = world.real.after(2);
+    assert!(asked(&mut world).is_none(), "by the answer to an order");
+    world.real = world.real.after(6 * HOUR);
+    assert!(asked(&mut world).is_some());
+}
+
+/// What is on disk when a process ends between the two files that an order changes, or before both.
+#[test]
+fn what_an_order_brought_is_known_wherever_its_process_ended() {
+    for arrived in [true, false] {
+        let mut world = World::new(90 * DAY);
+        world.real = world.real.after(70 * DAY);
+        let (job, lock) = world.job();
+        let pem = world.order(&job).unwrap();
+        let text = std::str::from_utf8(&pem).unwrap();
+        let end = text.find("-----BEGIN CERTIFICATE").unwrap();
+        let left = Unfinished {
+            ca: job.ca.clone(),
+            order: "https://ca.example/order/1".to_owned(),
+            names: job.names.clone(),
+            since: world.now(),
+            key: Zeroizing::new(text[..end].to_owned()),
+            asked_to_sign: true,
+        };
+        let state = StateDir::new(world.disk.path());
+        let file = |name: &str| format!("{}/{name}", job.folder);
+        state.save(&file("order.json"), &left).unwrap();
+        // As if another CA had issued what was there before.
+        let mut history: History = state.load(&file("history.json"));
+        history.issuer = None;
+        state.save(&file("history.json"), &history).unwrap();
+        if arrived {
+            state.write(&file("certificate.pem"), &pem).unwrap();
+        }
+        drop(lock);
+        world.start();
+        clock::set(world.now());
+        let _ = world.desk.look();
+        let history: History = state.load(&file("history.json"));
+        let last = &history.attempts.last().unwrap().outcome;
+        match arrived {
+            true => {
+                assert_eq!(last, &Outcome::Issued);
+                assert_eq!(history.issuer.as_ref(), Some(&job.ca));
+            }
+            false => assert!(matches!(last, Outcome::Failed { signed: true, .. })),
+        }
+        assert_eq!(state.path(&file("order.json")).exists(), !arrived);
+    }
+}
+
+#[test]
+fn an_order_is_forgotten_when_all_that_came_of_it_is_on_disk() {
+    let mut world = World::new(90 * DAY);
+    world.real = world.real.after(70 * DAY);
+    let job = world.job();
+    let state = StateDir::new(world.disk.path());
+    let file = |name: &str| format!("certificates/a.example/{name}");
+    state.write(&file("order.json"), b"{}").unwrap();
+    // No file can be made in the place of a folder.
+    let history = state.path(&file("history.json"));
+    std::fs::remove_file(&history).unwrap();
+    std::fs::create_dir(&history).unwrap();
+    world.end(job, Ok(()));
+    assert!(state.path(&file("order.json")).exists());
+    std::fs::remove_dir(&history).unwrap();
+    world.pass(MINUTE);
+    assert!(!state.path(&file("order.json")).exists());
+    let history: History = state.load(&file("history.json"));
+    assert_eq!(history.attempts.last().unwrap().outcome, Outcome::Issued);
 }

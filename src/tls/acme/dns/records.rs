@@ -73,7 +73,7 @@ impl Records {
         self.amend(|noted| noted.records.push(note)).await?;
         change(dns, Do::Present, record, &self.state, underway)
             .await
-            .map_err(Failure::names)
+            .map_err(|reason| Failure::here(reason).unproved())
     }
 
     /// Takes away all that there are; what cannot be is kept for the next time.

@@ -25,6 +25,7 @@ use crate::tls::acme::problem::Failure;
 use crate::tls::acme::state::StateDir;
 use crate::tls::acme::transport::Transport;
 use crate::tls::acme::underway::Underway;
+use crate::tls::store::Generation;
 
 /// What outlives a panic.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub(super) async fn run(post: Arc<Post>) {
     let underway = &post.underway;
     let mut tasks: JoinSet<Option<Done>> = JoinSet::new();
     let mut tidying: Option<AbortOnDropHandle<()>> = None;
-    let mut version = 0;
+    let mut version = Generation::default();
     loop {
         match wants.has_changed() {
             Ok(true) => {
@@ -72,6 +73,7 @@ pub(super) async fn run(post: Arc<Post>) {
                         desk.begin_ordering();
                     }
                     if new {
+                        desk.publish_as(wanted.version);
                         desk.adopt(wanted.acme);
                     }
                 };
@@ -126,7 +128,7 @@ pub(super) async fn run(post: Arc<Post>) {
 }
 
 /// `version`: the config of which everything has been looked at.
-fn show(desk: &Desk, version: Option<u64>, view: &watch::Sender<View>) {
+fn show(desk: &Desk, version: Option<Generation>, view: &watch::Sender<View>) {
     let (certificates, awaited, orders) = (desk.status(), desk.awaited(), desk.orders());
     view.send_modify(|view| {
         view.version = version.unwrap_or(view.version);

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::CertificateSource;
 use crate::tls::acme::stand_in;
 
-/// `a.example` is there and `b.example` cannot be read.
+/// Certificates for two names, of which that for `b.example` cannot be read.
 struct Machine {
     disk: TempDir,
     pipe: PathBuf,
@@ -21,9 +22,9 @@ impl Machine {
         let folder = |name| disk.path().join("acme/certificates").join(name);
         for name in ["a.example", "b.example"] {
             std::fs::create_dir_all(folder(name)).unwrap();
+            let pem = stand_in::pem(&[name.to_owned()]).unwrap();
+            std::fs::write(folder(name).join("certificate.pem"), pem).unwrap();
         }
-        let pem = stand_in::pem(&["a.example".to_owned()]).unwrap();
-        std::fs::write(folder("a.example").join("certificate.pem"), pem).unwrap();
         let pipe = folder("b.example").join("history.json");
         make_pipe(&pipe);
         let tls = Tls::new(&config(disk.path()).tls).unwrap();
@@ -81,6 +82,23 @@ async fn a_disk_that_hangs_at_the_start_keeps_back_only_what_is_on_it() {
     assert!(why.contains("[acme] state_dir"), "{why}");
     drop(machine.answer());
     keeper.looked(Duration::from_secs(20)).await.unwrap();
-    let told = keeper.status();
-    assert_eq!(told[1].next, "is ordered in a moment");
+    assert!(machine.serves("b.example", true));
+}
+
+/// Files have been turned on while a look at the disk hangs.
+#[tokio::test]
+async fn what_comes_late_from_a_disk_replaces_nothing_that_was_turned_on_since() {
+    let machine = Machine::new();
+    let keeper = machine.start().await;
+    let dir = machine.disk.path().join("dev");
+    keeper.reconfigure(None).await;
+    let mut files = config(machine.disk.path()).tls;
+    files.certificate = CertificateSource::Dev { dir };
+    let prepared = machine.tls.prepare(&files).unwrap();
+    machine.tls.apply(prepared);
+    let turned_on = machine.tls.certificates();
+    assert_eq!(turned_on[0].names[0], "localhost");
+    drop(machine.answer());
+    keeper.looked(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(machine.tls.certificates(), turned_on);
 }

@@ -105,6 +105,15 @@ impl Kept {
             .count()
     }
 
+    /// Those of them in which the names could not be shown to be ours.
+    pub(in crate::tls::acme) fn unproved(&self) -> usize {
+        let outcomes = self.history.attempts.iter().rev();
+        outcomes
+            .take_while(|attempt| attempt.outcome != Outcome::Issued)
+            .filter(|attempt| matches!(attempt.outcome, Outcome::Failed { unproved: true, .. }))
+            .count()
+    }
+
     pub(in crate::tls::acme) fn status(
         &self,
         next: Next,
@@ -115,11 +124,11 @@ impl Kept {
             let known = cas.iter().find(|ca| ca.url == url);
             known.map_or_else(|| url.to_owned(), |ca| ca.name.clone())
         };
-        let last_error = match (&self.trouble, self.history.last_error()) {
+        let last_error = match (self.troubles.first(), self.history.last_error()) {
             (Some(trouble), _) => Some(LastError {
-                at: now,
+                at: trouble.at,
                 ca: String::new(),
-                reason: trouble.clone(),
+                reason: trouble.reason.clone(),
             }),
             (None, Some((attempt, reason))) => Some(LastError {
                 at: attempt.at,
@@ -144,7 +153,7 @@ impl Kept {
                 None,
             ),
             (Busy::Elsewhere, _) => ("another instance orders it now".to_owned(), Some(now)),
-            (Busy::No, Next::Order(_)) if self.trouble.is_some() => (
+            (Busy::No, Next::Order(_)) if self.troubles.first().is_some() => (
                 "is ordered as soon as the state directory can be used".to_owned(),
                 None,
             ),
@@ -168,6 +177,7 @@ impl Kept {
                 .certificate
                 .as_ref()
                 .map(|it| it.facts().issuer.clone()),
+            meanwhile: Vec::new(),
             next: text,
             next_at,
             failures: self.failures(),

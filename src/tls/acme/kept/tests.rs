@@ -12,6 +12,10 @@ fn acme() -> Acme {
         .unwrap()
 }
 
+fn told(kept: &Kept) -> Option<String> {
+    kept.troubles.first().map(|it| it.reason.clone())
+}
+
 #[test]
 fn what_cannot_be_written_is_served_and_written_later() {
     let dir = tempfile::tempdir().unwrap();
@@ -25,12 +29,12 @@ fn what_cannot_be_written_is_served_and_written_later() {
     let pem = stand_in::pem(&names).unwrap();
     assert!(kept.install(Zeroizing::new(pem.clone().into_bytes()), &state));
     assert!(kept.is_served(Moment::now()));
-    assert!(kept.trouble.as_ref().unwrap().contains("would be lost"));
+    assert!(told(&kept).unwrap().contains("would be lost"));
     std::fs::remove_dir_all(&file).unwrap();
     kept.save(&state);
     assert_eq!(
         (
-            kept.trouble.as_deref(),
+            told(&kept).as_deref(),
             std::fs::read_to_string(&file).unwrap()
         ),
         (None, pem)
@@ -80,7 +84,7 @@ fn a_folder_that_cannot_be_looked_into_is_told() {
     std::fs::create_dir_all(state.path("certificates")).unwrap();
     std::fs::write(state.path("certificates/a.example"), "").unwrap();
     let kept = Kept::open(&names, &state, &acme());
-    assert!(kept.trouble.unwrap().contains("certificates/a.example"));
+    assert!(told(&kept).unwrap().contains("certificates/a.example"));
 }
 
 #[test]
@@ -119,12 +123,12 @@ fn a_history_that_cannot_be_read_is_told_and_not_overwritten() {
     let file = state.path("certificates/a.example/history.json");
     std::fs::create_dir_all(&file).unwrap();
     let mut kept = Kept::open(&names, &state, &acme());
-    assert!(kept.trouble.as_ref().unwrap().contains("history.json"));
+    assert!(told(&kept).unwrap().contains("history.json"));
     kept.amend_history(&state, Moment::now(), |_| {})
         .unwrap_err();
     std::fs::remove_dir(&file).unwrap();
     kept.remember(&state, Moment::now());
-    assert_eq!(kept.trouble, None);
+    assert_eq!(told(&kept), None);
 }
 
 #[test]
@@ -142,6 +146,8 @@ fn what_came_of_an_order_is_kept_until_the_disk_takes_it() {
         reason: "a limit".to_owned(),
         not_before: Some(now.after(7_200)),
         signed: true,
+        unproved: false,
+        unreached: false,
     };
     kept.history.finish(ca, told_to_wait.clone());
     // No file can be made in the place of the folder's file.
@@ -151,7 +157,7 @@ fn what_came_of_an_order_is_kept_until_the_disk_takes_it() {
     std::fs::create_dir(&file).unwrap();
     kept.save_history(&state).unwrap_err();
     kept.write_down(&state, now);
-    let trouble = kept.trouble.clone().unwrap();
+    let trouble = told(&kept).unwrap();
     assert!(trouble.contains("history.json"), "{trouble}");
     // The disk is back, with what was there; another instance has been at it.
     std::fs::remove_dir(&file).unwrap();
@@ -164,7 +170,7 @@ fn what_came_of_an_order_is_kept_until_the_disk_takes_it() {
     kept.reload_history(&state, now.after(1)).unwrap();
     assert_eq!(kept.history.attempts[0].outcome, told_to_wait);
     kept.write_down(&state, now.after(1));
-    assert_eq!(kept.trouble, None);
+    assert_eq!(told(&kept), None);
     let again = Kept::open(&names, &state, &acme());
     assert_eq!(again.history.attempts.len(), 2);
     assert_eq!(again.history.attempts[0].outcome, told_to_wait);

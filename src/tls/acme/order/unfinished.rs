@@ -19,15 +19,15 @@ const UNPROVED: u64 = HOUR;
 
 /// An order that a CA has, and the key that is for it.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Unfinished {
-    pub(super) ca: String,
-    pub(super) order: String,
-    pub(super) names: Vec<String>,
-    pub(super) since: Moment,
-    pub(super) key: Zeroizing<String>,
+pub(in crate::tls::acme) struct Unfinished {
+    pub(in crate::tls::acme) ca: String,
+    pub(in crate::tls::acme) order: String,
+    pub(in crate::tls::acme) names: Vec<String>,
+    pub(in crate::tls::acme) since: Moment,
+    pub(in crate::tls::acme) key: Zeroizing<String>,
     /// And so may have signed, and counted a certificate.
     #[serde(default)]
-    pub(super) asked_to_sign: bool,
+    pub(in crate::tls::acme) asked_to_sign: bool,
 }
 
 impl Record for Unfinished {}
@@ -43,11 +43,16 @@ impl Unfinished {
     }
 }
 
+/// Where the order of a certificate's folder is kept.
+pub(in crate::tls::acme) fn file(folder: &str) -> String {
+    format!("{folder}/order.json")
+}
+
 // === impl Job ===
 
 impl Job {
     fn unfinished(&self) -> String {
-        format!("{}/order.json", self.folder)
+        file(&self.folder)
     }
 
     pub(super) async fn remember(&self, unfinished: &Unfinished) -> Result<(), Failure> {

@@ -68,7 +68,7 @@ impl Job {
             return Ok(());
         }
         if let Some(dns) = &self.acme.dns {
-            see(dns, ready).await?;
+            self.of_dns(see(dns, ready)).await?;
         }
         let failed = |error: Error| ca.failed(&error, Stage::Validation);
         let mut kinds = kinds.into_iter();
@@ -115,7 +115,8 @@ impl Job {
                 other => {
                     return Err(Failure::names(format!(
                         "{name}: the CA's authorization is {other:?} already; it is tried again"
-                    )));
+                    ))
+                    .unproved());
                 }
             }
             let challenges = authorization.challenges.iter();
@@ -183,7 +184,8 @@ impl Job {
                 let dns = self.acme.dns.as_ref().ok_or_else(|| {
                     Failure::names("dns-01 needs [acme] dns_hook or [acme.dns_update]")
                 })?;
-                let added = self.records().add(dns, &record, underway).await;
+                let records = self.records();
+                let added = self.of_dns(records.add(dns, &record, underway)).await;
                 added.map_err(|failure| Failure {
                     reason: format!("{name}: {}", failure.reason),
                     ..failure
@@ -228,7 +230,9 @@ impl Job {
         }
         let mut failure = match first {
             Some(problem) => ca.failed(&Error::Api(problem), Stage::Validation),
-            None => Failure::names("the CA found the order invalid and does not say why"),
+            None => {
+                Failure::names("the CA found the order invalid and does not say why").unproved()
+            }
         };
         if !said.is_empty() {
             failure.reason = said.join("; ");
@@ -240,10 +244,15 @@ impl Job {
     }
 }
 
+/// By a hook or an update: no CA is to blame, and none could look with more success.
+fn not_added(reason: String) -> Failure {
+    Failure::here(reason).unproved()
+}
+
 async fn see(dns: &Dns, ready: &[Ready]) -> Result<(), Failure> {
     for each in ready {
         match each {
-            Ready::Record(record) => dns::wait_for(dns, record).await.map_err(Failure::names)?,
+            Ready::Record(record) => dns::wait_for(dns, record).await.map_err(not_added)?,
             Ready::Presented { .. } => {}
         }
     }

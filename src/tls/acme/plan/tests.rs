@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tls::acme::history::LONGEST_PAUSE;
+use crate::tls::acme::problem::Failure;
 
 const START: Moment = Moment(1_800_000_000);
 const CAS: [&str; 2] = ["https://one/dir", "https://two/dir"];
@@ -126,6 +127,8 @@ impl World {
             reason: "so".to_owned(),
             not_before,
             signed: false,
+            unproved: false,
+            unreached: false,
         };
         if !matches!(answer, Answer::IsDown) {
             self.counted.entry(ca).or_default().push(self.real);
@@ -152,7 +155,7 @@ impl World {
                 failed(Concerns::Names, Some(self.now.after(span)))
             }
             Answer::IsDown => {
-                health.failed(self.now, "down", None);
+                health.failed(self.now, &Failure::ca("down"));
                 failed(Concerns::Ca, None)
             }
             Answer::WeEnd => return,
@@ -407,11 +410,44 @@ fn a_certificate_that_never_arrives_counts_by_the_week() {
                     reason: "no certificate".to_owned(),
                     not_before: None,
                     signed: true,
+                    unproved: false,
+                    unreached: false,
                 },
             );
         }
     }
     assert_eq!(signed, CERTIFICATES_A_WEEK);
+}
+
+#[test]
+fn attempts_that_no_ca_has_heard_of_are_not_counted_against_it() {
+    let mut world = World::new(90 * DAY);
+    let unreached = Failure {
+        unreached: true,
+        ..Failure::ca("no network")
+    };
+    let mut longest = 0;
+    let mut last = world.real;
+    while world.real < START.0 + DAY {
+        world.tick(Tick::Sleep(MINUTE));
+        if let Next::Order(0) = world.next() {
+            longest = longest.max(world.real - last);
+            last = world.real;
+            world.history.start(CAS[0], world.now);
+            let outcome = Outcome::Failed {
+                concerns: Concerns::Ca,
+                reason: "no network".to_owned(),
+                not_before: None,
+                signed: false,
+                unproved: false,
+                unreached: true,
+            };
+            world.history.finish(CAS[0], outcome);
+            let health = world.health.entry(CAS[0]).or_default();
+            health.failed(world.now, &unreached);
+        }
+    }
+    assert!((1..=5 * MINUTE).contains(&longest), "{longest} s");
 }
 
 #[test]
