@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use clap::Subcommand;
 use holdline::config::{CertificateSource, Config};
 use holdline::hint;
-use holdline::observe::AdminClient;
 use holdline::observe::status::CertificateStatus as Served;
+use holdline::observe::{AdminClient, AdminError};
 use holdline::tls::acme::{self, CertificateStatus};
 use holdline::tls::{Certificate, Facts, Tls, TlsError};
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ use super::admin::{block_on, print};
 use super::words::printable;
 use super::{Settings, fail, say};
 
+/// Of a certificate that cannot be looked for.
+const UNKNOWN: &str = "unknown";
 /// For files that are some kilobytes.
 const DISK: Duration = Duration::from_secs(5);
 
@@ -39,7 +41,7 @@ pub(crate) enum CertCommand {
     },
     /// Make the development certificate, and say how to trust it
     Dev,
-    /// Change the keys of the accounts at the CAs in [acme]
+    /// Change the keys of the accounts at the CAs in [acme]: reads files, and so needs --config
     AccountKey,
 }
 
@@ -62,9 +64,13 @@ impl CertCommand {
 }
 
 async fn list(config: &Config, as_json: bool) -> ExitCode {
+    let mut note = String::new();
     let all = match running(config).await {
-        Some(told) => Some(told),
-        None => {
+        Ok(told) => Some(told),
+        Err(why) => {
+            if config.acme.is_some() {
+                note = why;
+            }
             let config = config.clone();
             let looked = tokio::task::spawn_blocking(move || of_config(&config));
             let looked = tokio::time::timeout(DISK, looked).await;
@@ -79,11 +85,16 @@ async fn list(config: &Config, as_json: bool) -> ExitCode {
         ));
         return ExitCode::FAILURE;
     };
+    let unknown = all.iter().any(|one| state(one) == Some(UNKNOWN));
     let text = match as_json {
         true => format!("{:#}\n", Value::Array(all)),
-        false => all.iter().map(in_words).collect(),
+        false => all.iter().map(in_words).collect::<String>() + &note,
     };
-    show(&text)
+    match print(&text) {
+        Ok(()) if unknown => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
+        Err(gone) => gone,
+    }
 }
 
 /// What lies on disk.
@@ -103,14 +114,28 @@ fn of_config(config: &Config) -> Vec<Value> {
     }
 }
 
-/// What a running holdline tells, if there is one.
-async fn running(config: &Config) -> Option<Vec<Value>> {
-    let client = AdminClient::new(config.admin.listen?);
-    let (said, status) = client.status().await.ok()?;
-    match said.get("acme").and_then(Value::as_array) {
-        Some(all) if !all.is_empty() => Some(all.clone()),
-        _ => Some(status.certificates.iter().map(of_served).collect()),
-    }
+/// What a running holdline tells, or a line about why there is none that does.
+async fn running(config: &Config) -> Result<Vec<Value>, String> {
+    let Some(address) = config.admin.listen else {
+        return Err(String::new());
+    };
+    let (said, status) = match AdminClient::new(address).status().await {
+        Ok(told) => told,
+        Err(AdminError::Nobody { .. }) => {
+            return Err(format!(
+                "holdline is not running (nothing answers on {address}): this is what lies on disk\n"
+            ));
+        }
+        Err(error) => return Err(format!("this is what lies on disk: {error}\n")),
+    };
+    Ok(match said.get("acme").and_then(Value::as_array) {
+        Some(all) if !all.is_empty() => all.clone(),
+        _ => status.certificates.iter().map(of_served).collect(),
+    })
+}
+
+fn state(one: &Value) -> Option<&str> {
+    one.get("state").and_then(Value::as_str)
 }
 
 fn of_served(one: &Served) -> Value {
@@ -182,6 +207,7 @@ fn in_words(one: &Value) -> String {
         .collect();
     let mut lines = format!("{}\n", names.join(" "));
     match text("until") {
+        until if until.is_empty() && state(one) == Some(UNKNOWN) => {}
         until if until.is_empty() => lines.push_str("  there is none yet\n"),
         until => lines.push_str(&format!("  valid until {until}, by {}\n", text("issuer"))),
     }
@@ -249,7 +275,10 @@ fn dev(config: &Config) -> ExitCode {
 
 fn account_key(config: &Config) -> ExitCode {
     let Some(acme) = &config.acme else {
-        say("error: certificates do not come from a CA here; see [tls] certificate\n");
+        say(
+            "error: certificates do not come from a CA by this config; name the one that holdline \
+             runs with by --config FILE, or see [tls] certificate\n",
+        );
         return ExitCode::FAILURE;
     };
     block_on(async {
@@ -257,7 +286,10 @@ fn account_key(config: &Config) -> ExitCode {
         for (ca, changed) in acme::change_account_keys(acme).await {
             match changed {
                 Ok(true) => say(&format!("{ca}: the account has a new key\n")),
-                Ok(false) => say(&format!("{ca}: there is no account yet\n")),
+                Ok(false) => {
+                    say(&format!("error: {ca}: there is no account yet\n"));
+                    code = ExitCode::FAILURE;
+                }
                 Err(reason) => {
                     say(&format!("error: {ca}: {reason}\n"));
                     code = ExitCode::FAILURE;

@@ -127,8 +127,11 @@ async fn from_cas(case: &Case) -> Vec<Finding> {
         return Vec::new();
     };
     let all = tokio::task::spawn_blocking(move || acme::on_disk(&acme)).await;
-    let all = all.unwrap_or_default();
+    let mut all = all.unwrap_or_default();
     let running = case.running().await.status().map_or(&[][..], |it| &it.acme);
+    for one in &mut all {
+        by_who_runs(one, running);
+    }
     let unwritten = not_on_disk(&all, running);
     all.into_iter().map(from_ca).chain(unwritten).collect()
 }
@@ -148,12 +151,35 @@ fn not_on_disk(on_disk: &[CertificateStatus], running: &[AcmeStatus]) -> Vec<Fin
     running.iter().filter_map(finding).collect()
 }
 
+/// Of what is awaited by all accounts, the one that orders it knows best what comes next.
+fn by_who_runs(on_disk: &mut CertificateStatus, running: &[AcmeStatus]) {
+    let same = |one: &&AcmeStatus| one.names == on_disk.names && one.state == "awaited";
+    if on_disk.state != acme::State::Awaited {
+        return;
+    }
+    let Some(running) = running.iter().find(same) else {
+        return;
+    };
+    on_disk.next.clone_from(&running.next);
+    if let Some(error) = &running.last_error {
+        on_disk.last_error = Some(acme::LastError {
+            at: SystemTime::now().into(),
+            ca: error.ca.clone(),
+            reason: error.reason.clone(),
+        });
+    }
+}
+
 fn from_ca(status: CertificateStatus) -> Finding {
     let subject = status.names.join(" ");
     let mut seen = match status.until {
         Some(until) => format!("valid until {until}; it {}", status.next),
         None => format!("there is none yet; it {}", status.next),
     };
+    if status.state == acme::State::Unknown {
+        let why = status.next.trim_start_matches("cannot tell: ");
+        return Finding::cannot_tell(subject, why);
+    }
     for other in &status.meanwhile {
         seen.push_str(&format!(
             "; until {} another one is served for {}",
@@ -164,8 +190,10 @@ fn from_ca(status: CertificateStatus) -> Finding {
     match (status.state, reason) {
         (acme::State::Served, None) => Finding::ok(subject, seen),
         (acme::State::Served, Some(reason)) => Finding::warning(subject, seen, reason),
-        (acme::State::Awaited, Some(reason)) => Finding::failure(subject, seen, reason),
-        (acme::State::Awaited, None) => Finding::warning(
+        (acme::State::Awaited | acme::State::Unknown, Some(reason)) => {
+            Finding::failure(subject, seen, reason)
+        }
+        (acme::State::Awaited | acme::State::Unknown, None) => Finding::warning(
             subject,
             seen,
             format!("start holdline, and see `{}`", hint::command("cert list")),

@@ -207,7 +207,7 @@ mod tests {
             loaded.facts().names,
             ["example.net", "*.example.net", "127.0.0.1", "::1"]
         );
-        assert_eq!(loaded.facts().until(), "1970-04-11 00:00 UTC");
+        assert_eq!(loaded.facts().until(), "1970-04-11T00:00:00Z");
         assert_eq!(loaded.facts().warnings, []);
     }
 
@@ -216,19 +216,19 @@ mod tests {
         let (cert, key) = pair(&["a.example"], 1_000, 100 * 86400);
         let error = load(&cert, &key, 101 * DAY).unwrap_err().to_string();
         assert!(
-            error.contains("expired on 1970-04-11 00:00 UTC; renew it"),
+            error.contains("expired on 1970-04-11T00:00:00Z; renew it"),
             "{error}"
         );
         let error = load(&cert, &key, 999).unwrap_err().to_string();
         assert!(
-            error.contains("only valid from 1970-01-01 00:16 UTC"),
+            error.contains("only valid from 1970-01-01T00:16:40Z"),
             "{error}"
         );
         let soon = load(&cert, &key, 90 * DAY).unwrap();
         assert_eq!(soon.facts().warnings.len(), 1);
         assert_eq!(
             soon.facts().warnings[0].to_string(),
-            "expires on 1970-04-11 00:00 UTC"
+            "expires on 1970-04-11T00:00:00Z"
         );
     }
 

@@ -17,7 +17,7 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A file is not PEM.
-    #[error("{} is damaged: {source:?}; expected PEM text (-----BEGIN ...-----)", path.display())]
+    #[error("{} is damaged: {}; expected PEM text (-----BEGIN ...-----)", path.display(), pem_words(source))]
     Pem {
         /// Which file.
         path: PathBuf,
@@ -116,6 +116,19 @@ impl TlsError {
             pem::Error::Io(source) => Self::Read { path, source },
             source => Self::Pem { path, source },
         }
+    }
+}
+
+/// Without what is in the file: it may be a part of a key.
+fn pem_words(source: &pem::Error) -> &'static str {
+    match source {
+        pem::Error::MissingSectionEnd { .. } => {
+            "it ends in the middle (a line -----END is missing)"
+        }
+        pem::Error::IllegalSectionStart { .. } => "a line that starts with -----BEGIN is not whole",
+        pem::Error::Base64Decode(_) => "what is between -----BEGIN and -----END is not base64",
+        pem::Error::SectionTooLarge => "it is too large",
+        _ => "there is nothing in it that could be used",
     }
 }
 

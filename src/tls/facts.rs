@@ -12,6 +12,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::time::ASN1Time;
 
 use super::TlsError;
+use super::acme::Moment;
 
 /// A leaf that ends sooner than this is worth a warning.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -177,23 +178,7 @@ fn moment(time: ASN1Time) -> SystemTime {
     moment.unwrap_or(UNIX_EPOCH)
 }
 
-/// A moment in UTC to the minute, for people.
+/// A moment in UTC, as it is written everywhere else.
 fn date(moment: SystemTime) -> String {
-    let seconds = moment
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|span| i64::try_from(span.as_secs()).ok())
-        .unwrap_or_default();
-    ASN1Time::from_timestamp(seconds).map_or_else(
-        |_| format!("second {seconds}"),
-        |time| {
-            let time = time.to_datetime();
-            let (year, month, day) = time.to_calendar_date();
-            let (hour, minute, _) = time.to_hms();
-            format!(
-                "{year:04}-{:02}-{day:02} {hour:02}:{minute:02} UTC",
-                u8::from(month)
-            )
-        },
-    )
+    Moment::from(moment).to_string()
 }

@@ -38,6 +38,9 @@ async fn the_list_needs_no_running_holdline_and_changes_nothing() {
         "{}",
         list.out
     );
+    let note =
+        "holdline is not running (nothing answers on 127.0.0.1:1): this is what lies on disk\n";
+    assert!(list.out.ends_with(note), "{}", list.out);
     assert_eq!(
         std::fs::read_to_string(kept.join("history.json")).unwrap(),
         damaged
@@ -49,6 +52,67 @@ async fn the_list_needs_no_running_holdline_and_changes_nothing() {
     assert_eq!(
         (&all[0]["state"], &all[1]["state"]),
         (&"served".into(), &"awaited".into())
+    );
+}
+
+#[tokio::test]
+async fn what_is_damaged_broken_off_or_to_be_taken_over_is_told_before_the_start() {
+    let other = tempfile::tempdir().unwrap();
+    let live = other.path().join("live/b.example");
+    std::fs::create_dir_all(&live).unwrap();
+    let names = ["b.example".to_owned(), "www.b.example".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(live.join("privkey.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(live.join("fullchain.pem"), made.cert.pem()).unwrap();
+    let import = format!("import = [{:?}]", other.path());
+    let folder = folder(&ACME.replace("import = []", &import));
+    let kept = folder.path().join("state/acme/certificates/a.example");
+    std::fs::create_dir_all(&kept).unwrap();
+    let list = async || ended(&folder, &["cert", "list", "--config", "h.toml"]).await;
+    let attempt = "{\"version\": 1, \"attempts\": [{\"ca\": \"https://acme-v02.api.letsencrypt.org/directory\", \
+        \"at\": \"2026-01-02T03:04:05Z\", \"outcome\": {\"result\": \"started\"}}]}";
+    std::fs::write(kept.join("history.json"), attempt).unwrap();
+    let told = list().await.out;
+    let from = live.join("fullchain.pem");
+    let next = format!("is taken over from {} at the start\n", from.display());
+    assert!(told.contains(&next), "{told}");
+    let broken = "failed on 2026-01-02T03:04:05Z at letsencrypt: the process ended in the middle of the last order";
+    assert!(told.contains(broken), "{told}");
+
+    let pem = made.cert.pem();
+    std::fs::write(kept.join("certificate.pem"), &pem[..pem.len() / 2]).unwrap();
+    let told = list().await.out;
+    let damaged = "certificate.pem is damaged: it ends in the middle";
+    assert!(
+        told.contains(damaged) && !told.contains("MissingSection"),
+        "{told}"
+    );
+    assert!(kept.join("certificate.pem").exists(), "only looked at");
+}
+
+/// As for another user, whom the rights keep out.
+#[tokio::test]
+async fn what_cannot_be_read_is_not_told_as_absent() {
+    let folder = folder(ACME);
+    let kept = folder.path().join("state/acme/certificates/a.example");
+    std::fs::create_dir_all(kept.join("certificate.pem")).unwrap();
+    let list = ended(&folder, &["cert", "list", "--config", "h.toml"]).await;
+    assert_eq!(list.code, Some(1), "{}", list.out);
+    assert!(
+        list.out
+            .starts_with("a.example\n  cannot tell: cannot read ")
+            && list
+                .out
+                .contains("b.example www.b.example\n  there is none yet\n"),
+        "{}",
+        list.out
+    );
+    let doctor = ended(&folder, &["doctor", "--json", "--config", "h.toml"]).await;
+    assert!(doctor.out.contains("cannot read "), "{}", doctor.out);
+    assert!(
+        !doctor.out.contains("cannot tell: cannot read"),
+        "{}",
+        doctor.out
     );
 }
 
@@ -88,7 +152,7 @@ async fn renewing_needs_a_running_holdline_and_says_so() {
     );
     let keys = ended(&folder, &["cert", "account-key", "--config", "h.toml"]).await;
     assert!(
-        keys.err.contains("letsencrypt: there is no account yet"),
+        keys.code == Some(1) && keys.err.contains("letsencrypt: there is no account yet"),
         "{}",
         keys.err
     );

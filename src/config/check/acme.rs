@@ -120,6 +120,11 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
     section.inherited("state_dir", "auth.state_dir");
     let elsewhere = ELSEWHERE.map(PathBuf::from).to_vec();
     let import = section.list("import", elsewhere, |text| Ok(PathBuf::from(text)));
+    if import.is_set() {
+        for item in &import.value {
+            check_import(section, item);
+        }
+    }
     let import = import
         .value
         .iter()
@@ -320,6 +325,30 @@ fn read_eab(section: &mut Section<'_, '_>) -> (Item<Directory>, ExternalAccount)
         key_file: path,
     };
     (of, account)
+}
+
+/// Without what was to be taken over a certificate is ordered: no reason not to start, but no surprise.
+fn check_import(section: &mut Section<'_, '_>, item: &Item<PathBuf>) {
+    let place = section.checker().path(&item.value);
+    // Looked into wherever they are.
+    let usual = ELSEWHERE.iter().any(|it| Path::new(it) == place);
+    let private = place.starts_with("/root");
+    let unreadable = |path: PathBuf| {
+        let error = std::fs::read_dir(&path).err()?;
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied && !(usual && private);
+        let absent = path == place && !usual;
+        (denied || absent).then(|| format!("cannot read {}: {error}", path.display()))
+    };
+    let places = [
+        place.clone(),
+        place.join("live"),
+        place.join("certificates"),
+    ];
+    if let Some(wrong) = places.into_iter().find_map(unreadable) {
+        let remedy = "let the user that holdline runs as read it; otherwise its certificates are \
+                      ordered anew";
+        section.checker().warn(item, Wrong::new(wrong, remedy));
+    }
 }
 
 fn values<T>(items: Vec<Item<T>>) -> Vec<T> {

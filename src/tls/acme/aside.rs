@@ -4,11 +4,13 @@ use super::account::is_there;
 use super::ca::{Ca, blocking, health_file};
 use super::desk::{meanwhile, on_disk_for};
 use super::history::Health;
+use super::import::{self, Left};
+use super::judge::judge;
 use super::kept::Kept;
 use super::moment::Moment;
 use super::problem::Failure;
 use super::state::StateDir;
-use super::status::CertificateStatus;
+use super::status::{CertificateStatus, LastError, State};
 use super::transport::Transport;
 use crate::config::Acme;
 
@@ -32,6 +34,7 @@ pub fn on_disk(acme: &Acme) -> Vec<CertificateStatus> {
         .map(|ca| ca.url.as_str())
         .zip(&health)
         .collect();
+    let left = Left::default();
     acme.certificates
         .iter()
         .map(|names| {
@@ -42,9 +45,56 @@ pub fn on_disk(acme: &Acme) -> Vec<CertificateStatus> {
                 let others = on_disk_for(&names, &state, now);
                 told.meanwhile = meanwhile(&kept.names, others.iter(), now);
             }
-            told
+            complete(told, &kept, &state, acme, &left)
         })
         .collect()
+}
+
+/// What only somebody who looks has to be told: what cannot be read, what is damaged and still in its
+/// place, and what is to come from another server.
+fn complete(
+    mut status: CertificateStatus,
+    kept: &Kept,
+    state: &StateDir,
+    acme: &Acme,
+    left: &Left,
+) -> CertificateStatus {
+    let files = [kept.history_file(), kept.file()].map(|file| state.read(&file));
+    let pem = match files {
+        [Ok(_), Ok(pem)] => pem,
+        [Err(error), _] | [_, Err(error)] => {
+            status.state = State::Unknown;
+            status.next = format!("cannot tell: {error}; {}", error.remedy_to_look());
+            (status.next_at, status.last_error) = (None, None);
+            return status;
+        }
+    };
+    if kept.certificate.is_some() {
+        return status;
+    }
+    let now = Moment::now();
+    let path = state.path(&kept.file());
+    let refused = pem.and_then(|pem| judge(&pem, &path, &kept.names, now.system()).err());
+    if let Some(refused) = refused {
+        let reason = match refused.is_about_time() {
+            true => refused.to_string(),
+            false => format!("{refused}. It is set aside at the start"),
+        };
+        status.last_error = Some(LastError {
+            at: now,
+            ca: String::new(),
+            reason,
+        });
+    }
+    if let Some(found) = left.find(acme, &kept.names, now.system()) {
+        status.next = format!("is taken over from {} at the start", found.path.display());
+        (status.next_at, status.last_error) = (None, None);
+        return status;
+    }
+    for unreadable in import::unreadable(acme) {
+        status.next.push_str(&format!("; {unreadable}"));
+    }
+    status
 }
 
 /// Gives the account at each CA a new key (RFC 8555, 7.3.5). By the CA's name: whether there is an

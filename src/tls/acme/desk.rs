@@ -27,7 +27,7 @@ use super::import::Left;
 use super::kept::{Busy, Kept, covers, same_names};
 use super::moment::Moment;
 use super::order::Job;
-use super::plan::Next;
+use super::plan::{Next, Why};
 use super::problem::Failure;
 use super::stand_in;
 use super::state::{Locked, StateDir};
@@ -225,7 +225,8 @@ impl Desk {
         (self.outgoing, self.before) = (ours, before);
     }
 
-    /// Renews this one, or all, as soon as the CAs' limits allow. What is concerned.
+    /// Renews this one, or all, as soon as the CAs allow. What is concerned. Where a limit of ours is
+    /// in the way it is not asked for: nobody wants it still when there is room again.
     pub(super) fn renew(&mut self, name: Option<&str>) -> Result<Vec<CertificateStatus>, String> {
         let Some(state) = self.state() else {
             return Err(
@@ -235,19 +236,33 @@ impl Desk {
         let now = Moment::now();
         let concerned =
             |kept: &Kept| name.is_none_or(|name| kept.names.iter().any(|it| it == name));
-        for kept in self.kept.iter_mut().filter(|kept| concerned(kept)) {
-            let asked = kept.amend_history(&state, now, |history| history.asked = Some(now));
-            if let Err(error) = asked {
-                return Err(format!("{error}; {}", error.remedy()));
+        let (mut told, mut refused) = (Vec::new(), Vec::new());
+        for index in 0..self.kept.len() {
+            let Some(kept) = self.kept.get_mut(index).filter(|kept| concerned(kept)) else {
+                continue;
+            };
+            kept.amend_history(&state, now, |history| history.asked = Some(now))
+                .map_err(|error| format!("{error}; {}", error.remedy()))?;
+            let Some(kept) = self.kept.get(index) else {
+                continue;
+            };
+            told.push(self.told(kept, now));
+            let Next::Wait(at, Why::Limit(limit)) = self.next(kept, now) else {
+                continue;
+            };
+            if matches!(kept.busy, Busy::Ordering(_) | Busy::Elsewhere) {
+                continue;
+            }
+            refused.push(format!("{}: {limit}; next on {at}", kept.names.join(" ")));
+            if let Some(kept) = self.kept.get_mut(index) {
+                kept.amend_history(&state, now, |history| history.asked = None)
+                    .map_err(|error| format!("{error}; {}", error.remedy()))?;
             }
         }
-        let renewed: Vec<_> = self
-            .kept
-            .iter()
-            .filter(|kept| concerned(kept))
-            .map(|kept| self.told(kept, now))
-            .collect();
-        match (name, renewed.is_empty()) {
+        if !told.is_empty() && refused.len() == told.len() {
+            return Err(format!("the limit is reached for {}", refused.join("\n")));
+        }
+        match (name, told.is_empty()) {
             (Some(name), true) => Err(format!(
                 "{name} is in no certificate; there are {}",
                 self.kept
@@ -256,7 +271,7 @@ impl Desk {
                     .collect::<Vec<_>>()
                     .join(", ")
             )),
-            _ => Ok(renewed),
+            _ => Ok(told),
         }
     }
 

@@ -96,6 +96,22 @@ fn look(acme: &Acme) -> Vec<(Pair, Vec<String>)> {
     pairs.take(MOST).filter_map(named).collect()
 }
 
+/// Places where there may be certificates that we are not allowed to look for, in words.
+pub(super) fn unreadable(acme: &Acme) -> Vec<String> {
+    let places = acme.import.iter();
+    places
+        // Of root's own home nobody else knows whether there is anything.
+        .filter(|place| !place.starts_with("/root"))
+        .flat_map(|place| ["live", "certificates"].map(|folder| place.join(folder)))
+        .filter_map(|folder| match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some(format!("cannot read {}: {error}", folder.display()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
 impl Origin {
     fn is(&self, url: &str) -> bool {
         match self {

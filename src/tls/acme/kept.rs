@@ -13,7 +13,7 @@ use self::outlook::lifetime;
 pub(super) use self::outlook::{covers, is_valid};
 pub(super) use self::trouble::{Cause, Troubles};
 use super::history::{History, Outcome};
-use super::import::{Found, Left};
+use super::import::{self, Found, Left};
 use super::judge::judge;
 use super::moment::Moment;
 use super::order::{Unfinished, unfinished_file};
@@ -58,6 +58,8 @@ pub(super) struct Kept {
     pub(super) busy: Busy,
     /// The CA is being asked when to renew.
     pub(super) asking: bool,
+    /// That there is none has been logged.
+    pub(super) missed: bool,
     /// Why the state directory cannot be used.
     pub(super) troubles: Troubles,
 }
@@ -97,6 +99,7 @@ impl Kept {
             unforgotten: false,
             busy: Busy::Reading,
             asking: false,
+            missed: false,
             troubles: Troubles::default(),
         }
     }
@@ -105,11 +108,18 @@ impl Kept {
     pub(super) fn read(&mut self, state: &StateDir, acme: &Acme, left: &Left) {
         self.busy = Busy::No;
         self.remember(state, Moment::now());
+        if self.is_under_way() && state.is_locked(&self.order_lock()) {
+            self.busy = Busy::Elsewhere;
+        }
         self.refresh(state);
         if self.certificate.is_none()
             && let Some(found) = left.find(acme, &self.names, Moment::now().system())
         {
             self.take_over(found, state);
+        } else if self.certificate.is_none() {
+            for unreadable in import::unreadable(acme) {
+                tracing::warn!(names = ?self.names, "{unreadable}; it is ordered instead");
+            }
         }
     }
 
@@ -127,7 +137,7 @@ impl Kept {
         }
     }
 
-    fn file(&self) -> String {
+    pub(super) fn file(&self) -> String {
         format!("{}/certificate.pem", self.folder)
     }
 
@@ -365,7 +375,7 @@ impl Kept {
         }
     }
 
-    fn history_file(&self) -> String {
+    pub(super) fn history_file(&self) -> String {
         format!("{}/history.json", self.folder)
     }
 }

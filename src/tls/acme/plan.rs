@@ -7,6 +7,8 @@
 //! Asked again at least every minute, so that a clock that was set or a machine that slept is no
 //! special case.
 
+use std::fmt;
+
 use super::history::{Attempt, Concerns, Health, History, Outcome, Window};
 use super::moment::{DAY, HOUR, MINUTE, Moment};
 
@@ -68,8 +70,34 @@ pub(super) enum Next {
 pub(super) enum Why {
     /// The certificate is good for some time.
     NotDue,
-    /// An order has failed, or it has been ordered too often.
+    /// An order has failed, or the CA wants to be left alone.
     Pause,
+    /// It has been ordered as often as we allow ourselves.
+    Limit(Limit),
+}
+
+/// A limit of our own, so that the CA's are never met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// So many orders an hour.
+    Orders(usize),
+    /// So many attempts an hour, whatever became of them.
+    Attempts(usize),
+    /// So many certificates a week.
+    Certificates(usize),
+}
+
+// === impl Limit ===
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Orders(most) => write!(f, "{most} orders an hour"),
+            Self::Attempts(most) => write!(f, "{most} attempts an hour"),
+            Self::Certificates(most) => write!(f, "{most} certificates a week"),
+        }?;
+        f.write_str(" for these names at this CA")
+    }
 }
 
 // === impl Lifetime ===
@@ -118,17 +146,22 @@ pub(super) fn next(situation: &Situation<'_>) -> Next {
             return Next::Wait(due, Why::NotDue);
         }
     }
-    let mut soonest: Option<Moment> = None;
+    let mut soonest: Option<(Moment, Why)> = None;
     for (index, (ca, health)) in situation.cas.iter().enumerate() {
-        let free = situation
-            .free(ca, health)
-            .max(situation.wanted(index).unwrap_or(Moment(u64::MAX)));
+        let (mut free, mut why) = situation.free(ca, health);
+        let wanted = situation.wanted(index).unwrap_or(Moment(u64::MAX));
+        if wanted > free {
+            (free, why) = (wanted, Why::Pause);
+        }
         if free <= *now {
             return Next::Order(index);
         }
-        soonest = Some(soonest.map_or(free, |soonest| soonest.min(free)));
+        if soonest.is_none_or(|(soonest, _)| free < soonest) {
+            soonest = Some((free, why));
+        }
     }
-    Next::Wait(soonest.unwrap_or_else(|| now.after(HOUR)), Why::Pause)
+    let (at, why) = soonest.unwrap_or_else(|| (now.after(HOUR), Why::Pause));
+    Next::Wait(at, why)
 }
 
 // === impl Situation ===
@@ -147,8 +180,8 @@ impl Situation<'_> {
         }
     }
 
-    /// When a CA can be asked again.
-    fn free(&self, ca: &str, health: &Health) -> Moment {
+    /// When a CA can be asked again, and why not before.
+    fn free(&self, ca: &str, health: &Health) -> (Moment, Why) {
         let failures = self.failures(ca);
         // Whoever asks has perhaps mended something: our own patience is not the measure then, for
         // one attempt.
@@ -191,18 +224,28 @@ impl Situation<'_> {
         let ca_pause = health
             .pause
             .filter(|_| tried_since || !health.last_failure.is_some_and(asked_since));
-        told.chain(health.not_before)
+        let pauses = told
+            .chain(health.not_before)
             .chain(ca_pause)
             .chain(unknown)
             .chain(self.held_up())
-            .chain([
-                pause,
-                room(&hour, self.most(HOUR, ORDERS_AN_HOUR), HOUR),
-                room(&any, self.most(HOUR, ATTEMPTS_AN_HOUR), HOUR),
-                room(&week, self.most(WEEK, CERTIFICATES_A_WEEK), WEEK),
-            ])
-            .max()
-            .unwrap_or_default()
+            .chain([pause]);
+        let orders = self.most(HOUR, ORDERS_AN_HOUR);
+        let attempts = self.most(HOUR, ATTEMPTS_AN_HOUR);
+        let certificates = self.most(WEEK, CERTIFICATES_A_WEEK);
+        let limits = [
+            (room(&hour, orders, HOUR), Limit::Orders(orders)),
+            (room(&any, attempts, HOUR), Limit::Attempts(attempts)),
+            (
+                room(&week, certificates, WEEK),
+                Limit::Certificates(certificates),
+            ),
+        ];
+        pauses
+            .map(|at| (at, Why::Pause))
+            .chain(limits.map(|(at, limit)| (at, Why::Limit(limit))))
+            .max_by_key(|(at, _)| *at)
+            .unwrap_or((Moment::default(), Why::Pause))
     }
 
     /// Until when nothing is tried anywhere, as it is this machine that failed, and no other CA could

@@ -80,6 +80,14 @@ impl StateError {
         Self { what, path, source }
     }
 
+    /// The same for somebody who only looks.
+    pub(super) fn remedy_to_look(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied => "run it as the user that holdline runs as",
+            _ => "check that directory",
+        }
+    }
+
     /// What a person has to do, as a clause.
     pub(super) fn remedy(&self) -> &'static str {
         match self.source.kind() {

@@ -63,6 +63,8 @@ pub enum State {
     Served,
     /// There is none that could be served.
     Awaited,
+    /// It could not be looked for.
+    Unknown,
 }
 
 /// An order that has failed.

@@ -44,7 +44,12 @@ impl Desk {
                 self.reading = Reading::Done;
                 self.left = Left::default();
                 self.find_outgoing(&state, now);
-                for kept in self.kept.iter().filter(|kept| !kept.is_served(now)) {
+                for kept in &mut self.kept {
+                    let missing = !kept.is_served(now);
+                    // Once, and not at each reload.
+                    if std::mem::replace(&mut kept.missed, missing) || !missing {
+                        continue;
+                    }
                     tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
                 }
                 self.publish(now);

@@ -338,6 +338,37 @@ fn what_another_instance_was_told_in_the_middle_of_our_order_is_kept() {
     }
 }
 
+// === whoever asks for a renewal ===
+
+#[test]
+fn a_renewal_beyond_our_own_limit_is_refused_with_the_reason_and_forgotten() {
+    let mut world = World::new(90 * DAY);
+    for orders in 2..=4 {
+        world.pass(2 * HOUR);
+        world.desk.renew(Some("a.example")).unwrap();
+        world.look();
+        assert_eq!(world.orders, orders);
+    }
+    world.pass(2 * HOUR);
+    for name in [Some("a.example"), None] {
+        let refused = world.desk.renew(name).unwrap_err();
+        assert!(
+            refused.contains(
+                "a.example: 4 certificates a week for these names at this CA; next on 2027-01-"
+            ),
+            "{refused}"
+        );
+    }
+    let next = &world.desk.status()[0].next;
+    assert!(next.starts_with("is renewed on 2027-03"), "{next}");
+    world.start();
+    world.pass(8 * DAY);
+    assert_eq!(world.orders, 4, "nobody wants it any more");
+    world.desk.renew(None).unwrap();
+    world.look();
+    assert_eq!(world.orders, 5);
+}
+
 /// Expired, or never there; beside a wildcard that is good.
 #[test]
 fn a_name_that_a_good_wildcard_covers_is_served_with_it() {

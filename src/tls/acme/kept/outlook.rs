@@ -84,6 +84,18 @@ impl Kept {
         })
     }
 
+    /// An order that nobody is at any more, and of which nobody knows what became.
+    fn broken_off(&self, named: impl Fn(&str) -> String) -> Option<LastError> {
+        let last = self.history.attempts.last()?;
+        (self.is_under_way() && self.busy == Busy::No).then(|| LastError {
+            at: last.at,
+            ca: named(&last.ca),
+            reason:
+                "the process ended in the middle of the last order; the next attempt takes it up"
+                    .to_owned(),
+        })
+    }
+
     /// Failed orders for these names in a row, wherever.
     pub(in crate::tls::acme) fn failures(&self) -> usize {
         let outcomes = self.history.attempts.iter().rev();
@@ -129,7 +141,7 @@ impl Kept {
                 },
                 reason: reason.to_owned(),
             }),
-            (None, None) => self.unknown(now),
+            (None, None) => self.broken_off(named).or_else(|| self.unknown(now)),
         };
         let served = self.is_served(now);
         let (text, next_at) = match (&self.busy, next) {
@@ -148,6 +160,10 @@ impl Kept {
             (Busy::No, Next::Order(_)) => ("is ordered in a moment".to_owned(), Some(now)),
             (Busy::No, Next::Wait(at, Why::NotDue)) => (format!("is renewed on {at}"), Some(at)),
             (Busy::No, Next::Wait(at, Why::Pause)) => (format!("is tried again on {at}"), Some(at)),
+            (Busy::No, Next::Wait(at, Why::Limit(limit))) => (
+                format!("is tried again on {at}: the limit is {limit}"),
+                Some(at),
+            ),
         };
         CertificateStatus {
             names: self.names.clone(),

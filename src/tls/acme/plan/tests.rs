@@ -289,7 +289,7 @@ proptest! {
                         prop_assert!(until > world.now, "waits for {until}, it is {}", world.now);
                         let most = match why {
                             Why::NotDue => length,
-                            Why::Pause => LONGEST_PAUSE + DAY,
+                            Why::Pause | Why::Limit(_) => LONGEST_PAUSE + DAY,
                         };
                         prop_assert!(until.since(world.now) <= most);
                         world.tick(Tick::Sleep(until.since(world.now)));
@@ -356,9 +356,13 @@ fn who_asks_gets_a_new_one_but_not_beyond_the_limits() {
         world.tick(Tick::Sleep(HOUR));
     }
     world.history.asked = Some(world.now);
-    let Next::Wait(until, Why::Pause) = world.next() else {
+    let Next::Wait(until, Why::Limit(limit)) = world.next() else {
         panic!("{:?}", world.next())
     };
+    assert_eq!(
+        limit.to_string(),
+        "4 certificates a week for these names at this CA"
+    );
     assert!(
         until > START.after(6 * DAY) && until <= START.after(8 * DAY),
         "{until}"

@@ -1,6 +1,6 @@
 //! How instances that share the directory keep out of each other's way.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -67,6 +67,17 @@ impl StateDir {
             }
             Err(TryLockError::Error(error)) => Err(StateError::new("cannot lock", &path, error)),
         }
+    }
+
+    /// Whether an instance has it now; makes nothing.
+    pub(in crate::tls::acme) fn is_locked(&self, name: &str) -> bool {
+        // What is no file may hang.
+        let path = self.path(name);
+        let file = fs::metadata(&path)
+            .is_ok_and(|it| it.is_file())
+            .then(|| File::open(&path));
+        let Some(Ok(file)) = file else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// Waits for whoever has it, for `limit` at most; whoever looks first gets it.
