@@ -245,7 +245,7 @@ impl Situation<'_> {
             .map(|at| (at, Why::Pause))
             .chain(limits.map(|(at, limit)| (at, Why::Limit(limit))))
             .max_by_key(|(at, _)| *at)
-            .unwrap_or((Moment::default(), Why::Pause))
+            .unwrap_or_else(|| (Moment::default(), Why::Pause))
     }
 
     /// Until when nothing is tried anywhere, as it is this machine that failed, and no other CA could
