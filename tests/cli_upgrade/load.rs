@@ -71,8 +71,16 @@ async fn visit_by_http(target: Target) {
 }
 
 async fn visit_by_h2(target: Target) {
-    let mut connection = h2::Connection::open(&target).await;
-    assert_eq!(connection.get("/health", &[]).await.status, 200);
+    let mut answer = h2::Connection::open(&target)
+        .await
+        .try_get("/health", &[])
+        .await;
+    if answer.is_err() {
+        // A process that is handing over has no time for who asks late; the other one has.
+        let mut again = h2::Connection::open(&target).await;
+        answer = again.try_get("/health", &[]).await;
+    }
+    assert_eq!(answer.expect("an answer").status, 200);
 }
 
 /// A session that is in use all the time. Ends with the close that it gets, and when.

@@ -40,15 +40,28 @@ impl Connection {
     }
 
     pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.try_get(path, headers).await.expect("a response")
+    }
+
+    /// `Err`: the server takes nothing more on this connection and has not begun with this (GOAWAY,
+    /// RFC 9113, 6.8). A browser asks again on another one.
+    pub async fn try_get(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response, hyper::Error> {
         let request = self.request(Method::GET, path, headers);
         let answer = self.requests.send_request(request);
-        let answer = within("an HTTP/2 response", answer)
-            .await
-            .expect("a response");
+        let answer = match within("an HTTP/2 response", answer).await {
+            Err(error) if format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)") => {
+                return Err(error);
+            }
+            answer => answer.expect("a response"),
+        };
         let mut response = response_head(&answer);
         let body = within("an HTTP/2 body", answer.into_body().collect()).await;
         response.body = body.expect("a complete body").to_bytes().to_vec();
-        response
+        Ok(response)
     }
 
     /// Opens a WebSocket on a stream of this connection; `Err` is the refusal.
