@@ -26,6 +26,7 @@
 //! | `reload` | a new config: read, built aside, then swapped whole under open sessions | know sockets or frames |
 //! | `run` | starts the rooms in order, ends them in order, and follows one process by the next | decide what is theirs |
 //! | [`handover`] | a new binary takes the place of the running one | know sessions |
+//! | `supervise` | starts anew what has panicked and must not be missing | know what that does |
 //! | [`hint`] | commands that a person is told to type | know what they are for |
 //! | [`systemd`] | sockets from a service manager, what it is told, its watchdog | decide anything |
 //! | `temporary` | names for files that are to replace others, and the end of those that never did | know what is in them |
