@@ -20,6 +20,9 @@ export function authSection(directory) {
     `users = [${configLine(user)}]`,
     `tokens = [${laptop.line}, ${screen.line}]`,
     `state_dir = ${JSON.stringify(state)}`,
+    // A quick machine knocks more often than one address may by default.
+    "[limits]",
+    'handshakes_per_ip = "1000/s"',
   ];
   return { lines, bearers: { [person.name]: laptop.secret, [reader.name]: screen.secret } };
 }
