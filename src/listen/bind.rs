@@ -271,6 +271,17 @@ mod tests {
         "127.0.0.1:0".parse().unwrap()
     }
 
+    /// A port that is free at every address: what the system gives out is so at one.
+    fn free_everywhere(offset: usize) -> u16 {
+        let first = offset + usize::try_from(std::process::id() % 8000).unwrap();
+        let free = |port: &u16| {
+            let there = |ip: &str| std::net::TcpListener::bind((ip, *port));
+            there("0.0.0.0").is_ok()
+                && there("::").map_or_else(|e| e.kind() != io::ErrorKind::AddrInUse, |_| true)
+        };
+        (10_000..32_000).skip(first).find(free).unwrap()
+    }
+
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn says_who_holds_the_port() {
@@ -302,8 +313,9 @@ mod tests {
 
     #[tokio::test]
     async fn both_families_on_one_port() {
-        let v4 = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
-        let port = v4.address().port();
+        let port = free_everywhere(0);
+        let v4 = SocketAddr::from(([0, 0, 0, 0], port));
+        let _v4 = Listener::bind(v4).unwrap();
         let v6 = SocketAddr::new("::".parse().unwrap(), port);
         // A machine without IPv6 has nothing to show here.
         match Listener::bind_in_place_of(v6, true, &[]) {
@@ -316,8 +328,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn an_address_is_taken_over_from_a_listener_that_leaves() {
-        let narrow = Listener::bind(any()).unwrap();
-        let port = narrow.address().port();
+        let port = free_everywhere(8000);
+        let narrow = Listener::bind(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
         let everywhere = SocketAddr::from(([0, 0, 0, 0], port));
         assert!(matches!(
             Listener::bind_in_place_of(everywhere, false, &[]),

@@ -33,7 +33,7 @@ pub use client::{Client, Outcome, Role};
 pub use frame::{Decoder, Frame};
 pub use gateway::{Options, ScriptedGateway, Stop};
 pub use log::Log;
-pub use net::{Target, own_ip};
+pub use net::{Target, own_ip, own_port};
 pub use proxy::Proxy;
 pub use raw::{End, Raw};
 pub use wait::{DEADLINE, in_step, ms, stand_still, within};

@@ -1,8 +1,8 @@
 //! Where a client dials to, and how: plain or TLS, from which address, with which first bytes.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +36,20 @@ pub fn own_ip() -> IpAddr {
     assert!(number < u8::MAX, "no address is left");
     // All of 127.0.0.0/8 is ours; 127.0.x.x is what other tests write down.
     IpAddr::from([127, high | 1, low, number])
+}
+
+/// A port that is free at every address of this machine, and that nobody gets by chance: the kernel
+/// gives out those from 32768 on, at each address for itself.
+pub fn own_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 8000).unwrap_or_default();
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 32_000, "no port is left");
+        if std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Any byte stream.

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, USER};
-use crate::kit::{Client, Frame, Proxy, Raw, Role, Target, http, ms, own_ip};
+use crate::kit::{Client, Frame, Proxy, Raw, Role, Target, http, ms, own_ip, own_port};
 
 struct Scene {
     gateway: ScriptedGateway,
@@ -387,7 +387,8 @@ async fn a_listener_goes_and_its_sessions_stay() {
 /// From this machine to every address of it, without a moment in which nobody is there.
 #[tokio::test]
 async fn a_listener_is_widened_under_connects() {
-    let scene = scene("").await;
+    let port = own_port();
+    let scene = scene(&format!("[listen]\nhttps = [\"127.0.0.1:{port}\"]\n")).await;
     let address = scene.proxy.addr();
     let connecting = tokio::spawn(async move {
         for _ in 0..300 {
@@ -395,7 +396,6 @@ async fn a_listener_is_widened_under_connects() {
             assert_eq!(answer.status, 200);
         }
     });
-    let port = address.port();
     for _ in 0..10 {
         for host in ["0.0.0.0", "127.0.0.1"] {
             let settings = format!("[listen]\nhttps = [\"{host}:{port}\"]\n");
@@ -479,7 +479,7 @@ async fn sixty_reloads_under_traffic() {
         (0..20).map(|_| Client::connected(Role::backend(), scene.proxy.target())),
     )
     .await;
-    let port = scene.proxy.addr().port();
+    let port = own_port();
     let turns = [
         "[hold]\nmax = \"5m\"\nresume_rate = 500\n".to_owned(),
         format!("[listen]\nhttps = [\"0.0.0.0:{port}\"]\n"),
