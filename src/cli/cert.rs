@@ -209,7 +209,16 @@ fn in_words(one: &Value) -> String {
     match text("until") {
         until if until.is_empty() && state(one) == Some(UNKNOWN) => {}
         until if until.is_empty() => lines.push_str("  there is none yet\n"),
-        until => lines.push_str(&format!("  valid until {until}, by {}\n", text("issuer"))),
+        until => {
+            let ca = match text("ca") {
+                ca if ca.is_empty() => ca,
+                ca => format!(" ({ca})"),
+            };
+            lines.push_str(&format!(
+                "  valid until {until}, by {}{ca}\n",
+                text("issuer")
+            ));
+        }
     }
     let others = one.get("meanwhile").and_then(Value::as_array);
     for other in others.into_iter().flatten() {

@@ -344,8 +344,10 @@ mod tests {
         let on_disk = CertificateStatus {
             names: vec!["a.example".to_owned()],
             state: acme::State::Served,
+            from: None,
             until: None,
             issuer: None,
+            ca: None,
             meanwhile: Vec::new(),
             next: String::new(),
             next_at: None,

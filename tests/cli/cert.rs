@@ -56,6 +56,35 @@ async fn the_list_needs_no_running_holdline_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_list_says_from_which_ca_a_certificate_came() {
+    let folder = folder(ACME);
+    let kept = folder.path().join("state/acme/certificates/a.example");
+    std::fs::create_dir_all(&kept).unwrap();
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
+    std::fs::write(kept.join("certificate.pem"), pem).unwrap();
+    let said = |ca: &str| {
+        let history = format!("{{\"version\": 1, \"issuer\": \"{ca}\"}}");
+        std::fs::write(kept.join("history.json"), history).unwrap();
+        ended(&folder, &["cert", "list", "--config", "h.toml"])
+    };
+    for (ca, named) in [
+        (
+            "https://acme-v02.api.letsencrypt.org/directory",
+            "letsencrypt",
+        ),
+        (
+            "https://ca.example/not/ours/any/more",
+            "https://ca.example/not/ours/any/more",
+        ),
+    ] {
+        let list = said(ca).await.out;
+        let first = list.lines().nth(1).unwrap();
+        assert!(first.ends_with(&format!(" ({named})")), "{list}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_damaged_broken_off_or_to_be_taken_over_is_told_before_the_start() {
     let other = tempfile::tempdir().unwrap();
     let live = other.path().join("live/b.example");

@@ -5,7 +5,7 @@ use super::ca::{Ca, blocking, health_file};
 use super::desk::{meanwhile, on_disk_for};
 use super::history::Health;
 use super::import::{self, Left};
-use super::judge::judge;
+use super::judge::judge_kept;
 use super::kept::Kept;
 use super::moment::Moment;
 use super::problem::Failure;
@@ -74,7 +74,7 @@ fn complete(
     }
     let now = Moment::now();
     let path = state.path(&kept.file());
-    let refused = pem.and_then(|pem| judge(&pem, &path, &kept.names, now.system()).err());
+    let refused = pem.and_then(|pem| judge_kept(&pem, &path, &kept.names, now.system()).err());
     if let Some(refused) = refused {
         let reason = match refused.is_about_time() {
             true => refused.to_string(),

@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
-use super::judge::judge;
+use super::judge::judge_kept;
 use crate::config::Acme;
 use crate::tls::Facts;
 
@@ -63,7 +63,7 @@ impl Left {
                 continue;
             }
             let Some(pem) = read(pair) else { continue };
-            let Ok(certificate) = judge(&pem, &pair.cert, names, now) else {
+            let Ok(certificate) = judge_kept(&pem, &pair.cert, names, now) else {
                 continue;
             };
             let until = certificate.facts().not_after;

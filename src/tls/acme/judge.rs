@@ -10,11 +10,13 @@ use std::time::SystemTime;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::tls::server::provider;
-use crate::tls::{Certificate, TlsError};
+use crate::tls::{Certificate, Facts, TlsError};
 
 /// Flights of a handshake, both ways; TLS 1.3 needs three.
 const MOST_FLIGHTS: usize = 10;
@@ -57,14 +59,29 @@ pub(super) fn judge(
         return Err(Refused::Name(name.clone()));
     }
     for name in names {
-        try_as_client(certificate.key(), name)?;
+        try_as_client(certificate.key(), name, now)?;
     }
     Ok(certificate)
 }
 
+/// [`judge`] for one that was taken before. It was valid then, so that where it is not yet, this
+/// machine has lost the time, as one without a battery does when it starts. Clients go by their own
+/// clocks, and have to be served before ours is right.
+pub(super) fn judge_kept(
+    pem: &[u8],
+    path: &Path,
+    names: &[String],
+    now: SystemTime,
+) -> Result<Certificate, Refused> {
+    let leaf = CertificateDer::from_pem_slice(pem).ok();
+    let facts = leaf.and_then(|leaf| Facts::of(&leaf, path).ok());
+    let since = facts.map_or(now, |facts| facts.not_before.max(now));
+    judge(pem, path, names, since)
+}
+
 /// A handshake in memory. What the chain ends in is trusted: which roots clients have is theirs to
 /// know.
-fn try_as_client(key: &Arc<CertifiedKey>, name: &str) -> Result<(), Refused> {
+fn try_as_client(key: &Arc<CertifiedKey>, name: &str, now: SystemTime) -> Result<(), Refused> {
     let client = |error| Refused::Client {
         name: name.to_owned(),
         error,
@@ -80,7 +97,7 @@ fn try_as_client(key: &Arc<CertifiedKey>, name: &str) -> Result<(), Refused> {
         .strip_prefix("*.")
         .map_or_else(|| name.to_owned(), |it| format!("x.{it}"));
     let host = ServerName::try_from(host).map_err(|_| Refused::Name(name.to_owned()))?;
-    let config = ClientConfig::builder_with_provider(provider())
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(At(now)))
         .with_safe_default_protocol_versions()
         .map_err(client)?
         .with_root_certificates(roots)
@@ -120,6 +137,17 @@ fn try_as_client(key: &Arc<CertifiedKey>, name: &str) -> Result<(), Refused> {
     Err(Refused::Endless)
 }
 
+/// A clock that stands.
+#[derive(Debug)]
+struct At(SystemTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH);
+        since.ok().map(UnixTime::since_unix_epoch)
+    }
+}
+
 /// Serves this one, whoever asks.
 #[derive(Debug)]
 struct Only(Arc<CertifiedKey>);
@@ -133,7 +161,9 @@ impl ResolvesServerCert for Only {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+    };
 
     fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
         let key = KeyPair::generate().unwrap();
@@ -182,5 +212,28 @@ mod tests {
         assert!(check(&cert, &names).is_err() && check("", &names).is_err());
         // Half a file.
         assert!(check(&whole[..whole.len() / 2], &names).is_err());
+    }
+
+    #[test]
+    fn what_was_taken_before_is_still_good_where_the_clock_has_gone_back() {
+        let (ca, issuer) = authority("one");
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let (from, until) = (date_time_ymd(2026, 3, 1), date_time_ymd(2026, 5, 30));
+        (params.not_before, params.not_after) = (from, until);
+        let leaf = params.signed_by(&key, &issuer).unwrap().pem();
+        let pem = format!("{}{leaf}{ca}", key.serialize_pem());
+        let names = ["a.example".to_owned()];
+        let at = |judge: Judge, (year, month)| {
+            let now = SystemTime::from(date_time_ymd(year, month, 2));
+            judge(pem.as_bytes(), Path::new("kept.pem"), &names, now)
+        };
+        type Judge = fn(&[u8], &Path, &[String], SystemTime) -> Result<Certificate, Refused>;
+        for then in [(1970, 1), (2026, 2), (2026, 4)] {
+            let kept = at(judge_kept, then).unwrap();
+            assert_eq!(kept.facts().not_before, SystemTime::from(from));
+        }
+        assert!(at(judge, (2026, 2)).unwrap_err().is_about_time());
+        assert!(at(judge_kept, (2026, 6)).unwrap_err().is_about_time());
     }
 }

@@ -14,7 +14,7 @@ pub(super) use self::outlook::{covers, is_valid};
 pub(super) use self::trouble::{Cause, Troubles};
 use super::history::{History, Outcome};
 use super::import::{self, Found, Left};
-use super::judge::judge;
+use super::judge::judge_kept;
 use super::moment::Moment;
 use super::order::{Unfinished, unfinished_file};
 use super::state::{StateDir, StateError};
@@ -158,9 +158,18 @@ impl Kept {
         self.see(Cause::Certificate, read.as_ref().err());
         let Ok(Some(pem)) = read else { return false };
         let path = state.path(&self.file());
-        match judge(&pem, &path, &self.names, Moment::now().system()) {
+        match judge_kept(&pem, &path, &self.names, Moment::now().system()) {
             Ok(certificate) => {
                 (self.version, self.untimely) = (version, None);
+                let from = lifetime(&certificate).from;
+                if from > Moment::now() {
+                    tracing::warn!(
+                        names = ?self.names,
+                        "this machine's clock must be wrong: the certificate is only valid from \
+                         {from}. It is served all the same; nothing is ordered before the clock is \
+                         right"
+                    );
+                }
                 let sooner = self
                     .until()
                     .is_some_and(|ours| lifetime(&certificate).until < ours);
@@ -254,7 +263,7 @@ impl Kept {
     /// Takes a new certificate and keeps it. One that cannot be written is served all the same.
     pub(super) fn install(&mut self, pem: Zeroizing<Vec<u8>>, state: &StateDir) -> bool {
         let path = state.path(&self.file());
-        match judge(&pem, &path, &self.names, Moment::now().system()) {
+        match judge_kept(&pem, &path, &self.names, Moment::now().system()) {
             Ok(certificate) => self.certificate = Some(certificate),
             Err(refused) => {
                 tracing::error!(names = ?self.names, "a new certificate is not served: {refused}");

@@ -14,12 +14,19 @@ pub struct CertificateStatus {
     pub names: Vec<String>,
     /// Whether it is there.
     pub state: State,
+    /// Valid from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Moment>,
     /// Valid until.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Moment>,
     /// Who signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// From which of the CAs it came, by its name in `directories`, else its URL; not of one that
+    /// another server left and that came from none of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// By which others its names are served as long as it is not there itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub meanwhile: Vec<Meanwhile>,
@@ -41,17 +48,20 @@ pub struct CertificateStatus {
 pub struct Meanwhile {
     /// The name.
     pub name: String,
-    /// The certificate is valid until.
+    /// The certificate is valid from.
+    pub from: Moment,
+    /// It is valid until.
     pub until: Moment,
     /// Who signed it.
     pub issuer: String,
 }
 
 impl CertificateStatus {
-    /// Until when clients take what they are shown for this name of it.
-    fn until(&self, name: &str) -> Option<Moment> {
+    /// From when until when clients take what they are shown for this name of it.
+    fn valid(&self, name: &str) -> Option<(Moment, Moment)> {
         let other = self.meanwhile.iter().find(|it| it.name == name);
-        other.map(|it| it.until).or(self.until)
+        let other = other.map(|it| (it.from, it.until));
+        other.or(self.from.zip(self.until))
     }
 }
 
@@ -83,11 +93,16 @@ pub struct LastError {
 /// Appends one gauge per name, and how often the keeper fell (Prometheus text format).
 pub(super) fn numbers(all: &[CertificateStatus], falls: u64, out: &mut String) {
     type Value = fn(&CertificateStatus, &str) -> Option<u64>;
-    let gauges: [(&str, &str, Value); 4] = [
+    let gauges: [(&str, &str, Value); 5] = [
+        (
+            "holdline_acme_certificate_not_before_seconds",
+            "From when the certificate that is served for a name is valid, as a Unix time.",
+            |one, name| one.valid(name).map(|(from, _)| from.seconds()),
+        ),
         (
             "holdline_acme_certificate_not_after_seconds",
             "When the certificate that is served for a name expires, as a Unix time.",
-            |one, name| one.until(name).map(Moment::seconds),
+            |one, name| one.valid(name).map(|(_, until)| until.seconds()),
         ),
         (
             "holdline_acme_next_attempt_seconds",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Desk;
 use crate::tls::Certificate;
-use crate::tls::acme::judge::judge;
+use crate::tls::acme::judge::judge_kept;
 use crate::tls::acme::kept::{Kept, covers, is_valid};
 use crate::tls::acme::moment::Moment;
 use crate::tls::acme::stand_in;
@@ -140,7 +140,7 @@ pub(in crate::tls::acme) fn on_disk_for(
 ) -> Vec<Certificate> {
     let read = |file: String| {
         let pem = state.read(&file).ok()??;
-        let one = judge(&pem, &state.path(&file), &[], now.system()).ok()?;
+        let one = judge_kept(&pem, &state.path(&file), &[], now.system()).ok()?;
         let covered = names.iter().any(|name| covers(&one, name));
         covered.then_some(one)
     };
@@ -161,6 +161,7 @@ pub(in crate::tls::acme) fn meanwhile<'a>(
             .facts();
         Some(Meanwhile {
             name: name.clone(),
+            from: facts.not_before.into(),
             until: facts.not_after.into(),
             issuer: facts.issuer.clone(),
         })

@@ -17,11 +17,17 @@ impl Kept {
         self.certificate.as_ref().map(|it| lifetime(it).until)
     }
 
+    /// The directory URL of the CA that the certificate came from.
+    fn origin(&self) -> Option<&str> {
+        let origin = self.history.issuer.as_deref();
+        origin.filter(|_| self.certificate.is_some())
+    }
+
     /// Whether the certificate can be served now; one that has expired in the meantime cannot.
     pub(in crate::tls::acme) fn is_served(&self, now: Moment) -> bool {
         self.certificate
             .as_ref()
-            .is_some_and(|it| !lifetime(it).is_over(now))
+            .is_some_and(|it| is_valid(it, now))
     }
 
     /// The CA's name for the certificate that is there.
@@ -141,7 +147,7 @@ impl Kept {
                 },
                 reason: reason.to_owned(),
             }),
-            (None, None) => self.broken_off(named).or_else(|| self.unknown(now)),
+            (None, None) => self.broken_off(&named).or_else(|| self.unknown(now)),
         };
         let served = self.is_served(now);
         let (text, next_at) = match (&self.busy, next) {
@@ -172,7 +178,9 @@ impl Kept {
             } else {
                 State::Awaited
             },
+            from: self.certificate.as_ref().map(|it| lifetime(it).from),
             until: self.until(),
+            ca: self.origin().map(named),
             issuer: self
                 .certificate
                 .as_ref()
@@ -194,10 +202,9 @@ pub(super) fn lifetime(certificate: &Certificate) -> Lifetime {
     }
 }
 
-/// Whether it is valid now.
+/// Whether it has not expired. Where it is not valid yet, the clock is wrong: it was when we took it.
 pub(in crate::tls::acme) fn is_valid(certificate: &Certificate, now: Moment) -> bool {
-    let lifetime = lifetime(certificate);
-    lifetime.from <= now && !lifetime.is_over(now)
+    !lifetime(certificate).is_over(now)
 }
 
 /// Whether a client that asks for `name` would take it. A wildcard stands for one label.

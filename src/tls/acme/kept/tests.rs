@@ -1,6 +1,7 @@
 //! One certificate and the disk that it is kept on.
 
 use super::*;
+use crate::tls::acme::moment::{HOUR, clock};
 use crate::tls::acme::stand_in;
 
 fn acme() -> Acme {
@@ -115,11 +116,10 @@ fn what_was_refused_for_the_time_is_looked_at_again() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::new(dir.path());
     let names = ["a.example".to_owned()];
-    let now = time::OffsetDateTime::now_utc();
+    let now = Moment::now();
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(names.to_vec()).unwrap();
-    params.not_before = now + time::Duration::seconds(3);
-    params.not_after = now + time::Duration::hours(2);
+    params.not_after = now.after(HOUR).system().into();
     let pem = format!(
         "{}{}",
         key.serialize_pem(),
@@ -127,14 +127,12 @@ fn what_was_refused_for_the_time_is_looked_at_again() {
     );
     let file = format!("{}/certificate.pem", folder(&names));
     state.write(&file, pem.as_bytes()).unwrap();
+    clock::set(now.after(2 * HOUR));
     let mut kept = Kept::open(&names, &state, &acme());
     assert!(!kept.is_served(Moment::now()) && !kept.refresh(&state));
-    let deadline = Moment::now().after(30);
-    while !kept.refresh(&state) {
-        assert!(Moment::now() < deadline, "never taken");
-        std::thread::yield_now();
-    }
-    assert!(kept.is_served(Moment::now()) && !kept.refresh(&state));
+    clock::set(now);
+    assert!(kept.refresh(&state) && kept.is_served(Moment::now()));
+    assert!(!kept.refresh(&state));
 }
 
 #[test]
