@@ -3,142 +3,24 @@
 //! Whatever the CA will know is on disk before: an end of this process at any moment costs no account.
 //! The account's lock is held for all of it, so that of several orders and instances one does it.
 
-use std::time::Duration;
+mod files;
+mod rekey;
 
 use http::header::LOCATION;
 use instant_acme::{Account, Error, Problem};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::ca::{Ca, blocking, url_name};
+use self::files::{Files, NewKey, Stored};
+use self::rekey::Fit;
+use super::ca::{Ca, blocking};
 use super::jws::{AccountKey, Customer, Signer, pkcs8};
 use super::problem::{Failure, Stage, kind, sentence};
-use super::state::{Locked, Record, StateDir, StateError};
+use super::state::{StateDir, StateError};
 use crate::config::{Acme, ExternalAccount};
 
-/// Longest wait for an account that somebody else is making.
-const LOCKED: Duration = Duration::from_secs(90);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const UNKNOWN: &str = "the CA does not know this account";
 const CLOSED: &str = "the CA has closed this account";
-
-/// An account that the CA knows.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    /// Its URL.
-    id: String,
-    key_pkcs8: Zeroizing<String>,
-    #[serde(default)]
-    directory: Option<String>,
-    /// What the CA was told last, whether it took it or not. `None`: an older holdline has told it.
-    #[serde(default)]
-    contact: Option<Vec<String>>,
-}
-
-/// A key before the CA knows it: of a new account, or the next one of an account that there is.
-#[derive(Serialize, Deserialize)]
-struct NewKey {
-    new_key: Zeroizing<String>,
-}
-
-/// Whether an account can be used with a key.
-#[derive(Debug, PartialEq, Eq)]
-enum Fit {
-    Fits,
-    WrongKey,
-    /// By that key or any other: nobody knows.
-    Refused,
-    NoAccount,
-}
-
-/// The files of an account.
-#[derive(Debug, Clone)]
-struct Files {
-    state: StateDir,
-    name: String,
-}
-
-impl Record for Stored {}
-impl Record for NewKey {}
-
-// === impl Stored ===
-
-impl Stored {
-    fn key(&self) -> Option<AccountKey> {
-        AccountKey::from_text(self.key_pkcs8.clone())
-    }
-
-    /// Whether it is this one, with the same key.
-    fn is(&self, account: &Account) -> bool {
-        let thumbprint = self.key().map(|key| key.thumbprint());
-        self.id == account.id() && thumbprint.as_deref() == Some(account.key_thumbprint())
-    }
-}
-
-// === impl Files ===
-
-impl Files {
-    fn of(ca: &str, state: &StateDir) -> Self {
-        Self {
-            state: state.clone(),
-            name: format!("accounts/{}.json", url_name(ca)),
-        }
-    }
-
-    /// Of an account that the CA may not know yet.
-    fn of_new(&self) -> String {
-        format!("{}.new", self.name)
-    }
-
-    /// That the CA may know in place of the account's.
-    fn of_next(&self) -> String {
-        format!("{}.next", self.name)
-    }
-
-    /// Waits for whoever has it; they ask a CA, so that it may take a while.
-    async fn lock(&self) -> Result<Locked, Failure> {
-        let deadline = tokio::time::Instant::now() + LOCKED;
-        loop {
-            match self.try_lock().await? {
-                Some(lock) => return Ok(lock),
-                None if tokio::time::Instant::now() > deadline => {
-                    return Err(Failure::here(format!(
-                        "another order has been at the account for too long; see who holds {}",
-                        self.state.path(&format!("{}.lock", self.name)).display()
-                    )));
-                }
-                None => tokio::time::sleep(LOOK_EVERY).await,
-            }
-        }
-    }
-
-    async fn try_lock(&self) -> Result<Option<Locked>, Failure> {
-        let (state, name) = (self.state.clone(), format!("{}.lock", self.name));
-        Ok(blocking(move || state.try_lock(&name)).await??)
-    }
-
-    async fn load<T: Record + Send + 'static>(&self, name: String) -> Result<Option<T>, Failure> {
-        let state = self.state.clone();
-        Ok(blocking(move || state.load_some(&name)).await??)
-    }
-
-    async fn save<T: Record + Send + 'static>(&self, name: String, it: T) -> Result<T, Failure> {
-        let state = self.state.clone();
-        let saved = blocking(move || state.save(&name, &it).map(|()| it)).await?;
-        Ok(saved?)
-    }
-
-    async fn set_aside(&self, why: &'static str) -> Result<(), Failure> {
-        let (state, name) = (self.state.clone(), self.name.clone());
-        blocking(move || state.set_aside(&name, why)).await
-    }
-
-    async fn remove(&self, name: String) -> Result<(), Failure> {
-        let state = self.state.clone();
-        blocking(move || state.remove(&name)).await
-    }
-}
 
 // === impl Ca ===
 
@@ -362,128 +244,6 @@ impl Ca {
             tracing::warn!("{}", failure.reason);
         }
         stored
-    }
-
-    // === another key ===
-
-    /// Gives the account a new key (RFC 8555, 7.3.5). `false`: there is no account.
-    pub(super) async fn change_key(&self, state: &StateDir) -> Result<bool, Failure> {
-        let files = Files::of(&self.url, state);
-        let _lock = files.lock().await?;
-        let Some(stored) = self.settled(&files).await? else {
-            return Ok(false);
-        };
-        let Some(url) = &self.directory.key_change else {
-            return Err(Failure::ca("the CA does not change the keys of accounts"));
-        };
-        let crypto = |_| self.failed(&Error::Crypto, Stage::Account);
-        let Some(old) = stored.key() else {
-            return Ok(false);
-        };
-        let new = AccountKey::generate().map_err(crypto)?;
-        let request = new.takes_over(&old, &stored.id, url).map_err(crypto)?;
-        let new_key = new.text().clone();
-        files.save(files.of_next(), NewKey { new_key }).await?;
-        let signer = Signer::Account(&stored.id, &old);
-        match self.post(url, &signer, Some(&request)).await {
-            Ok(_) => {
-                self.promote(stored, new.text().clone(), &files).await?;
-                Ok(true)
-            }
-            Err(error) => {
-                let failure = self.failed(&error, Stage::Account);
-                // It may have the new one all the same.
-                let settled = self.settled(&files).await.map_err(|_| Failure {
-                    reason: format!(
-                        "{}; which key the CA knows is found out at the next order",
-                        failure.reason
-                    ),
-                    ..failure.clone()
-                })?;
-                match settled {
-                    Some(stored) if stored.key_pkcs8 == *new.text() => Ok(true),
-                    _ => Err(failure),
-                }
-            }
-        }
-    }
-
-    /// The account that is kept, with the key that the CA knows, whatever became of a change of it.
-    async fn settled(&self, files: &Files) -> Result<Option<Stored>, Failure> {
-        let Some(stored) = files.load::<Stored>(files.name.clone()).await? else {
-            return Ok(None);
-        };
-        let Some(old) = stored.key() else {
-            files.set_aside("its key is none").await?;
-            return Ok(None);
-        };
-        let Some(NewKey { new_key }) = files.load(files.of_next()).await? else {
-            return Ok(Some(stored));
-        };
-        let next = AccountKey::from_text(new_key.clone()).filter(|_| new_key != stored.key_pkcs8);
-        let Some(next) = next else {
-            files.remove(files.of_next()).await?;
-            return Ok(Some(stored));
-        };
-        match self.fit(&stored.id, &next).await? {
-            Fit::Fits => return self.promote(stored, new_key, files).await.map(Some),
-            Fit::WrongKey | Fit::Refused | Fit::NoAccount => {}
-        }
-        match self.fit(&stored.id, &old).await? {
-            Fit::Fits => {
-                files.remove(files.of_next()).await?;
-                Ok(Some(stored))
-            }
-            Fit::NoAccount => {
-                files.set_aside(UNKNOWN).await?;
-                files.remove(files.of_next()).await?;
-                Ok(None)
-            }
-            Fit::WrongKey | Fit::Refused => Err(Failure::ca(format!(
-                "the CA takes neither the key of our account nor the one that was to follow it; see \
-                 {0} and {0}.next, and move both away to have a new account made",
-                files.state.path(&files.name).display()
-            ))),
-        }
-    }
-
-    /// The CA knows the next key: it takes the place of the old one.
-    async fn promote(
-        &self,
-        stored: Stored,
-        key_pkcs8: Zeroizing<String>,
-        files: &Files,
-    ) -> Result<Stored, Failure> {
-        let stored = Stored {
-            key_pkcs8,
-            ..stored
-        };
-        let stored = files.save(files.name.clone(), stored).await?;
-        files.remove(files.of_next()).await?;
-        tracing::info!(ca = self.url, "the account has a new key");
-        Ok(stored)
-    }
-
-    /// Whether the CA lets this key look at the account.
-    async fn fit(&self, account: &str, key: &AccountKey) -> Result<Fit, Failure> {
-        let signer = Signer::Account(account, key);
-        match self.post(account, &signer, None).await {
-            Ok(answer) => {
-                let account: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-                let status = account.get("status").and_then(Value::as_str);
-                Ok(match status {
-                    Some("deactivated" | "revoked") => Fit::NoAccount,
-                    _ => Fit::Fits,
-                })
-            }
-            Err(Error::Api(problem)) => match kind(problem.r#type.as_deref()) {
-                "accountDoesNotExist" => Ok(Fit::NoAccount),
-                "malformed" => Ok(Fit::WrongKey),
-                "unauthorized" => Ok(Fit::Refused),
-                _ => Err(self.failed(&Error::Api(problem), Stage::Account)),
-            },
-            Err(error) => Err(self.failed(&error, Stage::Account)),
-        }
     }
 }
 
