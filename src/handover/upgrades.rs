@@ -41,6 +41,12 @@ pub enum UpgradeError {
         "systemd started this holdline without NOTIFY_SOCKET, and would end the new one with it: set Type=notify-reload (or notify) and NotifyAccess=all in its unit"
     )]
     NotNotified,
+    /// The new process would not find what this one serves.
+    #[error("a certificate would be lost with this process: {reason}. Then upgrade again")]
+    Certificates {
+        /// With what to do.
+        reason: String,
+    },
     /// A listening socket cannot be handed over.
     #[error("the listening sockets cannot be shared: {0}")]
     Share(std::io::Error),
@@ -142,14 +148,14 @@ impl Upgrades {
     /// `stopping`.
     pub(crate) async fn begin(
         &self,
-        share: impl Future<Output = std::io::Result<Vec<Share>>>,
+        share: impl Future<Output = Result<Vec<Share>, UpgradeError>>,
         stopping: &CancellationToken,
     ) -> Result<Successor, UpgradeError> {
         let attempt = Attempt::begin(self)?;
         let launched = async {
             let binary = self.binary.as_ref().ok_or(UpgradeError::NoBinary)?;
             may_be_replaced()?;
-            let shares = share.await.map_err(UpgradeError::Share)?;
+            let shares = share.await?;
             Successor::launch(binary, shares, LIMIT).await
         };
         let outcome = stopping

@@ -88,8 +88,11 @@ impl Shared {
         let mut turn = None;
         let share = async {
             let ours = timeout(LAST_RELOAD, self.succession.turn.lock()).await;
-            turn = Some(ours.map_err(|_| io::Error::other("a reload does not come to its end"))?);
-            self.in_force.shares()
+            let ours = ours.map_err(|_| io::Error::other("a reload does not come to its end"));
+            turn = Some(ours.map_err(UpgradeError::Share)?);
+            let secured = self.keeper.secure().await;
+            secured.map_err(|reason| UpgradeError::Certificates { reason })?;
+            self.in_force.shares().map_err(UpgradeError::Share)
         };
         let successor = match self.succession.upgrades.begin(share, &self.stopping).await {
             Ok(successor) => successor,

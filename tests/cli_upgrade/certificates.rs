@@ -114,3 +114,29 @@ async fn an_order_is_carried_to_its_end_over_an_upgrade_and_answered_by_the_new_
         until_next(&service, "is renewed on").await;
     }
 }
+
+#[tokio::test]
+async fn what_the_disk_does_not_hold_is_not_lost_by_an_upgrade() {
+    let ca = Ca::start(Habits::default()).await;
+    let gateway = ScriptedGateway::start().await;
+    let (mut service, _) = start(&ca, Folder::new(&gateway, ""), "tls-alpn-01").await;
+    until_next(&service, "is renewed on").await;
+    let kept = service.folder().path("state/acme/certificates/a.example");
+    std::fs::remove_dir_all(&kept).unwrap();
+    std::fs::write(&kept, "").unwrap();
+    let (code, out, err) = service.upgrade().await;
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        err.contains("a certificate would be lost with this process: a.example: cannot ")
+            && err.contains(&kept.display().to_string()),
+        "{err}"
+    );
+    assert!(is_trusted(service.https, "a.example", &ca.root).await);
+    assert!(matches!(service.child.try_wait(), Ok(None)));
+
+    std::fs::remove_file(&kept).unwrap();
+    let (code, out, err) = service.upgrade().await;
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert_eq!(service.exit().await.code(), Some(0));
+    assert!(is_trusted(service.https, "a.example", &ca.root).await);
+}

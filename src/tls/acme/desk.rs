@@ -275,6 +275,15 @@ impl Desk {
         }
     }
 
+    /// Whether a process that takes the place of this one finds everything that is served. Why not,
+    /// in words.
+    pub(super) fn secure(&mut self) -> Result<(), String> {
+        let Some(state) = self.state() else {
+            return Ok(());
+        };
+        self.kept.iter_mut().try_for_each(|it| it.secure(&state))
+    }
+
     // === what is to be done ===
 
     /// Looks at everything; returns what is to be started.

@@ -28,6 +28,8 @@ const TAKE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long whoever asks for a renewal waits for an answer: less than `holdline cert renew` does.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long an upgrade waits until it is known that everything is on disk.
+const SECURE: Duration = Duration::from_secs(5);
 /// Between a panic and the next start. What is served stays, so nothing is lost by the longest.
 const PAUSES: Pauses = Pauses {
     shortest: Duration::from_secs(1),
@@ -53,6 +55,7 @@ pub struct AcmeKeeper {
 #[derive(Debug)]
 enum Ask {
     Renew(Option<String>, oneshot::Sender<Renewing>),
+    Secure(oneshot::Sender<Result<(), String>>),
 }
 
 /// What is concerned, with what happens next; or why nothing is.
@@ -224,26 +227,49 @@ impl AcmeKeeper {
             return Err("another process has taken over: ask that one".to_owned());
         }
         let (done, taken) = oneshot::channel();
-        let answer = async {
-            self.asks.send(Ask::Renew(name, done)).await.ok()?;
-            taken.await.ok()
-        };
-        match tokio::time::timeout(ANSWER, answer).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) | Err(_) => Err(self.unanswered()),
+        let answer = self.ask(Ask::Renew(name, done), taken, ANSWER).await;
+        answer.unwrap_or_else(|| {
+            Err(format!(
+                "{}. See `holdline cert list` for what becomes of it, and then ask again",
+                self.unanswered()
+            ))
+        })
+    }
+
+    /// Whether a process that takes the place of this one finds on disk what is served here; what is
+    /// not there is written.
+    ///
+    /// # Errors
+    /// Why not, in words with what to do; after five seconds at the latest.
+    pub async fn secure(&self) -> Result<(), String> {
+        let (done, taken) = oneshot::channel();
+        let answer = self.ask(Ask::Secure(done), taken, SECURE).await;
+        match answer {
+            Some(answer) => answer,
+            // Whoever comes next is perhaps the cure.
+            None if self.fallen().is_some() => Ok(()),
+            None => Err(self.unanswered()),
         }
     }
 
+    /// `None`: there is no answer within `limit`.
+    async fn ask<T>(&self, ask: Ask, taken: oneshot::Receiver<T>, limit: Duration) -> Option<T> {
+        let answer = async {
+            self.asks.send(ask).await.ok()?;
+            taken.await.ok()
+        };
+        tokio::time::timeout(limit, answer).await.ok()?
+    }
+
     fn unanswered(&self) -> String {
-        let why = match self.view.borrow().fall {
+        match self.view.borrow().fall {
             Some(fall) if fall.again > Moment::now() => format!(
                 "the keeper of certificates has failed by a fault of holdline, and is started anew \
                  at {}",
                 fall.again
             ),
             _ => "the disk of [acme] state_dir does not answer, or holdline is stopping".to_owned(),
-        };
-        format!("{why}. See `holdline cert list` for what becomes of it, and then ask again")
+        }
     }
 
     /// What is served, until when, and what happens next; one for each certificate of `[acme]`.

@@ -5,6 +5,7 @@
 mod names;
 mod outlook;
 mod trouble;
+mod written;
 
 use zeroize::Zeroizing;
 
@@ -277,6 +278,28 @@ impl Kept {
         true
     }
 
+    /// Whether whoever comes after this process finds on disk what is served; what is not there is
+    /// written. Why not, in words.
+    pub(super) fn secure(&mut self, state: &StateDir) -> Result<(), String> {
+        self.save(state);
+        self.refresh(state);
+        if !self.is_served(Moment::now()) {
+            return Ok(());
+        }
+        let names = self.names.join(" ");
+        let there = state.read(&self.file());
+        let there =
+            there.map_err(|error| format!("{names}: {error}; {}", error.remedy_to_look()))?;
+        if there.is_none() && self.unsaved.is_none() {
+            self.unsaved = self.pem.clone();
+            self.save(state);
+        }
+        match (&self.unsaved, self.troubles.first()) {
+            (Some(_), Some(trouble)) => Err(format!("{names}: {}", trouble.reason)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether what is served would be lost with this process.
     pub(super) fn is_unsaved(&self) -> bool {
         self.unsaved.is_some()
@@ -304,75 +327,6 @@ impl Kept {
         }
     }
 
-    /// Writes down what we know. Only for whoever holds the order's lock: it is the newest then.
-    pub(super) fn save_history(&mut self, state: &StateDir) -> Result<(), StateError> {
-        let save = || {
-            let _lock = state.lock()?;
-            state.save(&self.history_file(), &self.history)
-        };
-        let saved = save();
-        self.unwritten = saved.is_err();
-        if saved.is_ok() {
-            self.troubles.over(Cause::Unwritten);
-        }
-        self.forget_order(state);
-        saved
-    }
-
-    /// Tries to write what could not be written of the history before.
-    pub(super) fn write_down(&mut self, state: &StateDir, now: Moment) {
-        if self.unwritten {
-            let written = self.amend_history(state, now, |_| {});
-            self.see(Cause::Unwritten, written.as_ref().err());
-        }
-    }
-
-    /// Changes what is on disk, where another instance may have written since we looked.
-    pub(super) fn amend_history(
-        &mut self,
-        state: &StateDir,
-        now: Moment,
-        change: impl FnOnce(&mut History),
-    ) -> Result<(), StateError> {
-        let lock = state.lock();
-        let read = self.reload_history(state, now);
-        change(&mut self.history);
-        let _lock = lock?;
-        read?;
-        state.save(&self.history_file(), &self.history)?;
-        self.unwritten = false;
-        self.troubles.over(Cause::Unwritten);
-        self.forget_order(state);
-        Ok(())
-    }
-
-    /// What another instance has written down since; what of ours could not be written stays.
-    pub(super) fn reload_history(
-        &mut self,
-        state: &StateDir,
-        now: Moment,
-    ) -> Result<(), StateError> {
-        let read = state.load_some(&self.history_file());
-        self.unread = read.is_err();
-        self.see(Cause::History, read.as_ref().err());
-        match read? {
-            Some(history) if self.unwritten => self.history.join(history),
-            Some(history) => self.history = history,
-            None => {}
-        }
-        self.history.settle(now);
-        Ok(())
-    }
-
-    /// Reads the history if it is not known yet. One that cannot be read is told, and without it
-    /// nothing is ordered.
-    pub(super) fn remember(&mut self, state: &StateDir, now: Moment) {
-        if self.unread {
-            // Told as a trouble.
-            let _ = self.reload_history(state, now);
-        }
-    }
-
     /// What has come of something, for what is told.
     fn see(&mut self, cause: Cause, error: Option<&StateError>) {
         match error {
@@ -382,10 +336,6 @@ impl Kept {
                 self.troubles.met(cause, &reason, Moment::now());
             }
         }
-    }
-
-    pub(super) fn history_file(&self) -> String {
-        format!("{}/history.json", self.folder)
     }
 }
 

@@ -110,6 +110,11 @@ pub(super) async fn run(post: Arc<Post>) {
                     // Nobody may be waiting any more.
                     let _ = done.send(answer);
                 }
+                Some(Ask::Secure(done)) => {
+                    let answer;
+                    (desk, answer) = lend(desk, Desk::secure).await;
+                    let _ = done.send(answer);
+                }
                 None => return,
             },
             Some(done) = tasks.join_next() => {

@@ -44,6 +44,41 @@ fn what_cannot_be_written_is_served_and_written_later() {
 }
 
 #[test]
+fn what_is_served_is_on_disk_for_the_next_process_or_it_is_said_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::new(dir.path());
+    let names = ["a.example".to_owned()];
+    let pem = stand_in::pem(&names).unwrap();
+    let mut kept = Kept::open(&names, &state, &acme());
+    assert_eq!(kept.secure(&state), Ok(()), "nothing is served");
+    assert!(kept.install(Zeroizing::new(pem.clone().into_bytes()), &state));
+    let file = state.path(&kept.file());
+    let folder = file.parent().unwrap();
+    for damage in ["none", "gone", "damaged"] {
+        match damage {
+            "gone" => std::fs::remove_dir_all(folder).unwrap(),
+            "damaged" => std::fs::write(&file, "half a f").unwrap(),
+            _ => {}
+        }
+        assert_eq!(kept.secure(&state), Ok(()), "{damage}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), pem, "{damage}");
+    }
+    // Whoever is root reads everything, but no file is a folder.
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::write(folder, "").unwrap();
+    for _ in 0..2 {
+        let reason = kept.secure(&state).unwrap_err();
+        assert!(
+            reason.starts_with("a.example: cannot ") && reason.contains("certificate.pem"),
+            "{reason}"
+        );
+    }
+    std::fs::remove_file(folder).unwrap();
+    assert_eq!(kept.secure(&state), Ok(()));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), pem);
+}
+
+#[test]
 fn what_is_served_takes_the_place_of_a_file_that_gets_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::new(dir.path());
