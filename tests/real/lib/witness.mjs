@@ -13,11 +13,22 @@ import { now, until } from "./time.mjs";
 const authority = `127.0.0.1:${tlsPort}`;
 
 /** Only while the gateway is in trusted-proxy mode, and ready. */
-export function askedDirectly() {
+export function askedDirectly(client = commandLine) {
   return new Bare(`ws://127.0.0.1:${gatewayPort}/`, {
-    headers: { "x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "https", "x-forwarded-host": authority, [userHeader]: witness.name },
+    headers: {
+      origin: `https://${authority}`,
+      "x-forwarded-for": "198.51.100.7",
+      "x-forwarded-proto": "https",
+      "x-forwarded-host": authority,
+      [userHeader]: witness.name,
+    },
+    client,
   }).connected();
 }
+
+/** How the two programs of people introduce themselves. */
+export const commandLine = { id: "cli", mode: "cli", version: "1.0.0", platform: "linux" };
+export const controlUi = { id: "openclaw-control-ui", mode: "webchat", version: "1.0.0", platform: "linux" };
 
 /**
  * A client that signs nothing, over `ws` (HTTP/1.1) or, with `h2`, the runtime's own WebSocket
@@ -29,10 +40,12 @@ export class Bare {
   /** Why there is no connection: `{ status }` of the upgrade, or `{ error }` in the gateway's shape. */
   refused;
   #socket;
+  #client;
   #number = 0;
   #waiting = new Map();
 
-  constructor(url, { headers = {}, h2 = false, rewrite } = {}) {
+  constructor(url, { headers = {}, h2 = false, rewrite, client = commandLine } = {}) {
+    this.#client = client;
     const createConnection = rewrite && ((options) => rewriting(rewrite, options));
     this.#socket = h2 ? new WebSocket(url, { headers }) : new PlainWebSocket(url, { headers, rejectUnauthorized: false, createConnection });
     this.#socket.onmessage = ({ data }) => this.#read(JSON.parse(data));
@@ -58,9 +71,9 @@ export class Bare {
   }
 
   async #connect() {
-    const client = { id: "cli", mode: "cli", version: "1.0.0", platform: "linux" };
+    const introduction = { minProtocol: 4, maxProtocol: 4, client: this.#client, role: "operator", caps: [] };
     const scopes = ["operator.admin", "operator.read", "operator.write"];
-    const { ok, payload, error } = await this.#ask("connect", { minProtocol: 4, maxProtocol: 4, client, role: "operator", scopes, caps: [] });
+    const { ok, payload, error } = await this.#ask("connect", { ...introduction, scopes });
     if (ok) this.hello = payload;
     else this.refused ??= { error };
   }
