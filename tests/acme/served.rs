@@ -1,70 +1,23 @@
 //! What a client of the proxy sees: the certificate, and whether it is one to trust.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdline::Holdline;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::kit::{Proxy, ms};
+use crate::kit::{Anybody, Proxy, ms};
 
 /// An order takes seconds, on a busy machine more.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Takes any certificate, to look at it.
-#[derive(Debug, Default)]
-struct Anything {
-    seen: Arc<Mutex<Option<CertificateDer<'static>>>>,
-}
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.seen.lock().unwrap() = Some(leaf.clone().into_owned());
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = aws_lc_rs::default_provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, &known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = aws_lc_rs::default_provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, &known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
 
 async fn dial(
     addr: SocketAddr,
@@ -89,7 +42,7 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
 pub(crate) async fn leaf(addr: SocketAddr, name: &str) -> CertificateDer<'static> {
     let config = builder()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything::default()))
+        .with_custom_certificate_verifier(Anybody::new())
         .with_no_client_auth();
     let tls = dial(addr, name, config).await.expect("a handshake");
     tls.get_ref().1.peer_certificates().unwrap()[0]
@@ -99,16 +52,15 @@ pub(crate) async fn leaf(addr: SocketAddr, name: &str) -> CertificateDer<'static
 
 /// What a CA is shown that looks at a `tls-alpn-01` challenge, if it is shown anything.
 pub(crate) async fn challenge(addr: SocketAddr, name: &str) -> Option<CertificateDer<'static>> {
-    let anything = Anything::default();
-    let seen = Arc::clone(&anything.seen);
+    let anybody = Anybody::new();
     let mut config = builder()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(anything))
+        .with_custom_certificate_verifier(Arc::clone(&anybody) as _)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
     // Ours can do nothing with such a certificate, and ends it there.
     let _ = dial(addr, name, config).await;
-    seen.lock().unwrap().take()
+    anybody.shown()
 }
 
 /// Its subject.

@@ -8,6 +8,13 @@
 )]
 
 mod admin;
+#[path = "../kit/anybody.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "not every test binary uses all of it"
+)]
+mod anybody;
 mod client_certificates;
 mod http;
 mod kit;

@@ -18,6 +18,7 @@
     reason = "in a test a panic is the report"
 )]
 
+pub mod anybody;
 pub mod client;
 pub mod frame;
 pub mod gateway;
@@ -29,6 +30,7 @@ pub mod proxy;
 pub mod raw;
 pub mod wait;
 
+pub use anybody::Anybody;
 pub use client::{Client, Outcome, Role};
 pub use frame::{Decoder, Frame};
 pub use gateway::{Options, ScriptedGateway, Stop};

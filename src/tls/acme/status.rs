@@ -61,7 +61,7 @@ impl CertificateStatus {
     fn valid(&self, name: &str) -> Option<(Moment, Moment)> {
         let other = self.meanwhile.iter().find(|it| it.name == name);
         let other = other.map(|it| (it.from, it.until));
-        other.or(self.from.zip(self.until))
+        other.or_else(|| self.from.zip(self.until))
     }
 }
 

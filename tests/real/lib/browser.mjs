@@ -105,7 +105,7 @@ export class Page {
     await context.addInitScript(keepSockets);
     this.#page = context.pages()[0] ?? (await context.newPage());
     this.#page.on("websocket", (socket) => this.#record(socket));
-    this.#page.on("console", (message) => ["warning", "error"].includes(message.type()) && this.complaints.push(message.text()));
+    this.#page.on("console", (message) => ["warning", "error"].includes(message.type()) && this.complaints.push(`${message.text()} ${message.location().url}`));
     this.#page.on("pageerror", (error) => this.complaints.push(error.message));
   }
 

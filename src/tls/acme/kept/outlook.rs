@@ -147,7 +147,7 @@ impl Kept {
                 },
                 reason: reason.to_owned(),
             }),
-            (None, None) => self.broken_off(&named).or_else(|| self.unknown(now)),
+            (None, None) => self.broken_off(named).or_else(|| self.unknown(now)),
         };
         let served = self.is_served(now);
         let (text, next_at) = match (&self.busy, next) {
