@@ -442,6 +442,22 @@ async fn a_limit_that_is_told_with_a_challenge_is_waited_for() {
     }
 }
 
+/// It comes with what is no error, and says when to look at that again.
+#[tokio::test]
+async fn a_name_that_is_not_ours_yet_is_not_left_alone_for_a_day() {
+    let (ca, state, gateway) = world(Habits {
+        challenge: Some("tls-alpn-01"),
+        refuses_names: Some(("connection", Some("86400"))),
+        ..Habits::default()
+    })
+    .await;
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    let error = until_failed(&proxy, "a.example").await;
+    assert!(error.contains("cannot connect"), "{error}");
+    let told = told(&proxy, "a.example").await;
+    assert!((1_700..=1_800).contains(&seconds_until(&told)), "{told}");
+}
+
 // === what others have written ===
 
 #[tokio::test]

@@ -72,6 +72,8 @@ pub(crate) struct Habits {
     pub(crate) refuses_names: Option<(&'static str, Option<&'static str>)>,
     /// Answers an order for this name late: when it is no longer so.
     pub(crate) slow: Option<&'static str>,
+    /// Says of an order that is not ready that it wants to be asked again after so long.
+    pub(crate) ask_again: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +103,7 @@ impl Default for Habits {
             refuses_nonces: false,
             refuses_names: None,
             slow: None,
+            ask_again: None,
         }
     }
 }
@@ -545,9 +548,12 @@ impl Desk {
             ("order", Some(id)) => {
                 let shown = self.order(id);
                 let mut answer = self.reply(200, &shown);
-                if let Some((_, Some(wait))) = habits.refuses_names
-                    && shown["status"] == "invalid"
-                {
+                let wait = match shown["status"].as_str() {
+                    Some("invalid") => habits.refuses_names.and_then(|(_, wait)| wait),
+                    Some("pending") => habits.ask_again,
+                    _ => None,
+                };
+                if let Some(wait) = wait {
                     let wait = wait.parse().unwrap();
                     answer.headers_mut().insert("retry-after", wait);
                 }

@@ -411,6 +411,33 @@ async fn an_order_that_was_being_validated_is_taken_up_by_the_next_process() {
     assert_eq!(bench.ca.orders().len(), 1);
 }
 
+/// As ZeroSSL does: it says a day, and has decided after seconds.
+#[tokio::test]
+async fn an_order_is_not_left_alone_for_a_day_because_the_ca_has_not_decided_yet() {
+    let bench = Bench::with(Habits {
+        challenge: Some("tls-alpn-01"),
+        undecided: true,
+        ask_again: Some("86400"),
+        ..Habits::default()
+    })
+    .await;
+    let proxy = bench.proxy(A).await;
+    bench.ca.comes_to_look(0).await;
+    let placed = bench.asked("order");
+    // It has been asked what it makes of it, and has said so.
+    bench
+        .ca
+        .book
+        .wait_for("a look at the order", |book| {
+            let asked = book.asked.iter().filter(|it| *it == "order").count();
+            (asked > placed).then_some(())
+        })
+        .await;
+    bench.ca.believe(0).await;
+    until_trusted(&proxy, "a.example", &bench.ca.root).await;
+    assert_eq!(bench.ca.orders().len(), 1);
+}
+
 // === a disk that fills up in the middle ===
 
 /// Nothing can be put in the place of a folder that is not empty.

@@ -217,7 +217,7 @@ impl Job {
     }
 
     /// One that has failed for its names is of no more use; one that the CA could not be asked
-    /// about is.
+    /// about, or has not decided about, is.
     async fn prove(
         &self,
         ca: &Ca,
@@ -228,6 +228,7 @@ impl Job {
         let proved = self.validate(ca, order, underway).await;
         if let Err(failure) = &proved
             && failure.concerns == Concerns::Names
+            && !failure.undecided
         {
             self.give_up(ca, account).await?;
         }
@@ -433,7 +434,7 @@ mod tests {
     use super::*;
     use crate::tls::acme::history::Concerns;
 
-    fn job(dns: &str, names: usize) -> Job {
+    pub(super) fn job(dns: &str, names: usize) -> Job {
         let text = format!(
             "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\n\
              challenges = [\"dns-01\"]\n{dns}"

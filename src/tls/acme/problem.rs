@@ -6,10 +6,15 @@
 use instant_acme::{Error, Problem};
 
 use super::history::Concerns;
-use super::moment::{HOUR, Moment};
+use super::moment::{HOUR, MINUTE, Moment};
 use super::state::StateError;
 use super::transport::TransportError;
 use crate::config::Challenge;
+
+/// With an answer that is no error a CA says when it wants to be asked again how an order does. Some
+/// say a day for what takes them minutes: no reason to leave a name without a certificate for a day, nor
+/// the order until nobody knows it any more.
+pub(super) const NEXT_LOOK_MOST: u64 = 30 * MINUTE;
 
 /// Why an order has ended without a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub(super) struct Failure {
     pub(super) unproved: bool,
     /// The CA has not heard of it: no connection was to be had.
     pub(super) unreached: bool,
+    /// The CA has not found out yet whether the names are ours: it may still do so.
+    pub(super) undecided: bool,
 }
 
 /// How far an order had come.
@@ -45,6 +52,7 @@ impl Failure {
             not_before: None,
             unproved: false,
             unreached: false,
+            undecided: false,
         }
     }
 
@@ -95,6 +103,7 @@ impl Failure {
                     not_before: wait_until,
                     unproved: false,
                     unreached: error.is_unreached(),
+                    undecided: false,
                 },
                 None => Self {
                     not_before: wait_until,
@@ -105,9 +114,10 @@ impl Failure {
                 concerns: concerns(stage),
                 unproved: false,
                 unreached: false,
+                undecided: stage == Stage::Validation,
                 reason: match stage {
                     Stage::Validation => {
-                        "the CA did not decide in time whether the names are ours; it is tried again"
+                        "the CA has not decided yet whether the names are ours; the same order is taken up"
                             .to_owned()
                     }
                     _ => "the CA did not issue in time; it is tried again".to_owned(),
@@ -116,7 +126,7 @@ impl Failure {
                 not_before: wait_until.or_else(|| {
                     let now = tokio::time::Instant::now().into_std();
                     let wait = (*again)?.saturating_duration_since(now);
-                    Some(Moment::now().after(wait.as_secs()))
+                    Some(Moment::now().after(wait.as_secs().min(NEXT_LOOK_MOST)))
                 }),
             },
             other => Self {
@@ -154,6 +164,7 @@ impl Failure {
             not_before: wait_until.or_else(|| limited.then(|| Moment::now().after(HOUR))),
             unproved: false,
             unreached: false,
+            undecided: false,
         }
     }
 }
@@ -514,6 +525,22 @@ mod tests {
         }
         let later = Failure::of(&Error::Api(problem("unauthorized")), Stage::Order, None);
         assert!(!later.reason.contains("eab"), "{later:?}");
+    }
+
+    #[test]
+    fn an_order_that_is_not_decided_is_taken_up_while_the_ca_knows_it() {
+        let again = tokio::time::Instant::now().into_std() + std::time::Duration::from_secs(86_400);
+        for (again, most) in [(Some(again), NEXT_LOOK_MOST), (None, 0)] {
+            for stage in [Stage::Validation, Stage::Issue] {
+                let failure = Failure::of(&Error::Timeout(again), stage, None);
+                assert_eq!(failure.concerns, Concerns::Names);
+                assert_eq!(failure.undecided, stage == Stage::Validation);
+                let wait = failure.not_before.map_or(0, |at| at.since(Moment::now()));
+                assert!(wait <= most && wait + 5 >= most, "{wait}");
+            }
+        }
+        let refused = Failure::of(&Error::Api(problem("caa")), Stage::Validation, None);
+        assert!(!refused.undecided);
     }
 
     #[test]

@@ -176,6 +176,7 @@ fn failed(failure: Failure, signed: bool) -> Outcome {
         not_before,
         unproved,
         unreached,
+        undecided: _,
     } = failure;
     Outcome::Failed {
         concerns,

@@ -2,10 +2,13 @@
 //! its verdict awaited.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use instant_acme::{
-    AuthorizationStatus, ChallengeType, Error, KeyAuthorization, Order, OrderStatus,
+    AuthorizationStatus, Challenge as Offered, ChallengeStatus, ChallengeType, Error,
+    KeyAuthorization, Order, OrderStatus,
 };
+use tokio::time::{sleep, timeout};
 
 use super::{Job, VALIDATION};
 use crate::config::{Challenge, Dns};
@@ -13,8 +16,13 @@ use crate::tls::acme::ca::{Ca, blocking};
 use crate::tls::acme::challenge::{Presented, Shown, is_token, tls_name};
 use crate::tls::acme::dns::{self, TxtRecord};
 use crate::tls::acme::moment::{HOUR, Moment};
-use crate::tls::acme::problem::{Failure, Stage, is_limit, sentence};
+use crate::tls::acme::problem::{Failure, NEXT_LOOK_MOST, Stage, is_limit, sentence};
 use crate::tls::acme::underway::Underway;
+
+/// Some CAs take minutes for many names.
+const DECISION: Duration = Duration::from_secs(8 * 60);
+/// Where a CA says that it wants to be asked again in hours: some do that, and have decided after seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// A name whose challenge is ready.
 enum Ready {
@@ -81,7 +89,7 @@ impl Job {
                 challenge.set_ready().await.map_err(failed)?;
             }
         }
-        match order.poll_ready(&VALIDATION).await {
+        match decision(order).await {
             Ok(OrderStatus::Ready) => Ok(()),
             Ok(_) => Err(self.why_invalid(ca, order, None).await),
             Err(Error::Api(problem)) => Err(self.why_invalid(ca, order, Some(problem)).await),
@@ -119,9 +127,7 @@ impl Job {
                     .unproved());
                 }
             }
-            let challenges = authorization.challenges.iter();
-            let offered: Vec<ChallengeType> = challenges.map(|it| it.r#type.clone()).collect();
-            let kind = self.choose(name, &offered)?;
+            let kind = self.choose(name, &authorization.challenges)?;
             let Some(challenge) = authorization.challenge(wire(kind)) else {
                 asked.push(None);
                 continue;
@@ -144,18 +150,19 @@ impl Job {
         Ok(asked)
     }
 
-    /// The first of our kinds that is offered; after a failure the next one.
-    fn choose(&self, name: &str, offered: &[ChallengeType]) -> Result<Challenge, Failure> {
-        let usable: Vec<Challenge> = self
-            .acme
-            .challenges
-            .iter()
-            .copied()
-            .filter(|kind| offered.contains(&wire(*kind)))
-            .collect();
+    /// The one that the CA looks at already; else the first of our kinds that is offered, after a
+    /// failure the next one.
+    fn choose(&self, name: &str, offered: &[Offered]) -> Result<Challenge, Failure> {
+        let ours = |kind: &Challenge| offered.iter().find(|it| it.r#type == wire(*kind));
+        let kinds = self.acme.challenges.iter().copied();
+        let usable: Vec<Challenge> = kinds.filter(|kind| ours(kind).is_some()).collect();
+        let looked_at = |kind: &&Challenge| {
+            ours(kind).is_some_and(|it| it.status == ChallengeStatus::Processing)
+        };
         let index = self.tried.checked_rem(usable.len()).unwrap_or_default();
-        usable.get(index).copied().ok_or_else(|| {
-            let offered: Vec<&str> = offered.iter().filter_map(word).collect();
+        let kind = usable.iter().find(looked_at).or_else(|| usable.get(index));
+        kind.copied().ok_or_else(|| {
+            let offered: Vec<&str> = offered.iter().filter_map(|it| word(&it.r#type)).collect();
             Failure::names(format!(
                 "{name}: the CA offers only {}; add one of these to [acme] challenges",
                 offered.join(", ")
@@ -237,11 +244,30 @@ impl Job {
         if !said.is_empty() {
             failure.reason = said.join("; ");
         }
-        // A limit without a date is one all the same.
-        let wait = until.or_else(|| limited.then(|| Moment::now().after(HOUR)));
+        let wait = match limited {
+            // A limit without a date is one all the same.
+            true => until.or_else(|| Some(Moment::now().after(HOUR))),
+            false => until.map(|until| until.min(Moment::now().after(NEXT_LOOK_MOST))),
+        };
         failure.not_before = failure.not_before.max(wait);
         failure
     }
+}
+
+/// What the CA makes of an order whose challenges it may look at.
+async fn decision(order: &mut Order) -> Result<OrderStatus, Error> {
+    let mut again = None;
+    let decided = timeout(DECISION, async {
+        loop {
+            match order.poll_ready(&VALIDATION).await {
+                Err(Error::Timeout(at)) => again = at,
+                other => return other,
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    });
+    let decided = decided.await;
+    decided.unwrap_or(Err(Error::Timeout(again)))
 }
 
 /// By a hook or an update: no CA is to blame, and none could look with more success.
@@ -282,5 +308,36 @@ fn word(kind: &ChallengeType) -> Option<&'static str> {
         ChallengeType::TlsAlpn01 => Some("tls-alpn-01"),
         ChallengeType::Dns01 => Some("dns-01"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::job;
+    use super::*;
+
+    #[test]
+    fn a_challenge_that_the_ca_looks_at_is_the_one_whatever_was_tried() {
+        let offered = |status: [&str; 2]| -> Vec<Offered> {
+            let kinds = ["dns-01", "tls-alpn-01"].into_iter().zip(status);
+            let all = kinds.map(
+                |(kind, status)| json!({"type": kind, "url": "u", "token": "t", "status": status}),
+            );
+            all.map(|it| serde_json::from_value(it).unwrap()).collect()
+        };
+        let mut job = job("dns_hook = [\"true\"]", 1);
+        let acme = Arc::make_mut(&mut job.acme);
+        acme.challenges = vec![Challenge::Dns01, Challenge::TlsAlpn01];
+        for (tried, status, kind) in [
+            (0, ["pending", "pending"], Challenge::Dns01),
+            (1, ["pending", "pending"], Challenge::TlsAlpn01),
+            (1, ["processing", "pending"], Challenge::Dns01),
+            (2, ["pending", "processing"], Challenge::TlsAlpn01),
+        ] {
+            job.tried = tried;
+            assert_eq!(job.choose("a.example", &offered(status)), Ok(kind));
+        }
     }
 }
