@@ -1,6 +1,7 @@
 //! The certificates being served: chosen by name, swapped while connections live.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,8 @@ struct Directory {
     exact: HashMap<String, Vec<usize>>,
     /// By the part after `*.`; a wildcard stands for exactly one label (RFC 6125, 6.4.3).
     wildcard: HashMap<String, Vec<usize>>,
+    /// Those for addresses: who connects to one sends no name (RFC 6066, 3).
+    addressed: Vec<usize>,
 }
 
 // === impl CertStore ===
@@ -115,19 +118,27 @@ impl Directory {
                 };
                 table.entry(name.to_owned()).or_default().push(index);
             }
+            let names = &certificate.facts().names;
+            if names.iter().any(|name| name.parse::<IpAddr>().is_ok()) {
+                directory.addressed.push(index);
+            }
         }
         directory.certificates = certificates;
         directory
     }
 
-    /// The one for this name that `fits` the client's signature schemes; for no or an unknown
-    /// name the first one, so that a person sees a certificate to complain about.
+    /// The one for this name that `fits` the client's signature schemes; for no name one for an
+    /// address, if there is any. For an unknown name the first one, so that a person sees a
+    /// certificate to complain about.
     fn choose(
         &self,
         server_name: Option<&str>,
         fits: impl Fn(&Certificate) -> bool,
     ) -> Option<&Certificate> {
-        let named = server_name.and_then(|name| self.named(&name.to_ascii_lowercase()));
+        let named = match server_name {
+            Some(name) => self.named(&name.to_ascii_lowercase()),
+            None => Some(&self.addressed),
+        };
         let candidates = || {
             named
                 .into_iter()
@@ -194,6 +205,20 @@ mod tests {
         ] {
             assert_eq!(first_name(&directory, asked), answered, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn who_sends_no_name_connects_to_an_address() {
+        let (named, both) = (["a.example"], ["b.example", "192.0.2.7"]);
+        let directory = Directory::new(vec![
+            certificate(&named),
+            certificate(&both),
+            certificate(&["2001:db8::7"]),
+        ]);
+        assert_eq!(first_name(&directory, None), "b.example");
+        assert_eq!(first_name(&directory, Some("c.example")), "a.example");
+        let directory = Directory::new(vec![certificate(&named), certificate(&["2001:db8::7"])]);
+        assert_eq!(first_name(&directory, None), "2001:db8::7");
     }
 
     #[test]

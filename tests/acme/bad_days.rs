@@ -117,6 +117,21 @@ async fn what_a_client_would_refuse_never_replaces_what_is_served() {
     assert_eq!(told(&proxy, "a.example").await["state"], "served");
 }
 
+/// Who connects to it sends no name.
+#[tokio::test]
+async fn an_address_is_served_with_its_own_beside_a_name() {
+    let (ca, state, gateway) = (
+        Ca::start(Habits::default()).await,
+        folder(),
+        gateway().await,
+    );
+    let acme = "domains = [\"a.example\", \"127.0.0.1\"]";
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), acme)).await;
+    for name in ["a.example", "127.0.0.1"] {
+        until_trusted(&proxy, name, &ca.root).await;
+    }
+}
+
 // === renewal ===
 
 #[tokio::test]
