@@ -30,7 +30,7 @@ use super::order::Job;
 use super::plan::{Next, Why};
 use super::problem::Failure;
 use super::stand_in;
-use super::state::{Locked, StateDir};
+use super::state::{Locked, StateDir, StateError};
 use super::status::CertificateStatus;
 use crate::config::Acme;
 use crate::tls::store::Generation;
@@ -225,8 +225,11 @@ impl Desk {
         (self.outgoing, self.before) = (ours, before);
     }
 
-    /// Renews this one, or all, as soon as the CAs allow. What is concerned. Where a limit of ours is
-    /// in the way it is not asked for: nobody wants it still when there is room again.
+    /// Renews this one, or all, as soon as the CAs allow. What is concerned, and of each what comes of
+    /// it.
+    ///
+    /// # Errors
+    /// Why not, if that is so of all.
     pub(super) fn renew(&mut self, name: Option<&str>) -> Result<Vec<CertificateStatus>, String> {
         let Some(state) = self.state() else {
             return Err(
@@ -238,29 +241,22 @@ impl Desk {
             |kept: &Kept| name.is_none_or(|name| kept.names.iter().any(|it| it == name));
         let (mut told, mut refused) = (Vec::new(), Vec::new());
         for index in 0..self.kept.len() {
-            let Some(kept) = self.kept.get_mut(index).filter(|kept| concerned(kept)) else {
+            if !self.kept.get(index).is_some_and(concerned) {
                 continue;
-            };
-            kept.amend_history(&state, now, |history| history.asked = Some(now))
-                .map_err(|error| format!("{error}; {}", error.remedy()))?;
+            }
+            let asked = self.ask_for(index, &state, now);
             let Some(kept) = self.kept.get(index) else {
                 continue;
             };
-            told.push(self.told(kept, now));
-            let Next::Wait(at, Why::Limit(limit)) = self.next(kept, now) else {
-                continue;
-            };
-            if matches!(kept.busy, Busy::Ordering(_) | Busy::Elsewhere) {
-                continue;
+            let mut one = self.told(kept, now);
+            if let Err(reason) = asked {
+                refused.push(format!("{}: {reason}", kept.names.join(" ")));
+                one.next = format!("is not renewed now: {reason}");
             }
-            refused.push(format!("{}: {limit}; next on {at}", kept.names.join(" ")));
-            if let Some(kept) = self.kept.get_mut(index) {
-                kept.amend_history(&state, now, |history| history.asked = None)
-                    .map_err(|error| format!("{error}; {}", error.remedy()))?;
-            }
+            told.push(one);
         }
         if !told.is_empty() && refused.len() == told.len() {
-            return Err(format!("the limit is reached for {}", refused.join("\n")));
+            return Err(refused.join("\n"));
         }
         match (name, told.is_empty()) {
             (Some(name), true) => Err(format!(
@@ -282,6 +278,35 @@ impl Desk {
             return Ok(());
         };
         self.kept.iter_mut().try_for_each(|it| it.secure(&state))
+    }
+
+    /// Notes that one is to be renewed. Not where a limit of ours is in the way: nobody wants it still
+    /// when there is room again. Nor where it cannot be written down: nobody would know of it then.
+    fn ask_for(&mut self, index: usize, state: &StateDir, now: Moment) -> Result<(), String> {
+        let in_words = |error: StateError| format!("{error}; {}", error.remedy());
+        let note = |desk: &mut Self, asked: Option<Moment>| {
+            let Some(kept) = desk.kept.get_mut(index) else {
+                return Ok(());
+            };
+            let before = kept.history.asked;
+            let noted = kept.amend_history(state, now, |history| history.asked = asked);
+            if noted.is_err() {
+                kept.history.asked = asked.and(before);
+            }
+            noted.map_err(in_words)
+        };
+        note(self, Some(now))?;
+        let Some(kept) = self.kept.get(index) else {
+            return Ok(());
+        };
+        match self.next(kept, now) {
+            _ if matches!(kept.busy, Busy::Ordering(_) | Busy::Elsewhere) => Ok(()),
+            Next::Wait(at, Why::Limit(limit)) => {
+                note(self, None)?;
+                Err(format!("the limit is {limit}; next on {at}"))
+            }
+            Next::Wait(..) | Next::Order(_) => Ok(()),
+        }
     }
 
     // === what is to be done ===

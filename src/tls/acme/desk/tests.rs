@@ -348,7 +348,7 @@ fn a_renewal_beyond_our_own_limit_is_refused_with_the_reason_and_forgotten() {
         let refused = world.desk.renew(name).unwrap_err();
         assert!(
             refused.contains(
-                "a.example: 4 certificates a week for these names at this CA; next on 2027-01-"
+                "a.example: the limit is 4 certificates a week for these names at this CA; next on 2027-01-"
             ),
             "{refused}"
         );
@@ -361,6 +361,51 @@ fn a_renewal_beyond_our_own_limit_is_refused_with_the_reason_and_forgotten() {
     world.desk.renew(None).unwrap();
     world.look();
     assert_eq!(world.orders, 5);
+}
+
+#[test]
+fn of_several_each_is_told_whether_it_is_renewed() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(Arc::default(), Arc::default(), Arc::default());
+    let start = Moment(1_800_000_000);
+    desk.begin_ordering();
+    let names = ["a.example", "b.example", "c.example"];
+    for (round, domains) in [&names[..1], &names[..1], &names[..1], &names]
+        .into_iter()
+        .enumerate()
+    {
+        let now = start.after(u64::try_from(round).unwrap() * 2 * HOUR);
+        clock::set(now);
+        let domains: Vec<String> = domains.iter().map(|name| format!("{name:?}")).collect();
+        desk.configure(Some(by_dns(&disk, &domains.join(", "))));
+        desk.renew(Some("a.example")).unwrap();
+        order(&mut desk, now, 90);
+    }
+    clock::set(start.after(8 * HOUR));
+    // Nobody can write in the place of a folder.
+    let history = disk.path().join("acme/certificates/b.example/history.json");
+    std::fs::remove_file(&history).unwrap();
+    std::fs::create_dir(&history).unwrap();
+    let told = desk.renew(None).unwrap();
+    let next: Vec<&str> = told.iter().map(|one| one.next.as_str()).collect();
+    assert!(
+        next[0].starts_with("is not renewed now: the limit is 4 certificates a week"),
+        "{next:?}"
+    );
+    assert!(
+        next[1].starts_with("is not renewed now: cannot read ") && next[1].contains("b.example"),
+        "{next:?}"
+    );
+    assert_eq!(next[2], "is ordered in a moment");
+    let ordered: Vec<String> = desk
+        .look()
+        .into_iter()
+        .filter_map(|start| match start {
+            Start::Order(job, _) => Some(job.names.join(" ")),
+            Start::Renewal { .. } => None,
+        })
+        .collect();
+    assert_eq!(ordered, ["c.example"]);
 }
 
 /// Expired, or never there; beside a wildcard that is good.
