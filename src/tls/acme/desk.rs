@@ -12,6 +12,7 @@ mod serve;
 pub(super) use self::serve::{meanwhile, on_disk_for};
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -109,9 +110,13 @@ pub(super) struct Desk {
     left: Left,
     /// Another process orders.
     retired: Arc<AtomicBool>,
+    /// The state directory of now, or of before ACME was turned off.
+    place: Option<PathBuf>,
     /// Ends the orders of this state directory.
     moved: CancellationToken,
-    /// Orders of another one that have been told to end.
+    /// Orders that have not come to their end.
+    under_way: usize,
+    /// Those of another state directory, which have been told to end.
     leaving: usize,
 }
 
@@ -138,7 +143,9 @@ impl Desk {
             reading: Reading::Done,
             left: Left::default(),
             retired,
+            place: None,
             moved: CancellationToken::new(),
+            under_way: 0,
             leaving: 0,
         }
     }
@@ -179,10 +186,8 @@ impl Desk {
         if self.acme.is_none() {
             self.take_over(&acme);
         }
-        let moved = self
-            .acme
-            .as_ref()
-            .is_some_and(|old| old.state_dir != acme.state_dir);
+        let before = self.place.replace(acme.state_dir.clone());
+        let moved = before.is_some_and(|before| before != acme.state_dir);
         if moved {
             self.leave();
         }
@@ -208,8 +213,7 @@ impl Desk {
     /// The state directory is another one: orders that are under way are ended, and what has come of
     /// them is written where they began. Until then there are no others.
     fn leave(&mut self) {
-        let ordering = |kept: &&Kept| matches!(kept.busy, Busy::Ordering(_));
-        self.leaving += self.kept.iter().filter(ordering).count();
+        self.leaving = self.under_way;
         std::mem::take(&mut self.moved).cancel();
     }
 
@@ -342,7 +346,9 @@ impl Desk {
         if !self.begun || self.leaving > 0 || self.retired.load(Ordering::Relaxed) {
             return starts;
         }
-        let mut running = self.orders();
+        // Those that nobody wants any more are in nobody's way.
+        let ordering = |kept: &&Kept| matches!(kept.busy, Busy::Ordering(_));
+        let mut running = self.kept.iter().filter(ordering).count();
         for index in 0..self.kept.len() {
             if let Some(start) = self.ask_when(index, &acme, now) {
                 starts.push(start);
@@ -358,10 +364,9 @@ impl Desk {
         starts
     }
 
-    /// How many are under way.
+    /// How many are under way, whether they are still wanted or not.
     pub(super) fn orders(&self) -> usize {
-        let ordering = |kept: &&Kept| matches!(kept.busy, Busy::Ordering(_));
-        self.leaving + self.kept.iter().filter(ordering).count()
+        self.under_way
     }
 
     /// The longest time until the next look.

@@ -77,6 +77,7 @@ impl Desk {
         }
         kept.troubles.over(Cause::Order);
         kept.busy = Busy::Ordering(ca.name.clone());
+        self.under_way += 1;
         tracing::info!(names = ?kept.names, ca = ca.name, "ordering a certificate");
         let job = Job {
             names: kept.names.clone(),

@@ -15,13 +15,16 @@ const ASK_AGAIN: u64 = HOUR;
 
 impl Desk {
     pub(in crate::tls::acme) fn finish(&mut self, done: Done) {
-        if let Done::Order { moved, .. } = &done
-            && moved.is_cancelled()
-        {
-            self.leaving = self.leaving.saturating_sub(1);
-            return left(done);
+        if let Done::Order { moved, .. } = &done {
+            self.under_way = self.under_way.saturating_sub(1);
+            if moved.is_cancelled() {
+                self.leaving = self.leaving.saturating_sub(1);
+                return left(done);
+            }
         }
-        let Some(state) = self.state() else { return };
+        let Some(state) = self.state() else {
+            return left(done);
+        };
         match done {
             Done::Order {
                 folder,
@@ -135,7 +138,7 @@ impl Desk {
     }
 }
 
-/// Writes what has come of an order into the state directory that is not in use any more.
+/// Writes what has come of an order into its state directory, which is not in use any more.
 fn left(done: Done) {
     let Done::Order {
         state,
@@ -164,7 +167,7 @@ fn left(done: Done) {
     tracing::info!(
         ?names,
         ca,
-        "an order has ended, for [acme] state_dir is another one"
+        "an order has come to its end for a config that is not in force any more"
     );
     drop(lock);
 }

@@ -750,3 +750,70 @@ fn an_order_ends_where_it_began_when_the_state_directory_is_moved() {
     assert_eq!(world.orders, begun + 2, "a new one there");
     assert!(history(&world.disk).certificate.is_some());
 }
+
+#[test]
+fn an_order_ends_where_it_began_when_certificates_have_come_from_elsewhere_for_a_while() {
+    for moves in [true, false] {
+        let mut world = World::new(90 * DAY);
+        world.desk.renew(None).unwrap();
+        let mut starts = world.desk.look();
+        let acme = world.desk.acme.as_deref().unwrap().clone();
+        let old = world.desk.state().unwrap();
+        let new = tempfile::tempdir().unwrap();
+        let state_dir = match moves {
+            true => new.path().to_owned(),
+            false => acme.state_dir.clone(),
+        };
+        let there = Acme { state_dir, ..acme };
+        world.desk.configure(None);
+        assert_eq!(world.desk.orders(), 1, "it is waited for");
+        if moves {
+            world.desk.configure(Some(there.clone()));
+            assert!(world.desk.look().is_empty(), "before there is another");
+        }
+        let done = world.perform(starts.remove(0));
+        world.desk.finish(done);
+        assert_eq!(world.desk.orders(), 0);
+        let kept = |state: &StateDir| Kept::stored(&["a.example".to_owned()], state).history;
+        assert_eq!(kept(&old).attempts.len(), 2);
+        let last = &kept(&old).attempts.pop().unwrap().outcome;
+        assert_eq!(last, &Outcome::Issued);
+        world.desk.configure(Some(there));
+        world.look();
+        assert_eq!(world.orders, if moves { 3 } else { 2 });
+    }
+}
+
+#[test]
+fn an_order_that_is_not_wanted_any_more_is_no_end_of_another() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(Arc::default(), Arc::default(), Arc::default());
+    clock::set(Moment(1_800_000_000));
+    desk.begin_ordering();
+    let both = by_dns(&disk, "\"a.example\", \"b.example\"");
+    desk.configure(Some(both));
+    let mut starts = desk.look();
+    assert_eq!((starts.len(), desk.orders()), (2, 2));
+    desk.configure(Some(by_dns(&disk, "\"b.example\"")));
+    assert_eq!(desk.orders(), 2, "both are waited for");
+    let new = tempfile::tempdir().unwrap();
+    desk.configure(Some(by_dns(&new, "\"b.example\"")));
+    for left in [1, 0] {
+        assert!(desk.look().is_empty(), "the other has not ended");
+        let Start::Order(job, lock) = starts.remove(0) else {
+            panic!("no order")
+        };
+        desk.finish(Done::Order {
+            state: job.state.clone(),
+            names: job.names.clone(),
+            moved: job.moved.clone(),
+            folder: job.folder.clone(),
+            ca: job.ca.clone(),
+            result: Err(Failure::here("it was told to end")),
+            signed: false,
+            lock,
+        });
+        assert_eq!(desk.orders(), left);
+    }
+    assert_eq!(desk.look().len(), 1);
+}
