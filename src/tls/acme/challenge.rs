@@ -46,20 +46,31 @@ pub struct Challenges {
     made: Mutex<HashMap<String, Arc<CertifiedKey>>>,
 }
 
-/// Takes an answer back when it is dropped.
+/// Takes an answer back when it is dropped; not one that has taken its place, for two orders may be
+/// asked for one name by TLS.
 #[derive(Debug)]
 pub(super) struct Presented {
     challenges: Arc<Challenges>,
     key: (Shown, String),
+    key_authorization: String,
     /// Where it was left for other instances; that may be another place by now.
     left: Option<StateDir>,
 }
 
 impl Drop for Presented {
     fn drop(&mut self) {
-        lock(&self.challenges.ready).remove(&self.key);
-        if let Some(state) = &self.left {
-            state.remove(&path(&self.key));
+        let ours = &self.key_authorization;
+        let mut ready = lock(&self.challenges.ready);
+        if ready.get(&self.key) == Some(ours) {
+            ready.remove(&self.key);
+        }
+        drop(ready);
+        let Some(state) = &self.left else { return };
+        let path = path(&self.key);
+        if let Ok(Some(answer)) = state.read(&path)
+            && *answer == ours.as_bytes()
+        {
+            state.remove(&path);
         }
     }
 }
@@ -110,6 +121,7 @@ impl Challenges {
         Presented {
             challenges: Arc::clone(self),
             key,
+            key_authorization: key_authorization.to_owned(),
             left,
         }
     }
@@ -345,6 +357,20 @@ mod tests {
         one.share(Some(&acme(other.path())));
         drop(answer);
         assert!(!file.exists());
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_not_taken_back_with_the_one_whose_place_it_took() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (instance(dir.path()), instance(dir.path()));
+        let before = one.present(Shown::Tls, "a.example", "before.key");
+        let after = one.present(Shown::Tls, "a.example", "after.key");
+        let expected = one.tls("a.example").await.unwrap();
+        drop(before);
+        assert_eq!(one.tls("a.example").await.unwrap().cert, expected.cert);
+        assert!(other.tls("a.example").await.is_some());
+        drop(after);
+        assert!(one.tls("a.example").await.is_none() && other.tls("a.example").await.is_none());
     }
 
     #[test]
