@@ -213,6 +213,34 @@ async fn an_account_that_the_ca_has_closed_is_made_anew() {
     assert_eq!(ca.book.read(|book| book.accounts.len()), 2);
 }
 
+/// As if we had ended between the two files of a new account, and it was closed since.
+#[tokio::test]
+async fn a_key_that_was_left_over_of_a_closed_account_is_not_used_for_ever() {
+    let (ca, state, gateway) = world(Habits::default()).await;
+    with_account(&ca, state.path(), &gateway).await;
+    let (account, _) = files(state.path());
+    let mut new = account.clone().into_os_string();
+    new.push(".new");
+    let left = json!({"new_key": read(&account)["key_pkcs8"]});
+    std::fs::write(new, left.to_string()).unwrap();
+    ca.book.change(|book| {
+        book.closed = book.accounts.keys().cloned().collect();
+    });
+    let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+    for (failures, words) in [
+        (1, "has closed our account"),
+        (2, "does not accept our account"),
+    ] {
+        let told = until_told(&proxy, "a.example", |told| told["failures"] == failures).await;
+        let reason = told["lastError"]["reason"].as_str().unwrap();
+        assert!(reason.contains(words), "{reason}");
+        tokio::time::sleep(ms(2000)).await;
+        renew(&proxy.holdline, "a.example").await;
+    }
+    until_trusted(&proxy, "a.example", &ca.root).await;
+    assert_eq!(ca.book.read(|book| book.accounts.len()), 2);
+}
+
 #[tokio::test]
 async fn an_account_that_may_not_order_is_kept() {
     let (ca, state, gateway) = world(Habits::default()).await;

@@ -473,6 +473,13 @@ impl Desk {
         let (status, body, location) = match (resource, id) {
             ("account", _) => {
                 let key = BASE64_URL_SAFE_NO_PAD.decode(who).unwrap();
+                let closed = |book: &Book| {
+                    let mut known = book.accounts.iter().filter(|(_, it)| **it == key);
+                    known.any(|(kid, _)| book.closed.contains(kid))
+                };
+                if self.book.read(closed) {
+                    return self.refuse("unauthorized");
+                }
                 let kid = self.book.change(|book| {
                     let binding = payload["externalAccountBinding"].clone();
                     book.bindings.push(binding);

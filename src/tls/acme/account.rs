@@ -142,6 +142,12 @@ impl Ca {
             }
             made => made,
         };
+        if let Err(Error::Api(problem)) = &made
+            && kind(problem.r#type.as_deref()) == "unauthorized"
+        {
+            // It may be the key of an account that the CA has closed: it would be refused for ever.
+            files.remove(files.of_new()).await?;
+        }
         let made = made.map_err(failed)?;
         let id = made.headers().get(LOCATION).and_then(|it| it.to_str().ok());
         let id = id.ok_or_else(|| failed(Error::Str("no account URL")))?;
