@@ -8,7 +8,7 @@ use holdline::tls::acme::change_account_keys;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::ca::{Book, Ca, Habits, Problem, settings};
+use crate::ca::{Book, Ca, Habits, INSTANCE, Problem, settings};
 use crate::kit::gateway::ScriptedGateway;
 use crate::kit::{Proxy, ms};
 use crate::served::{PATIENCE, renew, told, until_failed, until_told, until_trusted};
@@ -254,6 +254,23 @@ async fn an_account_that_may_not_order_is_kept() {
     let kept = std::fs::read_dir(account).unwrap().map(|it| it.unwrap());
     let aside = kept.filter(|it| it.file_name().to_string_lossy().contains("damaged"));
     assert_eq!(aside.count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_person_has_to_do_is_told_with_the_address_of_it() {
+    for resource in ["account", "order"] {
+        let (ca, state, gateway) = world(Habits {
+            problem: problem(resource, 403, "userActionRequired"),
+            ..Habits::default()
+        })
+        .await;
+        let proxy = Proxy::with(&gateway, &ca.settings(state.path(), A)).await;
+        let error = until_failed(&proxy, "a.example").await;
+        assert!(
+            error.ends_with(&format!("run `holdline cert renew`; see {INSTANCE}")),
+            "{resource}: {error}"
+        );
+    }
 }
 
 // === contacts ===

@@ -37,6 +37,9 @@ use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 use crate::kit::wait::Shared;
 use crate::zone::Zone;
 
+/// Where a person finds more of its problems.
+pub(crate) const INSTANCE: &str = "https://ca.example/problems/1";
+
 /// What it does.
 #[derive(Debug, Clone)]
 pub(crate) struct Habits {
@@ -345,7 +348,7 @@ impl Desk {
             let kind = format!("urn:ietf:params:acme:error:{}", problem.kind);
             let mut answer = self.reply(
                 problem.status,
-                &json!({"type": kind, "detail": "So it is."}),
+                &json!({"type": kind, "detail": "So it is.", "instance": INSTANCE}),
             );
             if problem.kind.is_empty() {
                 *answer.body_mut() = Full::from("<html>a bad day</html>");

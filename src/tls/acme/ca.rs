@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::history::{Renewal, Window};
 use super::jws::Signer;
 use super::moment::{DAY, HOUR, MINUTE, Moment};
-use super::problem::{Failure, Stage, address, kind};
+use super::problem::{Failure, Stage, address, kind, wants_a_person};
 use super::state::file_name;
 use super::transport::{Transport, TransportError, nonce_of, retry_after};
 
@@ -97,7 +97,14 @@ impl Ca {
     }
 
     pub(super) fn failed(&self, error: &Error, stage: Stage) -> Failure {
-        Failure::of(error, stage, self.transport.wait_until())
+        let failure = Failure::of(error, stage, self.transport.wait_until());
+        match (error, self.transport.instance()) {
+            (Error::Api(problem), Some(instance)) if wants_a_person(problem) => Failure {
+                reason: format!("{}; see {}", failure.reason, address(&instance)),
+                ..failure
+            },
+            _ => failure,
+        }
     }
 
     /// Tells the CA something about accounts, with a nonce that it takes.

@@ -204,6 +204,11 @@ pub(super) fn is_limit(problem: &Problem) -> bool {
         .any(|urn| kind(urn.as_deref()) == "rateLimited")
 }
 
+/// Whether a person has to open an address that the CA names (RFC 8555, 7.3.3).
+pub(super) fn wants_a_person(problem: &Problem) -> bool {
+    kind(problem.r#type.as_deref()) == "userActionRequired"
+}
+
 /// The last part of a problem's URN.
 pub(super) fn kind(urn: Option<&str>) -> &str {
     urn.unwrap_or_default()
@@ -397,7 +402,7 @@ fn advice(kind: &str) -> Option<(&'static str, &'static str)> {
         ),
         "userActionRequired" => (
             "the CA wants a person to do something, such as to agree to new terms",
-            "open the address that it names, then run `holdline cert renew`",
+            "do so, then run `holdline cert renew`",
         ),
         _ => return None,
     })

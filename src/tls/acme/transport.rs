@@ -21,6 +21,7 @@ use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
+use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
@@ -79,12 +80,20 @@ pub(super) struct Transport {
     told: Arc<Mutex<Told>>,
 }
 
-/// What the latest answer of a CA says of time.
-#[derive(Debug, Clone, Copy, Default)]
+/// What the latest answer of a CA says that the library leaves out.
+#[derive(Debug, Clone, Default)]
 struct Told {
     retry_after: Option<Moment>,
     /// It was an error.
     failed: bool,
+    /// Where a person finds more of this error.
+    instance: Option<String>,
+}
+
+/// The rest of a problem document (RFC 7807, 3.1).
+#[derive(Deserialize)]
+struct Instance {
+    instance: String,
 }
 
 // === impl Transport ===
@@ -134,8 +143,14 @@ impl Transport {
         self.told().retry_after.filter(|at| *at >= soon)
     }
 
+    /// The address that the latest answer names for a person, if it was an error that does.
+    pub(super) fn instance(&self) -> Option<String> {
+        self.told().instance
+    }
+
     fn told(&self) -> Told {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        let told = self.told.lock();
+        told.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn heard(&self, told: Told) {
@@ -193,9 +208,12 @@ impl Transport {
         let status = response.status();
         let failed = status.is_client_error() || status.is_server_error();
         let retry_after = retry_after(response.headers(), SystemTime::now());
+        let more = || serde_json::from_slice::<Instance>(response.body()).ok();
+        let more = failed.then(more).flatten();
         self.heard(Told {
             retry_after,
             failed,
+            instance: more.map(|more| more.instance),
         });
         Ok(response)
     }
