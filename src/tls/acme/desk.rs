@@ -326,6 +326,7 @@ impl Desk {
         for kept in &mut self.kept {
             kept.save(&state);
             kept.remember(&state, now);
+            kept.watch_others(&state, now);
             if started.elapsed() < LOOK_FOR {
                 kept.write_down(&state, now);
             }

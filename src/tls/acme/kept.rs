@@ -16,11 +16,14 @@ pub(super) use self::trouble::{Cause, Troubles};
 use super::history::{History, Outcome};
 use super::import::{self, Found, Left};
 use super::judge::judge_kept;
-use super::moment::Moment;
+use super::moment::{HOUR, Moment};
 use super::order::{Unfinished, unfinished_file};
 use super::state::{StateDir, StateError};
 use crate::config::Acme;
 use crate::tls::Certificate;
+
+/// No order takes half of it.
+const ELSEWHERE_MOST: u64 = 12 * HOUR;
 
 /// What is being done about it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub(super) struct Kept {
     unforgotten: bool,
     pub(super) history: History,
     pub(super) busy: Busy,
+    /// Since when another instance has been seen to order.
+    elsewhere: Option<Moment>,
     /// The CA is being asked when to renew.
     pub(super) asking: bool,
     /// That there is none has been logged.
@@ -99,6 +104,7 @@ impl Kept {
             unwritten: false,
             unforgotten: false,
             busy: Busy::Reading,
+            elsewhere: None,
             asking: false,
             missed: false,
             troubles: Troubles::default(),
@@ -324,6 +330,27 @@ impl Kept {
                     tracing::error!(names = ?self.names, "{trouble}");
                 }
             }
+        }
+    }
+
+    /// Tells of an order of another process that lasts longer than any: it holds the lock, and nobody
+    /// else can order.
+    pub(super) fn watch_others(&mut self, state: &StateDir, now: Moment) {
+        if self.busy != Busy::Elsewhere {
+            self.elsewhere = None;
+            return self.troubles.over(Cause::Elsewhere);
+        }
+        let since = *self.elsewhere.get_or_insert(now);
+        if now.since(since) < ELSEWHERE_MOST {
+            return;
+        }
+        let trouble = format!(
+            "another process has held {} since {since}, and so nothing is ordered; see which one \
+             (`lslocks` names it), and end it",
+            state.path(&self.order_lock()).display()
+        );
+        if self.troubles.met(Cause::Elsewhere, &trouble, now) {
+            tracing::error!(names = ?self.names, "{trouble}");
         }
     }
 

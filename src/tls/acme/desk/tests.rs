@@ -817,3 +817,27 @@ fn an_order_that_is_not_wanted_any_more_is_no_end_of_another() {
     }
     assert_eq!(desk.look().len(), 1);
 }
+
+#[test]
+fn a_process_that_holds_an_order_for_ever_is_told_of() {
+    let mut world = World::new(90 * DAY);
+    let state = StateDir::new(world.disk.path());
+    let lock = "certificates/a.example/order.lock";
+    let theirs = state.try_lock(lock).unwrap().unwrap();
+    world.sleep(70 * DAY);
+    world.pass(10 * HOUR);
+    let told = world.desk.status().remove(0);
+    assert_eq!(told.next, "another instance orders it now");
+    assert_eq!(told.last_error, None);
+    world.pass(3 * HOUR);
+    let error = world.desk.status().remove(0).last_error.unwrap();
+    assert!(
+        error.reason.contains(lock) && error.reason.contains("end it"),
+        "{error:?}"
+    );
+    assert_eq!(world.orders, 1);
+    drop(theirs);
+    world.pass(2 * MINUTE);
+    let told = world.desk.status().remove(0);
+    assert_eq!((told.last_error, world.orders), (None, 2));
+}

@@ -17,6 +17,8 @@ pub(in crate::tls::acme) enum Cause {
     Certificate,
     /// An order cannot be begun.
     Order,
+    /// Another process has been at it for longer than an order takes.
+    Elsewhere,
 }
 
 /// One of them.
