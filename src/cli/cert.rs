@@ -257,7 +257,7 @@ fn renew(settings: &Settings, name: Option<&str>) -> ExitCode {
                     hint::command("cert list")
                 ))
             }
-            Err(error) => fail("nothing is renewed", &error),
+            Err(error) => fail("cert renew", &error),
         }
     })
 }

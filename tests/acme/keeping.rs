@@ -205,7 +205,7 @@ async fn a_disk_that_hangs_holds_up_neither_who_asks_nor_other_commands() {
     let waited = asked.elapsed();
     let said = error.to_string();
     assert!(
-        said.contains("the disk of [acme] state_dir does not answer")
+        said.contains("it is not known yet: the disk of [acme] state_dir does not answer")
             && said.contains("See `holdline cert list`"),
         "{said}"
     );

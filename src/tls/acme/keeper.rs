@@ -230,7 +230,8 @@ impl AcmeKeeper {
         let answer = self.ask(Ask::Renew(name, done), taken, ANSWER).await;
         answer.unwrap_or_else(|| {
             Err(format!(
-                "{}. See `holdline cert list` for what becomes of it, and then ask again",
+                "it is not known yet: {}, or there are many certificates. See `holdline cert list` for \
+                 what becomes of it, and then ask again",
                 self.unanswered()
             ))
         })
