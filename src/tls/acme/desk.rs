@@ -25,7 +25,7 @@ use self::read::Reading;
 use super::challenge::Challenges;
 use super::history::{Health, Renewal};
 use super::import::Left;
-use super::kept::{Busy, Kept, covers, same_names};
+use super::kept::{Busy, Kept, covers, is_valid, same_names};
 use super::moment::Moment;
 use super::order::Job;
 use super::plan::{Next, Why};
@@ -281,7 +281,23 @@ impl Desk {
         let Some(state) = self.state() else {
             return Ok(());
         };
-        self.kept.iter_mut().try_for_each(|it| it.secure(&state))
+        self.kept.iter_mut().try_for_each(|it| it.secure(&state))?;
+        let now = Moment::now();
+        let awaited = self.kept.iter().filter(|kept| !kept.is_served(now));
+        let awaited: Vec<&String> = awaited.flat_map(|kept| &kept.names).collect();
+        let there = on_disk_for(&awaited, &state, now);
+        for one in self.outgoing.iter().filter(|one| is_valid(one, now)) {
+            let of = awaited.iter().find(|name| covers(one, name));
+            if let Some(name) = of
+                && !there.iter().any(|it| it.key().cert == one.key().cert)
+            {
+                return Err(format!(
+                    "{name} is served with {} until the CA has issued one: see `holdline cert list`",
+                    one.facts().source
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Notes that one is to be renewed. Not where a limit of ours is in the way: nobody wants it still

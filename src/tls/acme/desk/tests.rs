@@ -841,3 +841,30 @@ fn a_process_that_holds_an_order_for_ever_is_told_of() {
     let told = world.desk.status().remove(0);
     assert_eq!((told.last_error, world.orders), (None, 2));
 }
+
+/// As from files, before certificates came from a CA; and from the state directory, which stays.
+#[test]
+fn what_only_this_process_can_serve_is_told_before_another_takes_its_place() {
+    let disk = tempfile::tempdir().unwrap();
+    let store = Arc::new(CertStore::new());
+    let names = ["a.example".to_owned()];
+    clock::set(Moment(1_800_000_000));
+    let files = stand_in::pem(&names).unwrap();
+    let path = disk.path().join("files.pem");
+    let files = judge(files.as_bytes(), &path, &names, Moment::now().system()).unwrap();
+    store.publish(vec![files]);
+    let mut desk = Desk::new(store, Arc::default(), Arc::default());
+    desk.configure(Some(by_dns(&disk, "\"a.example\"")));
+    let reason = desk.secure().unwrap_err();
+    assert!(
+        reason.starts_with("a.example is served with ") && reason.contains("files.pem"),
+        "{reason}"
+    );
+    desk.begin_ordering();
+    order(&mut desk, Moment::now(), 90);
+    assert_eq!(desk.secure(), Ok(()));
+    // Grouped otherwise, it is still served with what is on disk.
+    desk.configure(Some(by_dns(&disk, "\"a.example b.example\"")));
+    assert!(!desk.outgoing.is_empty());
+    assert_eq!(desk.secure(), Ok(()));
+}
