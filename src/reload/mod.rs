@@ -329,6 +329,10 @@ impl Reloader {
         let _ = self.aside(soon, ReloadError::Slow, again).await;
     }
 
+        if seen.files.is_empty() {
+            // They could not be looked at: what was read names them.
+            return;
+        }
     /// Whether a file has been as it is for long enough.
     fn settled(
         &self,
