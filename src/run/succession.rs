@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::handover::{Arrival, Binary, Process, Successor, UpgradeError, Upgraded, Upgrades};
 use crate::observe::log::Beside;
+use crate::observe::status::Refused;
 use crate::protocol::rescue::millis;
 use crate::reload::{By, ReloadError, Reloaded};
 use crate::systemd::{Notifier, Watchdog};
@@ -140,7 +141,8 @@ impl Shared {
         // Whoever is on the way out is not ready again.
         if told && !self.stopping.is_cancelled() {
             let refused = reloaded.as_ref().err().map(ToString::to_string);
-            let refused = refused.map(|error| format!("not reloaded: {error}"));
+            // There is room for a line.
+            let refused = refused.map(|error| format!("not reloaded: {}", Refused::of(&error).why));
             self.succession
                 .notifier
                 .ready(&refused.unwrap_or_else(|| self.in_words()));
