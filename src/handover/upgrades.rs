@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Binary, ChannelError, LIMIT, Process, Successor};
 use crate::listen::Share;
+use crate::reload::Doubted;
 use crate::systemd;
 
-/// Why there is no upgrade. The running process goes on as before.
 /// Inits of containers, and what runtimes start a container with; as the kernel calls them.
 const INITS: [&str; 8] = [
     "tini",
@@ -29,6 +29,7 @@ const INITS: [&str; 8] = [
 /// As process 1 they end with their last command.
 const SHELLS: [&str; 5] = ["sh", "ash", "dash", "bash", "busybox"];
 
+/// Why there is no upgrade. The running process goes on as before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
@@ -52,7 +53,6 @@ pub enum UpgradeError {
         "this holdline is process 1, as in a container: with its end the new one would be killed, too; start a new container instead"
     )]
     FirstProcess,
-    /// The end of the old process would be that of the service.
     /// The same, by a detour.
     #[error(
         "{starter} has started this holdline and ends with it, and the whole container with that: the new one would be killed, too; start a new container instead"
@@ -61,6 +61,7 @@ pub enum UpgradeError {
         /// A container's init, or what is outside of it.
         starter: String,
     },
+    /// The end of the old process would be that of the service.
     #[error(
         "systemd started this holdline without NOTIFY_SOCKET, and would end the new one with it: set Type=notify-reload (or notify) and NotifyAccess=all in its unit"
     )]
@@ -71,6 +72,11 @@ pub enum UpgradeError {
         /// With what to do.
         reason: String,
     },
+    /// It would take a config that the running process has not taken.
+    #[error(
+        "the new process would take the changed config file, which waits for somebody's word: {0}, and upgrade then"
+    )]
+    Doubtful(Doubted),
     /// A listening socket cannot be handed over.
     #[error("the listening sockets cannot be shared: {0}")]
     Share(std::io::Error),
@@ -265,21 +271,15 @@ fn may_be_replaced() -> Result<(), UpgradeError> {
     if std::process::id() == 1 {
         return Err(UpgradeError::FirstProcess);
     }
+    if let Some(starter) = starter() {
+        return Err(UpgradeError::OnlyChild { starter });
+    }
     if systemd::is_main_process() && std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Err(UpgradeError::NotNotified);
     }
     Ok(())
 }
 
-    if let Some(starter) = starter() {
-        return Err(UpgradeError::OnlyChild { starter });
-    }
-fn told(status: Option<ExitStatus>) -> String {
-    status.map_or_else(
-        || "how is not known".to_owned(),
-        |status| status.to_string(),
-    )
-}
 /// Who has started this process, if that ends with it.
 fn starter() -> Option<String> {
     let Some(parent) = getppid().map(Pid::as_raw_pid) else {
@@ -295,6 +295,12 @@ fn ends_with_us(parent: i32, name: &str) -> bool {
     INITS.contains(&name) || (parent == 1 && SHELLS.contains(&name))
 }
 
+fn told(status: Option<ExitStatus>) -> String {
+    status.map_or_else(
+        || "how is not known".to_owned(),
+        |status| status.to_string(),
+    )
+}
 
 #[cfg(test)]
 mod tests {
