@@ -3,6 +3,7 @@
 //!
 //! Of the process, as its arguments are. A program that has holdline in it says nothing here.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -28,6 +29,14 @@ pub fn called_with(flags: Flags) {
 #[must_use]
 pub fn command(words: &str) -> String {
     flags().command(words)
+}
+
+/// The same where the file that is there now leads to another admin listener than `admin`.
+#[must_use]
+pub fn command_at(words: &str, admin: SocketAddr) -> String {
+    let admin = Some(admin.to_string());
+    let flags = flags().clone();
+    Flags { admin, ..flags }.command(words)
 }
 
 /// One that needs the config file only: `holdline check --config X`.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::credential::{from_hex, to_hex};
 use super::error::DeskError;
 use super::keys::seconds;
+use super::look::Looks;
 use super::state::{Locked, StateDir};
 
 const FILE: &str = "auth.ended";
@@ -32,9 +33,11 @@ const SPARE: usize = 1_000;
 
 /// Remembers ended sign-ins.
 pub(super) struct Ended {
-    known: Mutex<Known>,
+    /// Not locked while a disk is waited for.
+    known: Arc<Mutex<Known>>,
     /// Where they are kept; `None`: in this process only.
     file: Option<StateDir>,
+    looks: Looks,
 }
 
 struct Known {
@@ -66,8 +69,9 @@ impl Ended {
             looked: Instant::now(),
         };
         Ok(Self {
-            known: Mutex::new(known),
+            known: Arc::new(Mutex::new(known)),
             file: Some(dir.clone()),
+            looks: Looks::default(),
         })
     }
 
@@ -79,16 +83,16 @@ impl Ended {
             looked: Instant::now(),
         };
         Self {
-            known: Mutex::new(known),
+            known: Arc::new(Mutex::new(known)),
             file: None,
+            looks: Looks::default(),
         }
     }
 
     /// Whether this one was ended.
     pub(super) fn contains(&self, id: [u8; 16], now: SystemTime) -> bool {
-        let mut known = self.lock();
-        self.look(&mut known, now);
-        known.until.contains_key(&id)
+        self.look(now);
+        self.lock().until.contains_key(&id)
     }
 
     /// Ends one for good. Where the disk fails it holds until this process ends, and the log says
@@ -120,57 +124,70 @@ impl Ended {
 
     /// Takes out of the file what says nothing any more, where that is worth it.
     fn shorten(&self, dir: &StateDir, now: u64, lock: &Locked) {
+        let lines = self.lock().until.len();
+        if !is_long(dir, lines) {
+            return;
+        }
+        let bytes = match dir.read_end(FILE) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) => return told_long(dir, &error),
+        };
         let until = {
             let mut known = self.lock();
-            if !is_long(dir, known.until.len()) {
-                return;
-            }
-            match dir.read_end(FILE) {
-                Ok(bytes) => {
-                    let bytes = bytes.unwrap_or_default();
-                    learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
-                }
-                Err(error) => return told_long(dir, &error),
-            }
+            learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
             known.until.retain(|_, until| *until > now);
-            if !is_long(dir, known.until.len()) {
-                return;
-            }
             known.until.clone()
         };
+        if !is_long(dir, until.len()) {
+            return;
+        }
         match dir.replace(FILE, write(&until).as_bytes(), lock) {
             // Others write under the lock only: it is what is known.
-            Ok(()) => self.lock().version = dir.version(FILE),
+            Ok(()) => {
+                let version = dir.version(FILE);
+                self.lock().version = version;
+            }
             Err(error) => told_long(dir, &error),
         }
     }
 
     /// Learns what other processes have ended.
-    fn look(&self, known: &mut Known, now: SystemTime) {
+    fn look(&self, now: SystemTime) {
         let Some(dir) = &self.file else { return };
-        if known.looked.elapsed() < LOOK {
-            return;
-        }
-        known.looked = Instant::now();
-        let version = dir.version(FILE);
-        if version == known.version {
-            return;
-        }
-        match dir.read_end(FILE) {
-            Ok(Some(bytes)) => {
-                known.version = version;
-                let now = seconds(now);
-                learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
+        {
+            let mut known = self.lock();
+            if known.looked.elapsed() < LOOK {
+                return;
             }
-            // What is known stays known.
-            Ok(None) => known.version = version,
-            Err(error) => tracing::warn!("the ended sign-ins cannot be read: {error}"),
+            known.looked = Instant::now();
         }
+        let (dir, known) = (dir.clone(), Arc::clone(&self.known));
+        self.looks.take(move || {
+            let version = dir.version(FILE);
+            if version == lock(&known).version {
+                return;
+            }
+            match dir.read_end(FILE) {
+                Ok(Some(bytes)) => {
+                    let mut known = lock(&known);
+                    known.version = version;
+                    let now = seconds(now);
+                    learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
+                }
+                // What is known stays known.
+                Ok(None) => lock(&known).version = version,
+                Err(error) => tracing::warn!("the ended sign-ins cannot be read: {error}"),
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the file could be read, if there is one. However long it is: it is made shorter.
@@ -316,6 +333,27 @@ mod tests {
         one.end([1; 16], day(0));
         tokio::time::advance(LOOK).await;
         assert!(two.contains([1; 16], day(0)));
+    }
+
+    /// Every request with a cookie asks, and so does a look at everybody who is in.
+    #[test]
+    fn a_disk_that_hangs_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(folder.path()).unwrap();
+        let ended = Arc::new(Ended::open(&dir, day(0)).unwrap());
+        ended.end([1; 16], day(0));
+        // Whoever opens it waits for a writer who never comes.
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        fs::rename(pipe, dir.path(FILE)).unwrap();
+        ended.lock().looked = Instant::now() - 2 * LOOK;
+        let (tell, told) = std::sync::mpsc::channel();
+        let asking = Arc::clone(&ended);
+        std::thread::spawn(move || tell.send(asking.contains([1; 16], day(0))));
+        let told = told.recv_timeout(Duration::from_secs(20));
+        assert_eq!(told, Ok(true), "it is waited for");
+        assert!(!ended.contains([2; 16], day(0)));
     }
 
     #[test]

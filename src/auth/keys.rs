@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::error::DeskError;
 use super::keyring::{Damage, Key, KeyId, Keyring};
+use super::look::Looks;
 use super::state::StateDir;
 
 const FILE: &str = "auth.key";
@@ -23,10 +24,11 @@ const LOOK_FOR_NEWER: Duration = Duration::from_secs(60);
 
 /// The keys in use.
 pub(super) struct Keys {
-    ring: ArcSwap<Keyring>,
+    ring: Arc<ArcSwap<Keyring>>,
     /// Where they are kept; `None`: in this process only.
     file: Option<StateDir>,
     looked: Mutex<Instant>,
+    looks: Looks,
 }
 
 impl Keys {
@@ -37,9 +39,10 @@ impl Keys {
             None => create(dir, now)?,
         };
         Ok(Self {
-            ring: ArcSwap::from_pointee(ring),
+            ring: Arc::new(ArcSwap::from_pointee(ring)),
             file: Some(dir.clone()),
             looked: Mutex::new(Instant::now()),
+            looks: Looks::default(),
         })
     }
 
@@ -47,9 +50,10 @@ impl Keys {
     pub(super) fn ephemeral(now: SystemTime) -> Result<Self, DeskError> {
         let ring = Keyring::make(seconds(now)).ok_or(DeskError::Random)?;
         Ok(Self {
-            ring: ArcSwap::from_pointee(ring),
+            ring: Arc::new(ArcSwap::from_pointee(ring)),
             file: None,
             looked: Mutex::new(Instant::now()),
+            looks: Looks::default(),
         })
     }
 
@@ -83,15 +87,16 @@ impl Keys {
             }
             *looked = Instant::now();
         }
-        match read(dir) {
-            Ok(Some(ring)) => self.ring.store(Arc::new(ring)),
+        let (dir, ring) = (dir.clone(), Arc::clone(&self.ring));
+        self.looks.take(move || match read(&dir) {
+            Ok(Some(read)) => ring.store(Arc::new(read)),
             // The keys in memory are good, so everybody stays signed in.
             Ok(None) => tracing::warn!(
                 path = %dir.path(FILE).display(),
                 "the key of the sign-ins is gone: after a restart everybody has to sign in again"
             ),
             Err(error) => tracing::warn!("the key of the sign-ins cannot be read again: {error}"),
-        }
+        });
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `credential`, `password`, `token` | hashes as the config holds them; making and comparing them |
 //! | `cookie`, `seal`, `values` | our cookies in headers; signatures; what is in them |
 //! | `keyring`, `keys`, `state` | the keys of the signatures, and the files that they and `ended` share |
+//! | `look` | a look at a file by those who may not wait for a disk |
 //! | `fading` | the bounded tables of `throttle` and `crowd` |
 //! | `throttle`, `gate` | delays after failures; whom they are for |
 //! | `crowd`, `lane` | attempts of a neighbourhood; who is next |
@@ -33,6 +34,7 @@ mod identity;
 mod keyring;
 mod keys;
 mod lane;
+mod look;
 mod name;
 mod password;
 mod refusals;

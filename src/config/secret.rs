@@ -1,8 +1,8 @@
 //! Keeps secrets out of messages: a config's text as it may be shown.
 //!
-//! What follows a key that holds a secret is blanked, and anywhere the query of a URL and what looks
-//! like a hash or a token: a value may stand under a misspelt key, or in a line that is no TOML. Every byte stays
-//! where it is, so that places in the shown text are places in the text.
+//! What follows a key that holds a secret is blanked, and anywhere the user, password and query of a
+//! URL and what looks like a hash or a token: a value may stand under a misspelt key, or in a line that
+//! is no TOML. Every byte stays where it is, so that places in the shown text are places in the text.
 
 use std::ops::Range;
 
@@ -26,8 +26,8 @@ pub(super) fn blanked(text: &str) -> String {
     for start in values(text) {
         blank_value(&mut shown, start);
     }
-    for query in queries(text) {
-        shown.get_mut(query).unwrap_or_default().fill(BLANK);
+    for secret in queries(text).into_iter().chain(logins(text)) {
+        shown.get_mut(secret).unwrap_or_default().fill(BLANK);
     }
     blank_random(&mut shown);
     // Only whole characters were blanked, so that this changes nothing.
@@ -47,13 +47,30 @@ pub(super) fn without_queries(text: &str) -> Option<String> {
     (!queries.is_empty()).then_some(shown)
 }
 
-/// What stands behind the `?` of URLs, up to what ends a text or a line.
-fn queries(text: &str) -> Vec<Range<usize>> {
-    let mut queries: Vec<Range<usize>> = Vec::new();
-    for (at, _) in text.match_indices("://") {
+/// URLs from their `://` on, up to what ends a text or a line, and where they begin.
+fn urls(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.match_indices("://").map(|(at, _)| {
         let rest = text.get(at..).unwrap_or_default();
         let url = rest.split(['"', '\'', ' ', '\t', '\r', '\n']).next();
-        let url = url.unwrap_or_default();
+        (at, url.unwrap_or_default())
+    })
+}
+
+/// The user and the password of URLs, which stand before an `@`. Nobody takes them, but somebody may
+/// write them.
+fn logins(text: &str) -> Vec<Range<usize>> {
+    let login = |(at, url): (usize, &str)| {
+        let start = at + "://".len();
+        let (login, _) = url.get("://".len()..)?.rsplit_once('@')?;
+        Some(start..start + login.len())
+    };
+    urls(text).filter_map(login).collect()
+}
+
+/// What stands behind the `?` of URLs.
+fn queries(text: &str) -> Vec<Range<usize>> {
+    let mut queries: Vec<Range<usize>> = Vec::new();
+    for (at, url) in urls(text) {
         let Some((before, query)) = url.split_once('?') else {
             continue;
         };
@@ -208,6 +225,28 @@ mod tests {
                 (blanked(none), without_queries(none)),
                 (none.to_owned(), None)
             );
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_url_is_blanked() {
+        for (from, to) in [
+            (
+                "url = \"http://me:s3cret@gw:3001\"",
+                "url = \"http://*********@gw:3001\"",
+            ),
+            // A password may have anything in it.
+            (
+                "u = https://me:a/b@c@gw/ # @",
+                "u = https://********@gw/ # @",
+            ),
+            ("contact = [\"a@b.c\"]", "contact = [\"a@b.c\"]"),
+            (
+                "url = \"http://gw:3001\" # a@b",
+                "url = \"http://gw:3001\" # a@b",
+            ),
+        ] {
+            assert_eq!(blanked(from), to);
         }
     }
 

@@ -1,16 +1,33 @@
 //! Whether an upgrade may begin, and what became of the last one.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::process::{Pid, getppid};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Binary, ChannelError, LIMIT, Process, Successor};
 use crate::listen::Share;
+use crate::reload::Doubted;
 use crate::systemd;
+
+/// Inits of containers, and what runtimes start a container with; as the kernel calls them.
+const INITS: [&str; 8] = [
+    "tini",
+    "tini-static",
+    "docker-init",
+    "podman-init",
+    "catatonit",
+    "dumb-init",
+    "containerd-shim",
+    "conmon",
+];
+/// As process 1 they end with their last command.
+const SHELLS: [&str; 5] = ["sh", "ash", "dash", "bash", "busybox"];
 
 /// Why there is no upgrade. The running process goes on as before.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +50,17 @@ pub enum UpgradeError {
     NoBinary,
     /// The end of the old process would be that of the container.
     #[error(
-        "this holdline is process 1, as in a container: with its end the new one would be killed, too; start a new container instead, or run holdline under an init (docker run --init)"
+        "this holdline is process 1, as in a container: with its end the new one would be killed, too; start a new container instead"
     )]
     FirstProcess,
+    /// The same, by a detour.
+    #[error(
+        "{starter} has started this holdline and ends with it, and the whole container with that: the new one would be killed, too; start a new container instead"
+    )]
+    OnlyChild {
+        /// A container's init, or what is outside of it.
+        starter: String,
+    },
     /// The end of the old process would be that of the service.
     #[error(
         "systemd started this holdline without NOTIFY_SOCKET, and would end the new one with it: set Type=notify-reload (or notify) and NotifyAccess=all in its unit"
@@ -47,6 +72,11 @@ pub enum UpgradeError {
         /// With what to do.
         reason: String,
     },
+    /// It would take a config that the running process has not taken.
+    #[error(
+        "the new process would take the changed config file, which waits for somebody's word: {0}, and upgrade then"
+    )]
+    Doubtful(Doubted),
     /// A listening socket cannot be handed over.
     #[error("the listening sockets cannot be shared: {0}")]
     Share(std::io::Error),
@@ -241,10 +271,28 @@ fn may_be_replaced() -> Result<(), UpgradeError> {
     if std::process::id() == 1 {
         return Err(UpgradeError::FirstProcess);
     }
+    if let Some(starter) = starter() {
+        return Err(UpgradeError::OnlyChild { starter });
+    }
     if systemd::is_main_process() && std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Err(UpgradeError::NotNotified);
     }
     Ok(())
+}
+
+/// Who has started this process, if that ends with it.
+fn starter() -> Option<String> {
+    let Some(parent) = getppid().map(Pid::as_raw_pid) else {
+        return Some("a program outside of this container".to_owned());
+    };
+    let name = fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
+    let name = name.trim();
+    ends_with_us(parent, name).then(|| format!("{name} (process {parent})"))
+}
+
+/// Whether the program of this name ends with what it has started, and takes the rest along.
+fn ends_with_us(parent: i32, name: &str) -> bool {
+    INITS.contains(&name) || (parent == 1 && SHELLS.contains(&name))
 }
 
 fn told(status: Option<ExitStatus>) -> String {
@@ -252,4 +300,25 @@ fn told(status: Option<ExitStatus>) -> String {
         || "how is not known".to_owned(),
         |status| status.to_string(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containers_init_ends_with_what_it_has_started_and_others_do_not() {
+        for (parent, name, ends) in [
+            (1, "docker-init", true),
+            (7, "tini", true),
+            (1, "sh", true),
+            // Somebody's terminal.
+            (4711, "bash", false),
+            (1, "systemd", false),
+            (1, "init", false),
+            (4711, "holdline", false),
+        ] {
+            assert_eq!(ends_with_us(parent, name), ends, "{parent} {name}");
+        }
+    }
 }

@@ -69,6 +69,14 @@ struct Door {
     closed: CancellationToken,
 }
 
+impl Door {
+    /// Its port, if it is `[::]` and takes IPv4 as well.
+    fn of_both(&self) -> Option<u16> {
+        let socket = self.socket.socket()?;
+        takes_both_families(&**socket, self.address).then(|| self.address.port())
+    }
+}
+
 /// Accepts until the token is cancelled; then the socket is closed.
 pub(super) type Accept = Box<dyn Fn(Listener, CancellationToken) + Send + Sync>;
 
@@ -137,10 +145,19 @@ impl Doors {
     ) -> Result<Changes, BindError> {
         let wanted = Wanted::all(config);
         let open = self.lock();
+        // As when it was inherited: what stays at `[::]` may be enough for IPv4.
+        let stays = |door: &&Door| wanted.contains(&door.wanted);
+        let both: Vec<u16> = open
+            .iter()
+            .filter(stays)
+            .filter_map(Door::of_both)
+            .collect();
         let mut bound = Vec::new();
         for speaks in [Speaks::Tls, Speaks::Plain] {
             let missing = |wanted: &&Wanted| {
-                wanted.speaks == speaks && !open.iter().any(|door| door.wanted == **wanted)
+                wanted.speaks == speaks
+                    && !open.iter().any(|door| door.wanted == **wanted)
+                    && !is_covered(wanted.address, &both)
             };
             let missing: Vec<Wanted> = wanted.iter().filter(missing).copied().collect();
             bound.extend(take(speaks, &missing, leaving, inherited)?);
@@ -244,7 +261,7 @@ fn take(
     for (wanted, claim) in wanted.iter().zip(claimed) {
         let listener = match claim {
             Some(socket) => Listener::inherit(socket, wanted.address)?,
-            None if is_any_v4(wanted.address) && both.contains(&wanted.address.port()) => {
+            None if is_covered(wanted.address, &both) => {
                 let address = wanted.address;
                 tracing::info!(%address, "an inherited socket of [::] takes IPv4 as well");
                 continue;
@@ -254,6 +271,11 @@ fn take(
         taken.push((*wanted, listener));
     }
     Ok(taken)
+}
+
+/// Whether IPv4 comes in by `[::]`, of which there are listeners on these ports.
+fn is_covered(address: SocketAddr, both: &[u16]) -> bool {
+    is_any_v4(address) && both.contains(&address.port())
 }
 
 impl fmt::Debug for Doors {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
@@ -189,7 +190,7 @@ impl Inherited {
 }
 
 /// Whether a listener of `[::]` takes IPv4 as well.
-pub(super) fn takes_both_families(socket: &TcpListener, address: SocketAddr) -> bool {
+pub(super) fn takes_both_families(socket: &impl AsFd, address: SocketAddr) -> bool {
     address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         && matches!(SockRef::from(socket).only_v6(), Ok(false))
 }

@@ -21,10 +21,10 @@ use super::status::Status;
 
 /// For an answer that is there already.
 const LIMIT: Duration = Duration::from_secs(3);
-/// A reload reads files and may have to wait for another one.
-const RELOAD_LIMIT: Duration = Duration::from_secs(60);
-/// Longer than a new process may take.
-const UPGRADE_LIMIT: Duration = Duration::from_secs(60);
+/// A reload reads files and may have to wait for another one, or for an upgrade.
+const RELOAD_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than a new process may take, and a reload that it has to wait for.
+const UPGRADE_LIMIT: Duration = Duration::from_secs(90);
 /// A status is some kilobytes.
 const BODY: usize = 4 << 20;
 

@@ -130,7 +130,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn of(reason: &str) -> Self {
+    /// Of the words of a reload that was refused.
+    pub(crate) fn of(reason: &str) -> Self {
         let mut lines = reason
             .lines()
             .map(str::trim)

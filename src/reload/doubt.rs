@@ -5,8 +5,10 @@
 //! torn file, waits for somebody's word.
 
 use std::fmt;
+use std::net::SocketAddr;
 
-use crate::config::{Auth, SetBy, Settings, Text};
+use crate::config::{Auth, ClientCertificates, Config, SetBy, Settings, Text};
+use crate::hint;
 
 /// What speaks against taking it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum Doubt {
     Beginning,
     /// Ways to sign in are gone, or all of them: these.
     LetsIn(Vec<&'static str>),
+    /// Nobody has to show a certificate any more, nor to sign in.
+    AnyClient,
 }
 
 impl fmt::Display for Doubt {
@@ -27,7 +31,37 @@ impl fmt::Display for Doubt {
             Self::LetsIn(modes) => {
                 write!(f, "{} would be gone from [auth] modes", modes.join(", "))
             }
+            Self::AnyClient => {
+                f.write_str("clients would need no certificate of [tls] client_ca any more")
+            }
         }
+    }
+}
+
+/// A file that waits for somebody's word. Shown with what to do if it is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubted {
+    /// What speaks against it.
+    pub doubt: Doubt,
+    /// The admin listener, where the file says another one.
+    pub admin: Option<SocketAddr>,
+}
+
+impl Doubted {
+    pub(super) fn of(doubt: Doubt, old: &Config, new: &Config) -> Self {
+        let (now, then) = (old.admin.listen, new.admin.listen);
+        let admin = now.filter(|now| then != Some(*now) && now.port() != 0);
+        Self { doubt, admin }
+    }
+}
+
+impl fmt::Display for Doubted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reload = match self.admin {
+            Some(admin) => hint::command_at("reload", admin),
+            None => hint::command("reload"),
+        };
+        write!(f, "{}; if that is meant, run `{reload}`", self.doubt)
     }
 }
 
@@ -35,7 +69,7 @@ impl fmt::Display for Doubt {
 pub(super) struct Known<'k> {
     pub(super) text: &'k Text,
     pub(super) settings: &'k Settings,
-    pub(super) auth: &'k Auth,
+    pub(super) config: &'k Config,
 }
 
 /// What speaks against taking `new` in place of `old` unasked. That it is only a beginning is said
@@ -44,12 +78,15 @@ pub(super) fn doubt(old: &Known<'_>, new: &Known<'_>) -> Option<Doubt> {
     if sets_nothing(new.settings) && !sets_nothing(old.settings) {
         return Some(Doubt::Empty);
     }
-    let gone: Vec<&'static str> = modes(old.auth)
+    let gone: Vec<&'static str> = modes(&old.config.auth)
         .into_iter()
-        .filter(|mode| !modes(new.auth).contains(mode))
+        .filter(|mode| !modes(&new.config.auth).contains(mode))
         .collect();
     if !gone.is_empty() {
         return Some(Doubt::LetsIn(gone));
+    }
+    if needs_certificate(old.config) && !needs_certificate(new.config) && !new.config.auth.is_on() {
+        return Some(Doubt::AnyClient);
     }
     let beginning = new.text.is_only_the_beginning_of(old.text);
     beginning.then_some(Doubt::Beginning)
@@ -59,6 +96,11 @@ fn sets_nothing(settings: &Settings) -> bool {
     !settings
         .iter()
         .any(|setting| matches!(setting.from, SetBy::File(_)))
+}
+
+fn needs_certificate(config: &Config) -> bool {
+    let needed = config.tls.client_certificates == ClientCertificates::Required;
+    needed && config.tls.client_ca.is_some()
 }
 
 fn modes(auth: &Auth) -> Vec<&'static str> {
@@ -89,7 +131,7 @@ mod tests {
         Known {
             text: &loaded.text,
             settings: &loaded.settings,
-            auth: &loaded.config.auth,
+            config: &loaded.config,
         }
     }
 
@@ -127,6 +169,36 @@ mod tests {
         let gone = between(&auth, "[hold]\nmax = \"5m\"\n");
         assert_eq!(gone, Some(Doubt::LetsIn(vec!["token"])));
         assert_eq!(between("[hold]\nmax = \"5m\"\n", &auth), None);
+    }
+
+    #[test]
+    fn a_client_ca_that_is_all_that_keeps_the_door_waits_for_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let made = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
+        std::fs::write(&ca, made.cert.pem()).unwrap();
+        let with = format!("[tls]\nclient_ca = {ca:?}\n[hold]\nmax = \"5m\"\n");
+        // Torn in the middle of another edit, so no beginning of what it was.
+        let without = "[hold]\nmax = \"6m\"\n";
+        assert_eq!(between(&with, without), Some(Doubt::AnyClient));
+        assert_eq!(between(without, &with), None);
+        let signed_in = format!("{without}[auth]\nmodes = [\"token\"]\n{TOKENS}");
+        assert_eq!(between(&with, &signed_in), None);
+    }
+
+    /// Whoever types what is told must not end up where nobody listens.
+    #[test]
+    fn what_to_type_leads_to_the_listener_that_is_in_force() {
+        let (nine, default) = (loaded("[admin]\nlisten = \"127.0.0.1:9\""), loaded(""));
+        let told = |old: &Loaded, new: &Loaded| {
+            Doubted::of(Doubt::Empty, &old.config, &new.config).to_string()
+        };
+        let words = "it sets nothing; if that is meant, run `holdline reload";
+        assert_eq!(
+            told(&nine, &default),
+            format!("{words} --admin 127.0.0.1:9`")
+        );
+        assert_eq!(told(&nine, &nine), format!("{words}`"));
     }
 
     #[test]

@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::config::{self, Config, ConfigErrors, Loaded, Origin, Settings, Stamp, Text};
 use crate::observe::log::{LogControl, LogPlan};
 
-pub use doubt::Doubt;
 use doubt::Known;
+pub use doubt::{Doubt, Doubted};
 use in_force::Prepared;
 pub(crate) use in_force::{InForce, Swapped, first_table};
 pub use outcome::{Before, ReloadError, Reloaded};
@@ -172,6 +172,11 @@ impl Reloader {
         reloaded
     }
 
+    /// What speaks against the file that is there now, if it waits for somebody's word.
+    pub(crate) fn doubt(&self) -> Option<Doubted> {
+        self.last.doubt()
+    }
+
     async fn take(self: &Arc<Self>, by: By) -> Result<Reloaded, ReloadError> {
         let mut said = self.said.lock().await;
         let deadline = Instant::now() + LIMIT;
@@ -184,7 +189,10 @@ impl Reloader {
             let may_settle = doubt == Doubt::Beginning && replaced(said.stamp, stamp);
             match may_settle {
                 true => self.settled(&mut said.unsettled, stamp)?,
-                false => return Err(ReloadError::Doubtful(doubt)),
+                false => {
+                    let doubted = Doubted::of(doubt, &old, &loaded.config);
+                    return Err(ReloadError::Doubtful(doubted));
+                }
             }
         }
         said.unsettled = None;
@@ -321,6 +329,10 @@ impl Reloader {
     /// As before a reading.
     async fn watch_again(&self, seen: Seen) {
         let watch = Arc::clone(&self.watch);
+        if seen.files.is_empty() {
+            // They could not be looked at: what was read names them.
+            return;
+        }
         let again = move |_: &dyn Fn() -> bool| {
             let files = seen.files.iter().map(|(path, _)| path.clone()).collect();
             watch.set(files, &seen.files);
@@ -385,7 +397,7 @@ fn known<'k>(said: &'k Said, config: &'k Config) -> Known<'k> {
     Known {
         text: &said.text,
         settings: &said.settings,
-        auth: &config.auth,
+        config,
     }
 }
 
@@ -393,7 +405,7 @@ fn known_of(loaded: &Loaded) -> Known<'_> {
     Known {
         text: &loaded.text,
         settings: &loaded.settings,
-        auth: &loaded.config.auth,
+        config: &loaded.config,
     }
 }
 

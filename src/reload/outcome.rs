@@ -8,10 +8,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Doubt, HANGING, LIMIT, SETTLES};
+use super::{Doubted, HANGING, LIMIT, SETTLES};
 use crate::auth::DeskError;
 use crate::config::{Change, ConfigErrors, Problem};
-use crate::hint;
 use crate::listen::BindError;
 use crate::observe::log::LogError;
 use crate::protocol::rescue::millis;
@@ -40,12 +39,8 @@ pub enum ReloadError {
     #[error("the new config is refused, the old one is in force: {0}")]
     Log(#[from] LogError),
     /// A file that changed could be half-written, or opens the door.
-    #[error(
-        "the changed file is not taken by itself, the old config is in force: {0}; if that is meant, \
-         run `{reload}`",
-        reload = hint::command("reload")
-    )]
-    Doubtful(Doubt),
+    #[error("the changed file is not taken by itself, the old config is in force: {0}")]
+    Doubtful(Doubted),
     /// What was read at the start cannot be read again.
     #[error(
         "the new config is refused, the old one is in force: {} is no regular file, so it cannot be \
@@ -169,6 +164,8 @@ struct Outcome {
     at: Instant,
     /// What was wrong, if it was refused.
     error: Option<String>,
+    /// Set: the file waits for somebody's word.
+    doubt: Option<Doubted>,
 }
 
 impl LastReload {
@@ -176,8 +173,18 @@ impl LastReload {
         let outcome = Outcome {
             at: Instant::now(),
             error: reloaded.as_ref().err().map(ToString::to_string),
+            doubt: match reloaded {
+                Err(ReloadError::Doubtful(doubted)) => Some(doubted.clone()),
+                _ => None,
+            },
         };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
+
+    /// What speaks against taking the file unasked, if it waits for somebody's word.
+    pub(super) fn doubt(&self) -> Option<Doubted> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref()?.doubt.clone()
     }
 
     /// When, and what was wrong with it if it was refused; `null` before the first.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, getppid, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::handover::{Arrival, Binary, Process, Successor, UpgradeError, Upgraded, Upgrades};
 use crate::observe::log::Beside;
+use crate::observe::status::Refused;
 use crate::protocol::rescue::millis;
 use crate::reload::{By, ReloadError, Reloaded};
 use crate::systemd::{Notifier, Watchdog};
@@ -62,6 +63,22 @@ impl Succession {
         }
     }
 
+    /// Somebody's word, which the process before this one may need as well: there are sessions that
+    /// must not be any more, and nobody asks it.
+    fn pass_on(&self) {
+        if let Some(before) = self.parent_before() {
+            // It may be ending.
+            let _ = kill_process(before, Signal::HUP);
+        }
+    }
+
+    /// The process before this one, as long as that is surely still it: a parent's number is nobody
+    /// else's.
+    fn parent_before(&self) -> Option<Pid> {
+        let before = i32::try_from(self.predecessor.as_ref()?.pid).ok();
+        getppid().filter(|parent| Some(parent.as_raw_pid()) == before)
+    }
+
     /// For the status.
     pub(crate) fn json(&self) -> Value {
         let predecessor = self
@@ -90,6 +107,9 @@ impl Shared {
             let ours = timeout(LAST_RELOAD, self.succession.turn.lock()).await;
             let ours = ours.map_err(|_| io::Error::other("a reload does not come to its end"));
             turn = Some(ours.map_err(UpgradeError::Share)?);
+            if let Some(doubted) = self.reloader.doubt() {
+                return Err(UpgradeError::Doubtful(doubted));
+            }
             let secured = self.keeper.secure().await;
             secured.map_err(|reason| UpgradeError::Certificates { reason })?;
             self.in_force.shares().map_err(UpgradeError::Share)
@@ -137,10 +157,14 @@ impl Shared {
             self.succession.notifier.reloading();
         }
         let reloaded = self.reloader.reload(by).await;
+        if by == By::Command && reloaded.is_ok() {
+            self.succession.pass_on();
+        }
         // Whoever is on the way out is not ready again.
         if told && !self.stopping.is_cancelled() {
             let refused = reloaded.as_ref().err().map(ToString::to_string);
-            let refused = refused.map(|error| format!("not reloaded: {error}"));
+            // There is room for a line.
+            let refused = refused.map(|error| format!("not reloaded: {}", Refused::of(&error).why));
             self.succession
                 .notifier
                 .ready(&refused.unwrap_or_else(|| self.in_words()));
@@ -237,8 +261,8 @@ impl Shared {
     /// Until the process before this one has ended, its lines in the log are told from ours.
     pub(super) fn tell_apart(self: &Arc<Self>, arrival: &Arrival) {
         let beside = arrival.beside();
-        let predecessor = i32::try_from(arrival.predecessor.pid).ok();
-        let its_child = move || rustix::process::getppid().map(Pid::as_raw_pid) == predecessor;
+        let this = Arc::clone(self);
+        let its_child = move || this.succession.parent_before().is_some();
         // Something else may have started us for it; then its end is not seen.
         let seen = its_child();
         let stopped = self.stopped.clone();

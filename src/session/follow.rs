@@ -118,7 +118,8 @@ impl Pump {
             }
             return false;
         }
-        if until > now && !self.machine.is_quiet() {
+        let silent = self.machine.reads_messages() || self.unmatched == 0;
+        if until > now && !(silent && self.machine.is_quiet()) {
             return false;
         }
         self.machine.has_turn = true;

@@ -142,6 +142,9 @@ impl Pump {
         if verdict != Verdict::Wait {
             self.client_message = verdict;
         }
+        if verdict == Verdict::Forward {
+            self.unmatched = self.unmatched.saturating_add(1);
+        }
         self.act();
         verdict
     }
@@ -293,6 +296,7 @@ impl Pump {
                 } else {
                     &[]
                 };
+                self.unmatched = self.unmatched.saturating_sub(1);
                 let event = Event::GatewayMessage(text);
                 self.gateway_message = self.machine.on(event, self.now, &mut self.actions);
                 self.gateway_message

@@ -310,6 +310,17 @@ mod tests {
         assert!(reload(&gone, one).left.is_empty());
     }
 
+    /// By its name a session finds where it goes on.
+    #[tokio::test]
+    async fn a_host_that_is_called_default_is_not_the_default_route() {
+        let text = "[gateway]\nurl = \"http://127.0.0.1:9\"\n[[route]]\nhost = \"default\"\nurl = \"http://127.0.0.1:19\"";
+        let first = Lines::new(&parse(text), house());
+        let second = reload(&first, text);
+        for (old, new) in first.current().iter().zip(second.current()) {
+            assert!(Arc::ptr_eq(old.newer().unwrap(), new), "{}", old.route);
+        }
+    }
+
     #[tokio::test]
     async fn another_protocol_is_for_new_sessions() {
         let text = "[gateway]\nurl = \"http://127.0.0.1:9\"\nprotocol = ";

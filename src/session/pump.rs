@@ -61,6 +61,9 @@ pub(super) struct Pump {
     pub(super) gateway_message: Verdict,
     /// The client's next message has come, and waits for its turn.
     pub(super) client_waits: bool,
+    /// Messages of the client that went to the gateway, less those that came from there since: where
+    /// nobody knows what is an answer, so many may be to come.
+    pub(super) unmatched: u32,
     /// The client's frames for the next connection.
     pub(super) kept: Kept,
     pub(super) actions: Vec<Action>,
@@ -181,6 +184,7 @@ impl Pump {
             client_message: Verdict::Drop,
             gateway_message: Verdict::Drop,
             client_waits: false,
+            unmatched: 0,
             actions,
             now,
             ping: None,
@@ -218,6 +222,7 @@ impl Pump {
         let socket = upstream.socket;
         self.gateway = Some(Leg::new(socket.stream, cutter, &socket.leftover));
         self.gateway_message = Verdict::Drop;
+        self.unmatched = 0;
         self.gateway_ping = None;
         self.generation = self.gateway_of.view().generation;
         self.permit = Some(upstream.permit);

@@ -51,6 +51,33 @@ async fn sockets_are_taken_by_name_and_go_on_to_the_next_binary() {
     assert_eq!(served.status, 200);
 }
 
+/// `ListenStream=443` in a socket unit is one socket for both families.
+#[tokio::test]
+async fn one_socket_of_both_families_is_enough_after_a_reload_as_well() {
+    // A machine without IPv6 has nothing to show here.
+    let Ok(both) = TcpListener::bind("[::]:0") else {
+        return;
+    };
+    let port = both.local_addr().unwrap().port();
+    let gateway = ScriptedGateway::start().await;
+    let folder = Folder::new(&gateway, "");
+    let https = format!("\"0.0.0.0:{port}\", \"[::]:{port}\"");
+    let config = folder.config().replacen("\"127.0.0.1:0\"", &https, 1);
+    folder.configure(&config);
+    let (admin, _) = listening("127.0.0.1:0");
+    let command = activated(&folder, "https:admin", [both.into(), admin.into()], "");
+    let mut service = Service::run(folder, command).await;
+    let changed = config.replace("sessions_per_ip = 8000", "sessions_per_ip = 7000");
+    service.folder().configure(&changed);
+    service.signal(service.pid(), rustix::process::Signal::HUP);
+    let reloaded = service.line("reloaded").await;
+    assert_eq!(reloaded["changed"], "limits.sessions_per_ip");
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        let target = Target::tls(address.parse().unwrap());
+        assert_eq!(http::get(&target, "/health", &[]).await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn sockets_without_our_names_are_taken_by_address_and_others_closed() {
     let gateway = ScriptedGateway::start().await;

@@ -131,18 +131,19 @@ async fn the_command_says_when_there_is_nobody_to_ask() {
     }
 }
 
+/// Whether the kernel lets us have some.
+async fn has_process_namespaces() -> bool {
+    let mut probe = Command::new("unshare");
+    probe.args(["--pid", "--fork", "true"]);
+    let output = probe.output().await;
+    output.is_ok_and(|output| output.status.success())
+}
+
 #[tokio::test]
 async fn the_first_process_of_a_container_is_not_replaced() {
     let gateway = ScriptedGateway::start().await;
     let folder = crate::service::Folder::new(&gateway, "");
-    // In a process namespace of its own, where the kernel allows that.
-    let mut probe = Command::new("unshare");
-    probe.args(["--pid", "--fork", "true"]);
-    if !probe
-        .output()
-        .await
-        .is_ok_and(|output| output.status.success())
-    {
+    if !has_process_namespaces().await {
         eprintln!("skipped: no process namespaces here");
         return;
     }
@@ -155,6 +156,33 @@ async fn the_first_process_of_a_container_is_not_replaced() {
     let (code, _, err) = service.upgrade().await;
     assert_eq!(code, Some(1));
     assert!(err.contains("this holdline is process 1"), "{err}");
+    assert_eq!(
+        http::get(&service.target(), "/health", &[]).await.status,
+        200
+    );
+}
+
+/// The init of a container ends with what it has started, and then all else in there is killed.
+#[tokio::test]
+async fn what_a_containers_init_has_started_is_not_replaced() {
+    let gateway = ScriptedGateway::start().await;
+    let folder = crate::service::Folder::new(&gateway, "");
+    if !has_process_namespaces().await {
+        eprintln!("skipped: no process namespaces here");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    // A shell with more to do does not let its command take its place.
+    command.args(["sh", "-c", "./holdline run --config holdline.toml; exit 3"]);
+    folder.prepare(&mut command);
+    let service = Service::run(folder, command).await;
+    let (code, _, err) = service.upgrade().await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("sh (process 1) has started this holdline"),
+        "{err}"
+    );
     assert_eq!(
         http::get(&service.target(), "/health", &[]).await.status,
         200

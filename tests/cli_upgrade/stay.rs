@@ -1,13 +1,37 @@
 //! What the old process does for those who stay with it.
 
+use holdline::auth::TokenHash;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::kit::gateway::Options;
+use crate::kit::gateway::{AuthMode, Options, USER};
 use crate::kit::http::Connection;
 use crate::kit::{Raw, Role, ScriptedGateway, Stop, Target, h2, http, ms, within};
 use crate::service::Service;
+
+const TOKEN: &str = "hl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// In front of a gateway that is told who somebody is: with the token one comes in.
+async fn signed_in() -> (ScriptedGateway, Service) {
+    let options = Options {
+        auth: AuthMode::TrustedProxy,
+        ..Options::default()
+    };
+    let gateway = ScriptedGateway::with(options).await;
+    let hash = TokenHash::of(TOKEN).to_base64url();
+    let auth = format!(
+        "[auth]\nmodes = [\"token\"]\ntokens = [{{ name = \"a\", user = \"{USER}\", hash = \"{hash}\" }}]"
+    );
+    let service = Service::start(&gateway, &auth).await;
+    (gateway, service)
+}
+
+fn without_auth(service: &Service) -> String {
+    let config = service.folder().config();
+    let (open, _) = config.split_once("[auth]").unwrap();
+    open.to_owned()
+}
 
 async fn upgraded(service: &Service) -> u64 {
     let (code, out, err) = service.upgrade().await;
@@ -138,4 +162,46 @@ async fn an_address_that_the_new_config_does_not_list_is_given_up() {
         }
     })
     .await;
+}
+
+/// Nobody can ask the old process, and what it does not take by itself counts for its sessions, too.
+#[tokio::test]
+async fn a_commanded_reload_reaches_the_sessions_of_the_old_process() {
+    let (_gateway, mut service) = signed_in().await;
+    let role = Role::backend().header("authorization", &format!("Bearer {TOKEN}"));
+    let (mut raw, hello) = Raw::connected(&service.target(), &role).await;
+    assert_eq!(hello["ok"], true);
+    upgraded(&service).await;
+    service.folder().configure(&without_auth(&service));
+    // Of either process: it opens the door.
+    for _ in 0..2 {
+        let told = service.line("not reloaded").await;
+        let told = told["message"].as_str().unwrap();
+        assert!(told.contains("token would be gone"), "{told}");
+    }
+    let admin = Target::plain(service.admin);
+    let answer = http::request(&admin, "POST", "/reload", &[], b"").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(raw.closed().await.0, 1008);
+    assert_eq!(service.exit().await.code(), Some(0));
+}
+
+/// A file that is not taken without a word is not taken by way of a new process either.
+#[tokio::test]
+async fn a_file_that_waits_for_a_word_is_not_taken_by_an_upgrade() {
+    let (_gateway, mut service) = signed_in().await;
+    service.folder().configure(&without_auth(&service));
+    service.line("not reloaded").await;
+    let (code, _, err) = service.upgrade().await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(
+        err.contains("token would be gone from [auth] modes"),
+        "{err}"
+    );
+    assert!(err.contains("run `holdline reload --config"), "{err}");
+    assert_eq!(service.process().await["pid"], service.pid());
+    let admin = Target::plain(service.admin);
+    let meant = http::request(&admin, "POST", "/reload", &[], b"").await;
+    assert_eq!(meant.status, 200, "{}", meant.text());
+    upgraded(&service).await;
 }

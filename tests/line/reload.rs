@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::kit::gateway::{AuthMode, Options, ScriptedGateway, Stop, USER};
+use crate::kit::gateway::{AuthMode, Options, Protocol, ScriptedGateway, Stop, USER};
 use crate::kit::{Client, Frame, Proxy, Raw, Role, Target, http, ms, own_ip, own_port};
 
 struct Scene {
@@ -294,6 +294,50 @@ async fn routes_that_share_a_gateway_or_trade_theirs_keep_apart() {
             assert_eq!((by_a > 0, by_b > 0), (asked == 1, asked == 0), "{path}");
         }
     }
+}
+
+/// Which messages of another application are answers, nobody knows: one for each is waited for.
+#[tokio::test]
+async fn a_spliced_session_moves_without_losing_an_answer() {
+    let options = Options {
+        protocol: Protocol::Echo,
+        ..Options::default()
+    };
+    let gateways = [
+        ScriptedGateway::with(options.clone()).await,
+        ScriptedGateway::with(options).await,
+    ];
+    let at = |gateway: &ScriptedGateway| {
+        let url = gateway.url();
+        format!("[gateway]\nurl = \"{url}\"\nprotocol = \"generic\"\n[hold]\nresume = \"splice\"\n")
+    };
+    let settings = Arc::new(Mutex::new(at(&gateways[0])));
+    let proxy = Proxy::reloadable(&gateways[0], &settings).await;
+    let mut raw = Raw::open(&proxy.target(), "/", &[]).await.unwrap();
+    let (end, mut ended) = tokio::sync::oneshot::channel::<()>();
+    let talking = tokio::spawn(async move {
+        let mut number = 0;
+        while ended.try_recv().is_err() {
+            let said = Frame::text(format!("{number}"));
+            raw.send(&said).await;
+            assert_eq!(raw.next_but_pings().await, said);
+            number += 1;
+        }
+    });
+    for turn in 1..=20 {
+        let gateway = &gateways[turn % 2];
+        *settings.lock().unwrap() = at(gateway);
+        proxy.holdline.reload().await.expect("taken");
+        // The first one had it from the beginning.
+        let sessions = turn / 2 + 1;
+        gateway
+            .wait_for("the session", |journal| {
+                journal.upgrades().len() >= sessions
+            })
+            .await;
+    }
+    end.send(()).unwrap();
+    talking.await.expect("every answer");
 }
 
 /// In the middle of its handshake nothing can be moved; afterwards it is.

@@ -9,6 +9,9 @@ use crate::config::units::Wrong;
 use super::gateway::{self, PROTOCOLS, read_probe};
 use super::hold::RESUMES;
 
+/// What the last route is called, which takes what no other one does.
+const DEFAULT: &str = "default";
+
 /// A route with its places.
 pub(super) struct Draft {
     pub(super) header: Item<()>,
@@ -90,13 +93,17 @@ pub(super) fn into_model(mut routes: Vec<Draft>, default: gateway::Draft) -> Vec
         std::cmp::Reverse((host, route.path.value.as_ref().map_or(0, String::len)))
     });
     let last = Route {
-        name: "default".to_owned(),
+        name: DEFAULT.to_owned(),
         host: None,
         path: None,
         upstream: default.upstream(),
     };
     let route = |draft: Draft| Route {
-        name: draft.name,
+        name: match draft.name.as_str() {
+            // A host of this name is not to be taken for it.
+            DEFAULT => format!("{DEFAULT}/"),
+            _ => draft.name,
+        },
         host: draft.host.value,
         path: draft.path.value,
         upstream: draft.upstream,
