@@ -254,6 +254,12 @@ impl Desk {
     ) -> Vec<HeaderValue> {
         self.ended.end(sign_in.id, now);
         audit::sign_out(user, address, sign_in);
+        Self::no_cookies()
+    }
+
+    /// What takes the cookies of a sign-in away.
+    #[must_use]
+    pub fn no_cookies() -> Vec<HeaderValue> {
         [cookie::SESSION, cookie::FORM]
             .into_iter()
             .filter_map(cookie::clear)

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::credential::{from_hex, to_hex};
 use super::error::DeskError;
 use super::keys::seconds;
@@ -32,9 +33,11 @@ const SPARE: usize = 1_000;
 
 /// Remembers ended sign-ins.
 pub(super) struct Ended {
-    known: Mutex<Known>,
+    /// Never locked while a file is looked at.
+    known: Arc<Mutex<Known>>,
     /// Where they are kept; `None`: in this process only.
     file: Option<StateDir>,
+    aside: Aside,
 }
 
 struct Known {
@@ -66,8 +69,9 @@ impl Ended {
             looked: Instant::now(),
         };
         Ok(Self {
-            known: Mutex::new(known),
+            known: Arc::new(Mutex::new(known)),
             file: Some(dir.clone()),
+            aside: Aside::default(),
         })
     }
 
@@ -79,16 +83,16 @@ impl Ended {
             looked: Instant::now(),
         };
         Self {
-            known: Mutex::new(known),
+            known: Arc::new(Mutex::new(known)),
             file: None,
+            aside: Aside::default(),
         }
     }
 
     /// Whether this one was ended.
     pub(super) fn contains(&self, id: [u8; 16], now: SystemTime) -> bool {
-        let mut known = self.lock();
-        self.look(&mut known, now);
-        known.until.contains_key(&id)
+        self.look(now);
+        self.lock().until.contains_key(&id)
     }
 
     /// Ends one for good. Where the disk fails it holds until this process ends, and the log says
@@ -120,57 +124,73 @@ impl Ended {
 
     /// Takes out of the file what says nothing any more, where that is worth it.
     fn shorten(&self, dir: &StateDir, now: u64, lock: &Locked) {
+        let lines = self.lock().until.len();
+        if !is_long(dir, lines) {
+            return;
+        }
+        let bytes = match dir.read_end(FILE) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) => return told_long(dir, &error),
+        };
         let until = {
             let mut known = self.lock();
-            if !is_long(dir, known.until.len()) {
-                return;
-            }
-            match dir.read_end(FILE) {
-                Ok(bytes) => {
-                    let bytes = bytes.unwrap_or_default();
-                    learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
-                }
-                Err(error) => return told_long(dir, &error),
-            }
+            learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
             known.until.retain(|_, until| *until > now);
-            if !is_long(dir, known.until.len()) {
-                return;
-            }
             known.until.clone()
         };
+        if !is_long(dir, until.len()) {
+            return;
+        }
         match dir.replace(FILE, write(&until).as_bytes(), lock) {
             // Others write under the lock only: it is what is known.
-            Ok(()) => self.lock().version = dir.version(FILE),
+            Ok(()) => {
+                let version = dir.version(FILE);
+                self.lock().version = version;
+            }
             Err(error) => told_long(dir, &error),
         }
     }
 
     /// Learns what other processes have ended.
-    fn look(&self, known: &mut Known, now: SystemTime) {
+    fn look(&self, now: SystemTime) {
         let Some(dir) = &self.file else { return };
-        if known.looked.elapsed() < LOOK {
-            return;
-        }
-        known.looked = Instant::now();
-        let version = dir.version(FILE);
-        if version == known.version {
-            return;
-        }
-        match dir.read_end(FILE) {
-            Ok(Some(bytes)) => {
-                known.version = version;
-                let now = seconds(now);
-                learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
+        let before = {
+            let mut known = self.lock();
+            if known.looked.elapsed() < LOOK {
+                return;
             }
-            // What is known stays known.
-            Ok(None) => known.version = version,
-            Err(error) => tracing::warn!("the ended sign-ins cannot be read: {error}"),
-        }
+            known.looked = Instant::now();
+            known.version
+        };
+        let (dir, known) = (dir.clone(), Arc::clone(&self.known));
+        let path = dir.path(FILE);
+        self.aside.look(&path, move || {
+            let version = dir.version(FILE);
+            if version == before {
+                return;
+            }
+            let read = dir.read_end(FILE);
+            let mut known = lock(&known);
+            match read {
+                Ok(Some(bytes)) => {
+                    known.version = version;
+                    let now = seconds(now);
+                    learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
+                }
+                // What is known stays known.
+                Ok(None) => known.version = version,
+                Err(error) => tracing::warn!("the ended sign-ins cannot be read: {error}"),
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the file could be read, if there is one. However long it is: it is made shorter.

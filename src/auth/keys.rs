@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::error::DeskError;
 use super::keyring::{Damage, Key, KeyId, Keyring};
 use super::state::StateDir;
@@ -23,10 +24,11 @@ const LOOK_FOR_NEWER: Duration = Duration::from_secs(60);
 
 /// The keys in use.
 pub(super) struct Keys {
-    ring: ArcSwap<Keyring>,
+    ring: Arc<ArcSwap<Keyring>>,
     /// Where they are kept; `None`: in this process only.
     file: Option<StateDir>,
     looked: Mutex<Instant>,
+    aside: Aside,
 }
 
 impl Keys {
@@ -37,9 +39,10 @@ impl Keys {
             None => create(dir, now)?,
         };
         Ok(Self {
-            ring: ArcSwap::from_pointee(ring),
+            ring: Arc::new(ArcSwap::from_pointee(ring)),
             file: Some(dir.clone()),
             looked: Mutex::new(Instant::now()),
+            aside: Aside::default(),
         })
     }
 
@@ -47,9 +50,10 @@ impl Keys {
     pub(super) fn ephemeral(now: SystemTime) -> Result<Self, DeskError> {
         let ring = Keyring::make(seconds(now)).ok_or(DeskError::Random)?;
         Ok(Self {
-            ring: ArcSwap::from_pointee(ring),
+            ring: Arc::new(ArcSwap::from_pointee(ring)),
             file: None,
             looked: Mutex::new(Instant::now()),
+            aside: Aside::default(),
         })
     }
 
@@ -83,15 +87,17 @@ impl Keys {
             }
             *looked = Instant::now();
         }
-        match read(dir) {
-            Ok(Some(ring)) => self.ring.store(Arc::new(ring)),
+        let (dir, known) = (dir.clone(), Arc::clone(&self.ring));
+        let path = dir.path(FILE);
+        self.aside.look(&path, move || match read(&dir) {
+            Ok(Some(ring)) => known.store(Arc::new(ring)),
             // The keys in memory are good, so everybody stays signed in.
             Ok(None) => tracing::warn!(
                 path = %dir.path(FILE).display(),
                 "the key of the sign-ins is gone: after a restart everybody has to sign in again"
             ),
             Err(error) => tracing::warn!("the key of the sign-ins cannot be read again: {error}"),
-        }
+        });
     }
 }
 

@@ -437,6 +437,44 @@ async fn signing_out_ends_the_sessions_and_the_cookie_for_good() {
     assert_eq!(http::get(&again.target(), "/api", &kept).await.status, 200);
 }
 
+/// Opening it hangs, as a network disk does whose server is away; until this is dropped.
+struct Hangs(std::path::PathBuf);
+
+impl Hangs {
+    fn instead_of(path: std::path::PathBuf) -> Self {
+        std::fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Hangs {
+    fn drop(&mut self) {
+        let mut both = std::fs::OpenOptions::new();
+        drop(both.read(true).write(true).open(&self.0).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_nobody_from_signing_out() {
+    let scene = scene().await;
+    let mut browser = Browser::signed_in(&scene.proxy).await;
+    let before = browser.cookie();
+    let live = Client::connected(browser.ui(&browser.origin()), scene.proxy.target()).await;
+    let page = browser.open("/.holdline/sign-out").await.text();
+    let _hangs = Hangs::instead_of(scene.state.path().join("auth.lock"));
+    let form = format!("form={}", field(&page, "form"));
+    let origin = browser.origin();
+    let done = browser.post("/.holdline/sign-out", &form, &origin).await;
+    assert_eq!((done.status, browser.session()), (303, None));
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    let replayed = [("cookie", before.as_str())];
+    let refused = http::get(&scene.proxy.target(), "/api", &replayed).await;
+    assert_eq!(refused.status, 401);
+}
+
 #[tokio::test]
 async fn cookies_that_are_not_ours_are_none() {
     let scene = scene().await;
