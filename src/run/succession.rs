@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, getppid, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -74,6 +74,20 @@ impl Succession {
             "upgrade": self.upgrades.json(),
         })
     }
+
+    /// The process before this one, too, is to take what was asked for: it has sessions, perhaps of
+    /// people who may not be here any more, and does not take every file by itself.
+    fn pass_on_reload(&self) {
+        let before = self.predecessor.as_ref();
+        let before = before.and_then(|before| i32::try_from(before.pid).ok());
+        // It has ended if it is no longer our parent, and its number may be another's.
+        let parent = getppid().filter(|parent| Some(parent.as_raw_pid()) == before);
+        if let Some(parent) = parent
+            && let Err(error) = kill_process(parent, Signal::HUP)
+        {
+            tracing::warn!("the process before this one cannot be told to reload: {error}");
+        }
+    }
 }
 
 // === impl Shared ===
@@ -137,6 +151,9 @@ impl Shared {
             self.succession.notifier.reloading();
         }
         let reloaded = self.reloader.reload(by).await;
+        if by == By::Command && reloaded.is_ok() {
+            self.succession.pass_on_reload();
+        }
         // Whoever is on the way out is not ready again.
         if told && !self.stopping.is_cancelled() {
             let refused = reloaded.as_ref().err().map(ToString::to_string);
@@ -238,7 +255,7 @@ impl Shared {
     pub(super) fn tell_apart(self: &Arc<Self>, arrival: &Arrival) {
         let beside = arrival.beside();
         let predecessor = i32::try_from(arrival.predecessor.pid).ok();
-        let its_child = move || rustix::process::getppid().map(Pid::as_raw_pid) == predecessor;
+        let its_child = move || getppid().map(Pid::as_raw_pid) == predecessor;
         // Something else may have started us for it; then its end is not seen.
         let seen = its_child();
         let stopped = self.stopped.clone();

@@ -1,5 +1,6 @@
 //! What the old process does for those who stay with it.
 
+use holdline::auth::TokenHash;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -114,6 +115,27 @@ async fn an_old_process_that_is_told_to_stop_drains_and_the_new_one_goes_on() {
     assert_eq!(service.exit().await.code(), Some(0));
     let answer = http::get(&service.target(), "/health", &[]).await;
     assert_eq!(answer.status, 200);
+}
+
+/// A file that takes a way to sign in away is taken by nobody's word but the operator's, and they
+/// speak to the new process.
+#[tokio::test]
+async fn who_is_let_in_no_longer_is_out_of_the_old_process_too() {
+    let token = "hl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let hash = TokenHash::of(token).to_base64url();
+    let auth = format!(
+        "[auth]\nmodes = [\"token\"]\n\
+         tokens = [{{ name = \"laptop\", user = \"nick\", hash = \"{hash}\" }}]\n"
+    );
+    let gateway = ScriptedGateway::start().await;
+    let service = Service::start(&gateway, &auth).await;
+    let role = Role::backend().header("authorization", &format!("Bearer {token}"));
+    let (mut raw, _) = Raw::connected(&service.target(), &role).await;
+    let new = upgraded(&service).await;
+    let config = service.folder().config();
+    service.folder().configure(&config.replace(&auth, ""));
+    service.signal(new, Signal::HUP);
+    assert_eq!(raw.closed().await.0, 1008);
 }
 
 #[tokio::test]
