@@ -417,6 +417,15 @@ impl Desk {
             && self.form_is_fresh(field, now, FORM_LIFETIME)
     }
 
+    /// Whether nothing is wrong with a form that was sent but that the browser keeps no cookies.
+    pub fn lacks_cookies(&self, headers: &HeaderMap, field: &str, now: SystemTime) -> bool {
+        let ours = [cookie::FORM, cookie::SESSION, cookie::DEVICE];
+        let mut kept = ours
+            .into_iter()
+            .flat_map(|name| cookie::values(headers, name));
+        kept.next().is_none() && self.form_is_fresh(field, now, FORM_LIFETIME)
+    }
+
     fn form_is_fresh(&self, text: &str, now: SystemTime, lifetime: Duration) -> bool {
         seal::open(text, Kind::Form, |id| {
             self.keys.find(id, now, FORM_LIFETIME)

@@ -117,10 +117,17 @@ impl Visit<'_> {
             to: to.clone(),
             retry_after: None,
         };
-        if !desk.check_form_token(&head.headers, form.get("form"), SystemTime::now()) {
+        let (token, now) = (form.get("form"), SystemTime::now());
+        if !desk.check_form_token(&head.headers, token, now) {
             self.note_refused("a sign-in form that is not ours, or too old");
-            let wrong = "This form was open for too long. Please sign in again.".to_owned();
-            return self.page(&again(StatusCode::FORBIDDEN, wrong), head);
+            let wrong = match desk.lacks_cookies(&head.headers, token, now) {
+                true => {
+                    "Your browser has not kept the cookie of this page. Please allow cookies for \
+                     this site and sign in again."
+                }
+                false => "This form was open for too long. Please sign in again.",
+            };
+            return self.page(&again(StatusCode::FORBIDDEN, wrong.to_owned()), head);
         }
         let attempt = Attempt {
             user,

@@ -553,6 +553,37 @@ async fn a_shorter_sign_in_is_shorter_for_those_who_are_in() {
     assert_eq!(live.closed().await.0, 1008);
 }
 
+/// Or they would try again for ever.
+#[tokio::test]
+async fn who_keeps_no_cookies_is_told_so() {
+    let scene = scene().await;
+    let mut browser = Browser::new(&scene.proxy);
+    let form = |page: &str| {
+        let (token, password) = (field(page, "form"), encoded(PASSWORD));
+        format!("form={token}&user={}&password={password}", encoded(USER))
+    };
+    let page = browser.open("/.holdline/sign-in").await.text();
+    browser.cookies.clear();
+    let origin = browser.origin();
+    let told = browser
+        .post("/.holdline/sign-in", &form(&page), &origin)
+        .await;
+    assert_eq!(told.status, 403);
+    assert!(told.text().contains("allow cookies"), "{}", told.text());
+    // Kept, but of another form: what is wrong is the form.
+    let other = browser.open("/.holdline/sign-in").await.text();
+    assert_eq!(field(&other, "form"), field(&told.text(), "form"));
+    let told = browser
+        .post("/.holdline/sign-in", &form(&page), &origin)
+        .await;
+    assert_eq!(told.status, 403);
+    assert!(told.text().contains("open for too long"), "{}", told.text());
+    let done = browser
+        .post("/.holdline/sign-in", &form(&other), &origin)
+        .await;
+    assert_eq!(done.status, 303);
+}
+
 #[tokio::test]
 async fn nobody_is_sent_to_another_site() {
     let scene = scene().await;
