@@ -254,6 +254,12 @@ impl Desk {
     ) -> Vec<HeaderValue> {
         self.ended.end(sign_in.id, now);
         audit::sign_out(user, address, sign_in);
+        Self::no_cookies()
+    }
+
+    /// What takes the cookies of a sign-in away.
+    #[must_use]
+    pub fn no_cookies() -> Vec<HeaderValue> {
         [cookie::SESSION, cookie::FORM]
             .into_iter()
             .filter_map(cookie::clear)
@@ -409,6 +415,15 @@ impl Desk {
         let same = |text: &str| verify_slices_are_equal(text.as_bytes(), field.as_bytes()).is_ok();
         cookie::values(headers, cookie::FORM).any(same)
             && self.form_is_fresh(field, now, FORM_LIFETIME)
+    }
+
+    /// Whether nothing is wrong with a form that was sent but that the browser keeps no cookies.
+    pub fn lacks_cookies(&self, headers: &HeaderMap, field: &str, now: SystemTime) -> bool {
+        let ours = [cookie::FORM, cookie::SESSION, cookie::DEVICE];
+        let mut kept = ours
+            .into_iter()
+            .flat_map(|name| cookie::values(headers, name));
+        kept.next().is_none() && self.form_is_fresh(field, now, FORM_LIFETIME)
     }
 
     fn form_is_fresh(&self, text: &str, now: SystemTime, lifetime: Duration) -> bool {

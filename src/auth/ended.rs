@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::credential::{from_hex, to_hex};
 use super::error::DeskError;
 use super::keys::seconds;
-use super::look::Looks;
 use super::state::{Locked, StateDir};
 
 const FILE: &str = "auth.ended";
@@ -33,11 +33,11 @@ const SPARE: usize = 1_000;
 
 /// Remembers ended sign-ins.
 pub(super) struct Ended {
-    /// Not locked while a disk is waited for.
+    /// Never locked while a file is looked at.
     known: Arc<Mutex<Known>>,
     /// Where they are kept; `None`: in this process only.
     file: Option<StateDir>,
-    looks: Looks,
+    aside: Aside,
 }
 
 struct Known {
@@ -71,7 +71,7 @@ impl Ended {
         Ok(Self {
             known: Arc::new(Mutex::new(known)),
             file: Some(dir.clone()),
-            looks: Looks::default(),
+            aside: Aside::default(),
         })
     }
 
@@ -85,7 +85,7 @@ impl Ended {
         Self {
             known: Arc::new(Mutex::new(known)),
             file: None,
-            looks: Looks::default(),
+            aside: Aside::default(),
         }
     }
 
@@ -154,28 +154,31 @@ impl Ended {
     /// Learns what other processes have ended.
     fn look(&self, now: SystemTime) {
         let Some(dir) = &self.file else { return };
-        {
+        let before = {
             let mut known = self.lock();
             if known.looked.elapsed() < LOOK {
                 return;
             }
             known.looked = Instant::now();
-        }
+            known.version
+        };
         let (dir, known) = (dir.clone(), Arc::clone(&self.known));
-        self.looks.take(move || {
+        let path = dir.path(FILE);
+        self.aside.look(&path, move || {
             let version = dir.version(FILE);
-            if version == lock(&known).version {
+            if version == before {
                 return;
             }
-            match dir.read_end(FILE) {
+            let read = dir.read_end(FILE);
+            let mut known = lock(&known);
+            match read {
                 Ok(Some(bytes)) => {
-                    let mut known = lock(&known);
                     known.version = version;
                     let now = seconds(now);
                     learn(&mut known.until, &String::from_utf8_lossy(&bytes), now);
                 }
                 // What is known stays known.
-                Ok(None) => lock(&known).version = version,
+                Ok(None) => known.version = version,
                 Err(error) => tracing::warn!("the ended sign-ins cannot be read: {error}"),
             }
         });
@@ -333,27 +336,6 @@ mod tests {
         one.end([1; 16], day(0));
         tokio::time::advance(LOOK).await;
         assert!(two.contains([1; 16], day(0)));
-    }
-
-    /// Every request with a cookie asks, and so does a look at everybody who is in.
-    #[test]
-    fn a_disk_that_hangs_holds_nobody_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = StateDir::open(folder.path()).unwrap();
-        let ended = Arc::new(Ended::open(&dir, day(0)).unwrap());
-        ended.end([1; 16], day(0));
-        // Whoever opens it waits for a writer who never comes.
-        let pipe = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-        assert!(made.unwrap().success());
-        fs::rename(pipe, dir.path(FILE)).unwrap();
-        ended.lock().looked = Instant::now() - 2 * LOOK;
-        let (tell, told) = std::sync::mpsc::channel();
-        let asking = Arc::clone(&ended);
-        std::thread::spawn(move || tell.send(asking.contains([1; 16], day(0))));
-        let told = told.recv_timeout(Duration::from_secs(20));
-        assert_eq!(told, Ok(true), "it is waited for");
-        assert!(!ended.contains([2; 16], day(0)));
     }
 
     #[test]

@@ -148,6 +148,16 @@ impl Grants {
             .count()
     }
 
+    /// Ends those whose time is over by the clock. What waits for it counts less than that where the
+    /// machine was asleep meanwhile, or its clock was set.
+    pub fn expire(&self) {
+        let now = SystemTime::now();
+        let over = |standing: &Standing| standing.end.borrow().is_some_and(|end| end <= now);
+        for standing in self.lock().held.values().filter(|standing| over(standing)) {
+            standing.finish(GrantEnd::Expired);
+        }
+    }
+
     /// From now on a sign-in lasts this long, also one that was made before.
     pub fn limit_sign_ins(&self, session_max: Duration) {
         let mut live = self.lock();

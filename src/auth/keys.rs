@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::error::DeskError;
 use super::keyring::{Damage, Key, KeyId, Keyring};
-use super::look::Looks;
 use super::state::StateDir;
 
 const FILE: &str = "auth.key";
@@ -28,7 +28,7 @@ pub(super) struct Keys {
     /// Where they are kept; `None`: in this process only.
     file: Option<StateDir>,
     looked: Mutex<Instant>,
-    looks: Looks,
+    aside: Aside,
 }
 
 impl Keys {
@@ -42,7 +42,7 @@ impl Keys {
             ring: Arc::new(ArcSwap::from_pointee(ring)),
             file: Some(dir.clone()),
             looked: Mutex::new(Instant::now()),
-            looks: Looks::default(),
+            aside: Aside::default(),
         })
     }
 
@@ -53,7 +53,7 @@ impl Keys {
             ring: Arc::new(ArcSwap::from_pointee(ring)),
             file: None,
             looked: Mutex::new(Instant::now()),
-            looks: Looks::default(),
+            aside: Aside::default(),
         })
     }
 
@@ -87,9 +87,10 @@ impl Keys {
             }
             *looked = Instant::now();
         }
-        let (dir, ring) = (dir.clone(), Arc::clone(&self.ring));
-        self.looks.take(move || match read(&dir) {
-            Ok(Some(read)) => ring.store(Arc::new(read)),
+        let (dir, known) = (dir.clone(), Arc::clone(&self.ring));
+        let path = dir.path(FILE);
+        self.aside.look(&path, move || match read(&dir) {
+            Ok(Some(ring)) => known.store(Arc::new(ring)),
             // The keys in memory are good, so everybody stays signed in.
             Ok(None) => tracing::warn!(
                 path = %dir.path(FILE).display(),

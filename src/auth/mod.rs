@@ -9,8 +9,7 @@
 //! | `desk`, `sign_in` | the one shared object: cookies and tokens; passwords |
 //! | `credential`, `password`, `token` | hashes as the config holds them; making and comparing them |
 //! | `cookie`, `seal`, `values` | our cookies in headers; signatures; what is in them |
-//! | `keyring`, `keys`, `state` | the keys of the signatures, and the files that they and `ended` share |
-//! | `look` | a look at a file by those who may not wait for a disk |
+//! | `keyring`, `keys`, `state`, `aside` | the keys of the signatures, and the files that they and `ended` share |
 //! | `fading` | the bounded tables of `throttle` and `crowd` |
 //! | `throttle`, `gate` | delays after failures; whom they are for |
 //! | `crowd`, `lane` | attempts of a neighbourhood; who is next |
@@ -18,6 +17,7 @@
 //! | `grants` | who is in right now |
 //! | `audit`, `refusals` | the lines of the log; how many of a flood |
 
+mod aside;
 mod audit;
 pub mod certificate;
 mod cookie;
@@ -34,7 +34,6 @@ mod identity;
 mod keyring;
 mod keys;
 mod lane;
-mod look;
 mod name;
 mod password;
 mod refusals;

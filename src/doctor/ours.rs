@@ -313,10 +313,15 @@ fn judge_route(seen: &RouteSeen) -> Finding {
             Finding::failure(subject, "a WebSocket opens, but gets no challenge", remedy)
         }
         Ok(Opened::Open(_)) => Finding::ok(subject, "a WebSocket opens"),
-        Ok(Opened::Refused(StatusCode::UNAUTHORIZED, _)) if seen.signs_in => Finding::ok(
-            subject,
-            "a WebSocket has to sign in (401), as [auth] wants it",
-        ),
+        // A forward-auth service may send anybody to its page.
+        Ok(Opened::Refused(status, _))
+            if seen.signs_in
+                && (*status == StatusCode::UNAUTHORIZED || status.is_redirection()) =>
+        {
+            let status = status.as_u16();
+            let seen = format!("a WebSocket has to sign in ({status}), as [auth] wants it");
+            Finding::ok(subject, seen)
+        }
         Ok(Opened::Refused(status, words)) => {
             let said = match words.is_empty() {
                 true => String::new(),
@@ -438,6 +443,10 @@ mod tests {
             Ok(Opened::Refused(status, "no".to_owned()))
         };
         let mut seen = route(true, refused(401));
+        assert_eq!(judge_route(&seen).verdict, Verdict::Failure);
+        seen.signs_in = true;
+        assert_eq!(judge_route(&seen).verdict, Verdict::Ok);
+        let mut seen = route(true, refused(302));
         assert_eq!(judge_route(&seen).verdict, Verdict::Failure);
         seen.signs_in = true;
         assert_eq!(judge_route(&seen).verdict, Verdict::Ok);

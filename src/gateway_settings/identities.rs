@@ -126,9 +126,17 @@ impl Identities {
     }
 
     pub(super) fn by_user(&self, which: impl Fn(&Person) -> bool) -> Value {
-        let people = self.people.iter().filter(|person| which(person));
+        let people = self.people.iter();
+        let people = people.filter(|person| which(person) && !self.leaves_alone(person));
         let by_user = people.map(|person| (person.name.clone(), json!(person.scopes())));
         Value::Object(by_user.collect())
+    }
+
+    /// Where others were seen and nobody says what this one may do, everything would be a guess, and
+    /// one that lets somebody do more than before.
+    fn leaves_alone(&self, person: &Person) -> bool {
+        let any_seen = self.people.iter().any(|person| person.granted.is_some());
+        any_seen && person.granted.is_none() && person.asked.is_empty()
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
@@ -141,18 +149,25 @@ impl Identities {
                     .to_owned(),
             );
         }
-        let unseen = |person: &&Person| person.granted.is_none();
-        let unseen: Vec<&str> = self
-            .people
-            .iter()
-            .filter(unseen)
-            .map(|person| person.name.as_str())
-            .collect();
+        let unseen = self.people.iter().filter(|person| person.granted.is_none());
+        let (alone, unseen): (Vec<&Person>, Vec<&Person>) =
+            unseen.partition(|person| self.leaves_alone(person));
+        let names = |people: Vec<&Person>| {
+            let names = people.iter().map(|person| person.name.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        };
         if !unseen.is_empty() {
             notes.push(format!(
                 "what the gateway grants {} already was not seen, and is overwritten: with the gateway \
                  running and without --print it is kept, and --user NAME=SCOPE,SCOPE says it",
-                unseen.join(", ")
+                names(unseen)
+            ));
+        }
+        if !alone.is_empty() {
+            notes.push(format!(
+                "what the gateway grants {} was not seen, and is not in these settings: the commands \
+                 leave it as it is, and --user NAME=SCOPE,SCOPE says it",
+                names(alone)
             ));
         }
         for person in &self.people {

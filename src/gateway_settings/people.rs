@@ -17,7 +17,7 @@ const LOOPBACK: &str = "gateway.auth.trustedProxy.allowLoopback";
 const ALLOWED: &str = "gateway.auth.trustedProxy.allowUsers";
 
 /// Users asked about; of more the rest is not looked at.
-const MOST_USERS: usize = 16;
+const MOST_USERS: usize = 64;
 
 impl Check<'_> {
     pub(super) async fn people(&mut self, identity: &Identities, origin: Option<&str>) {

@@ -314,6 +314,7 @@ impl Gate {
 
     /// Ends the sessions of everybody who may not be here under this config; how many.
     pub(crate) fn sweep(&self, auth: &Auth) -> usize {
+        self.grants.expire();
         let desk = self.desk();
         let gone = |identity: &Identity| !auth.is_on() || !desk.stands(auth, identity);
         self.grants.revoke(GrantEnd::Revoked, gone)

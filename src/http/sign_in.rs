@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::Body;
@@ -21,7 +22,7 @@ use super::origin::{Origin, origin};
 use super::refusal::{Asker, document};
 use super::route::Host;
 use super::waiting::policy_for;
-use crate::auth::{Attempt, Credential, Session, SignInRefused};
+use crate::auth::{Attempt, Credential, Desk, Session, SignInRefused};
 use crate::config::Auth;
 use crate::observe::Metrics;
 use crate::observe::labels::{GrantEnd, SignInOutcome, Way};
@@ -32,6 +33,8 @@ const TEMPLATE: &str = include_str!("sign_in.html");
 /// Where it is.
 const SIGN_IN: &str = "/.holdline/sign-in";
 const SIGN_OUT: &str = "/.holdline/sign-out";
+/// For a sign-out to be written down; it holds here from the start.
+const WRITTEN: Duration = Duration::from_secs(5);
 /// Longest path that is come back to.
 const LONGEST_TARGET: usize = 2048;
 
@@ -114,10 +117,17 @@ impl Visit<'_> {
             to: to.clone(),
             retry_after: None,
         };
-        if !desk.check_form_token(&head.headers, form.get("form"), SystemTime::now()) {
+        let (token, now) = (form.get("form"), SystemTime::now());
+        if !desk.check_form_token(&head.headers, token, now) {
             self.note_refused("a sign-in form that is not ours, or too old");
-            let wrong = "This form was open for too long. Please sign in again.".to_owned();
-            return self.page(&again(StatusCode::FORBIDDEN, wrong), head);
+            let wrong = match desk.lacks_cookies(&head.headers, token, now) {
+                true => {
+                    "Your browser has not kept the cookie of this page. Please allow cookies for \
+                     this site and sign in again."
+                }
+                false => "This form was open for too long. Please sign in again.",
+            };
+            return self.page(&again(StatusCode::FORBIDDEN, wrong.to_owned()), head);
         }
         let attempt = Attempt {
             user,
@@ -172,15 +182,28 @@ impl Visit<'_> {
         };
         let (desk, grants) = (self.gate.desk(), Arc::clone(self.gate.grants()));
         let (identity, address) = (session.identity.clone(), self.presented.address);
+        let revoke = move || {
+            let credential = Credential::Password(sign_in);
+            grants.revoke(GrantEnd::SignedOut, |live| live.credential == credential);
+        };
+        let revoke_at_last = revoke.clone();
         // To its end even if the browser does not wait for it.
         let ended = tokio::task::spawn_blocking(move || {
             let cookies = desk.sign_out(&identity.user, address, sign_in, SystemTime::now());
-            grants.revoke(GrantEnd::SignedOut, |live| {
-                live.credential == identity.credential
-            });
+            revoke();
             cookies
         });
-        let cookies = ended.await.unwrap_or_default();
+        let cookies = match timeout(WRITTEN, ended).await {
+            Ok(ended) => ended.unwrap_or_default(),
+            Err(_) => {
+                tracing::error!(
+                    "a sign-out holds until this process ends: the file system of [auth] state_dir \
+                     does not answer"
+                );
+                revoke_at_last();
+                Desk::no_cookies()
+            }
+        };
         let mut response = see_other(SIGN_IN);
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -306,7 +306,10 @@ impl Cause {
                 .retries(*wait)
                 .closes(TRY_AGAIN_LATER, "too many wrong access tokens"),
             Self::ForeignOrigin => Answer::new(StatusCode::FORBIDDEN, "foreign_origin")
-                .says("a page of another site made this request in your name: it was not done")
+                .says(
+                    "a page of another site made this request in your name, or a proxy on the way \
+                     has changed Host (let it pass Host on): it was not done",
+                )
                 .closes(POLICY, "foreign origin"),
             Self::AuthUnavailable => {
                 Answer::new(StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable")

@@ -226,6 +226,53 @@ async fn a_gateway_that_hangs_does_not_hold_up_the_rest() {
     has(&lines, "ok memory kernel: ");
 }
 
+/// Or it would only be told to start it, which it does not.
+#[tokio::test]
+async fn what_keeps_sign_ins_from_being_served_is_found() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let hash = holdline::auth::hash_password(b"a long password").unwrap();
+    let config = format!(
+        "[auth]\nmodes = [\"password\"]\nstate_dir = \"state\"\n\
+         users = [{{ name = \"nick\", hash = \"{}\" }}]\n",
+        hash.to_phc()
+    );
+    let folder = folder(&config);
+    let key = folder.path().join("state/auth.key");
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    std::fs::write(&key, "holdline keys 1\nabc\n").unwrap();
+    for (mode, seen, remedy) in [
+        (
+            0o644,
+            "auth.key may be read by others (mode 644)",
+            "run `holdline key rotate",
+        ),
+        (
+            0o600,
+            "auth.key is damaged: line 2 is no key",
+            "remove it to begin with a new key",
+        ),
+    ] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let ended = ended(&folder, &["doctor", "--config", "holdline.toml"]).await;
+        let line = ended
+            .out
+            .lines()
+            .find(|line| line.contains(": config [auth]: "));
+        let line = line.unwrap_or_else(|| panic!("{}", ended.out));
+        assert!(
+            line.starts_with("failure: ") && line.ends_with(seen),
+            "{line}"
+        );
+        assert!(
+            ended.out.contains(&format!("{line}\n  -> {remedy}")),
+            "{}",
+            ended.out
+        );
+        assert_eq!(ended.code, Some(1));
+    }
+}
+
 #[tokio::test]
 async fn a_bad_config_is_told_once_and_the_rest_is_looked_at() {
     let folder = folder("[hold]\nmaxx = \"1m\"\n");

@@ -826,6 +826,31 @@ async fn a_restricted_person_stays_so() {
     assert_eq!(report["ok"], false);
 }
 
+/// More may come in than are looked at, and some are refused before it is seen what they may do.
+#[tokio::test]
+async fn who_was_not_looked_at_gets_nothing_more() {
+    let others: Vec<String> = (0..70).map(|each| format!("{each}@example.com")).collect();
+    let others = others.iter().map(String::as_str);
+    let all = [NICK].into_iter().chain(others).chain([READER]);
+    let args: Vec<&str> = all.flat_map(|user| ["--user", user]).collect();
+    let many = Scripted::restricted(READER, &["operator.read"]);
+    let mut few = Scripted::restricted(READER, &["operator.read"]);
+    few.allowed = Some(NICK);
+    for (gateway, args) in [(many, &args[..]), (few, &BOTH)] {
+        let report = gateway.start().await.report(SIGNED_IN, args).await;
+        let settings = &report["settings"]["gateway"]["auth"]["identityScopes"];
+        assert_eq!(
+            (&settings[READER], &settings[NICK]),
+            (&Value::Null, &json!(SIX))
+        );
+        assert_eq!(scopes_command(&report), None, "{}", report["commands"]);
+        let notes = report["notes"].to_string();
+        let alone = format!("{READER} was not seen, and is not in these settings");
+        assert!(notes.contains(&alone), "{notes}");
+        assert!(!notes.contains("is overwritten"), "{notes}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_overwritten_is_said() {
     let gateway = Scripted::restricted(READER, &["operator.read"])

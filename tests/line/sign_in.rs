@@ -437,6 +437,44 @@ async fn signing_out_ends_the_sessions_and_the_cookie_for_good() {
     assert_eq!(http::get(&again.target(), "/api", &kept).await.status, 200);
 }
 
+/// Opening it hangs, as a network disk does whose server is away; until this is dropped.
+struct Hangs(std::path::PathBuf);
+
+impl Hangs {
+    fn instead_of(path: std::path::PathBuf) -> Self {
+        std::fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Hangs {
+    fn drop(&mut self) {
+        let mut both = std::fs::OpenOptions::new();
+        drop(both.read(true).write(true).open(&self.0).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_nobody_from_signing_out() {
+    let scene = scene().await;
+    let mut browser = Browser::signed_in(&scene.proxy).await;
+    let before = browser.cookie();
+    let live = Client::connected(browser.ui(&browser.origin()), scene.proxy.target()).await;
+    let page = browser.open("/.holdline/sign-out").await.text();
+    let _hangs = Hangs::instead_of(scene.state.path().join("auth.lock"));
+    let form = format!("form={}", field(&page, "form"));
+    let origin = browser.origin();
+    let done = browser.post("/.holdline/sign-out", &form, &origin).await;
+    assert_eq!((done.status, browser.session()), (303, None));
+    live.wait_for("its end", |record| !record.disconnects.is_empty())
+        .await;
+    let replayed = [("cookie", before.as_str())];
+    let refused = http::get(&scene.proxy.target(), "/api", &replayed).await;
+    assert_eq!(refused.status, 401);
+}
+
 #[tokio::test]
 async fn cookies_that_are_not_ours_are_none() {
     let scene = scene().await;
@@ -513,6 +551,37 @@ async fn a_shorter_sign_in_is_shorter_for_those_who_are_in() {
     tokio::time::advance(std::time::Duration::from_secs(61)).await;
     tokio::time::resume();
     assert_eq!(live.closed().await.0, 1008);
+}
+
+/// Or they would try again for ever.
+#[tokio::test]
+async fn who_keeps_no_cookies_is_told_so() {
+    let scene = scene().await;
+    let mut browser = Browser::new(&scene.proxy);
+    let form = |page: &str| {
+        let (token, password) = (field(page, "form"), encoded(PASSWORD));
+        format!("form={token}&user={}&password={password}", encoded(USER))
+    };
+    let page = browser.open("/.holdline/sign-in").await.text();
+    browser.cookies.clear();
+    let origin = browser.origin();
+    let told = browser
+        .post("/.holdline/sign-in", &form(&page), &origin)
+        .await;
+    assert_eq!(told.status, 403);
+    assert!(told.text().contains("allow cookies"), "{}", told.text());
+    // Kept, but of another form: what is wrong is the form.
+    let other = browser.open("/.holdline/sign-in").await.text();
+    assert_eq!(field(&other, "form"), field(&told.text(), "form"));
+    let told = browser
+        .post("/.holdline/sign-in", &form(&page), &origin)
+        .await;
+    assert_eq!(told.status, 403);
+    assert!(told.text().contains("open for too long"), "{}", told.text());
+    let done = browser
+        .post("/.holdline/sign-in", &form(&other), &origin)
+        .await;
+    assert_eq!(done.status, 303);
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::time::SystemTime;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
 
 use super::kit::*;
 use crate::auth::{Desk, DeskError, rotate_key};
@@ -125,7 +128,7 @@ async fn a_key_that_is_gone_signs_nobody_out() {
     let world = world();
     let browser = world.nick().await;
     fs::remove_file(world.folder.path().join("auth.key")).unwrap();
-    tokio::time::advance(std::time::Duration::from_secs(120)).await;
+    tokio::time::advance(Duration::from_secs(120)).await;
     world.nick().await;
     let headers = browser.headers();
     let session = world
@@ -158,4 +161,39 @@ fn processes_that_share_a_directory_agree_on_one_key() {
     });
     let text = fs::read_to_string(folder.path().join("auth.key")).unwrap();
     assert_eq!(text.lines().count(), 1 + 1 + 8);
+}
+
+/// As a network disk does whose server is away.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_does_not_answer_holds_nobody_up() {
+    let world = world();
+    let browser = world.nick().await;
+    for name in ["auth.key", "auth.ended"] {
+        let path = world.folder.path().join(name);
+        let _ = fs::remove_file(&path);
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    let (told, hears) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::time::advance(Duration::from_secs(120)).await;
+    std::thread::spawn(move || {
+        // Under the same clock.
+        let _runtime = runtime.enter();
+        for _ in 0..3 {
+            let now = SystemTime::now();
+            let session = world.desk.by_cookie(&world.auth, &browser.headers(), now);
+            let form = world.desk.form_token(&HeaderMap::new(), now);
+            let _ = told.send((session.is_ok(), form.cookie.is_some()));
+        }
+    });
+    for _ in 0..3 {
+        let seen = hears.recv_timeout(Duration::from_secs(20));
+        assert_eq!(seen.expect("an answer"), (true, true));
+    }
 }

@@ -340,7 +340,7 @@ fn ca_root_of(
 }
 
 fn forward_url(text: &str) -> Result<ServiceUrl, Wrong> {
-    let example = "write for example \"http://127.0.0.1:4180/oauth2/auth\"";
+    let example = "write for example \"http://127.0.0.1:4180/\"";
     let uri: Uri = text.parse().map_err(|_| Wrong::new("not a URL", example))?;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let scheme = uri.scheme_str().unwrap_or_default();

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 
 use super::*;
@@ -73,6 +74,29 @@ async fn who_was_not_asked_is_not_in_when_people_are_asked() {
     // A public path: nobody is asked there, before and after.
     let public = gate.grant(&new.auth, None, &Arc::default(), || Arc::clone(&new));
     assert!(public.is_ok());
+}
+
+/// A machine that was asleep has waited for less than has passed.
+#[tokio::test(start_paused = true)]
+async fn whose_time_is_over_by_the_clock_is_out_at_the_next_look() {
+    let token = make_token().unwrap();
+    let config = knowing(&token);
+    let gate = Gate::new(Desk::open(&config.auth).unwrap());
+    let end = SystemTime::now() + Duration::from_millis(50);
+    let entrant = Entrant {
+        term: Term::Until(end),
+        ..entrant(&gate, &config, &token)
+    };
+    let in_force = || Arc::clone(&config);
+    let grant = gate.grant(&config.auth, Some(entrant), &Arc::default(), in_force);
+    let grant = grant.unwrap();
+    let mut ended = Box::pin(grant.ended());
+    assert!((&mut ended).now_or_never().is_none());
+    while SystemTime::now() <= end {
+        std::hint::spin_loop();
+    }
+    gate.sweep(&config.auth);
+    assert!((&mut ended).now_or_never().is_some());
 }
 
 /// What a request comes to, and what is left of it.
