@@ -14,7 +14,7 @@ use holdline::hint;
 use holdline::observe::status::CertificateStatus as Served;
 use holdline::observe::{AdminClient, AdminError};
 use holdline::tls::acme::{self, CertificateStatus};
-use holdline::tls::{Certificate, Facts, Tls, TlsError};
+use holdline::tls::{Certificate, Facts, Tls, TlsError, Warning};
 use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
@@ -158,7 +158,11 @@ fn status(status: &CertificateStatus) -> Value {
 
 /// `made`: by holdline itself, whenever there is none that can be used.
 fn of_files(cert: &Path, key: &Path, made: bool) -> Value {
-    match Certificate::read(cert, key, SystemTime::now()) {
+    let read = match made {
+        true => Certificate::read,
+        false => Certificate::read_at_any_time,
+    };
+    match read(cert, key, SystemTime::now()) {
         Ok(facts) => of_facts(&facts),
         Err(TlsError::Read { source, .. }) if made && source.kind() == ErrorKind::NotFound => {
             json!({
@@ -182,12 +186,20 @@ fn of_files(cert: &Path, key: &Path, made: bool) -> Value {
 }
 
 fn of_facts(facts: &Facts) -> Value {
+    let untimely = |warning: &&Warning| {
+        matches!(
+            warning,
+            Warning::Expired { .. } | Warning::NotYetValid { .. }
+        )
+    };
+    let untimely = facts.warnings.iter().find(untimely);
     json!({
         "names": facts.names,
         "state": "served",
         "until": facts.until(),
         "issuer": facts.issuer,
         "next": renewed_by(&facts.source),
+        "lastError": untimely.map(|warning| json!({"reason": format!("it {warning}")})),
     })
 }
 

@@ -1,7 +1,8 @@
 //! One certificate chain with its key: loaded, checked, and what it says about itself.
 //!
 //! A [`Certificate`] exists only if a client could be served with it: it parses, the key belongs
-//! to the leaf, and the dates hold. What is merely odd becomes a [`Warning`].
+//! to the leaf, and the dates hold, unless somebody wants it served whatever they are. What is merely
+//! odd becomes a [`Warning`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,34 @@ impl Certificate {
         provider: &CryptoProvider,
         now: SystemTime,
     ) -> Result<Self, TlsError> {
+        Self::of_files(cert, key, provider)?.in_time(cert, now)
+    }
+
+    /// The same of a pair that is to be served whatever its dates are: a client that refuses it says
+    /// why, and one that pins it does not look at them.
+    ///
+    /// # Errors
+    /// As [`Certificate::load`], but for dates.
+    pub fn load_at_any_time(
+        cert: &Path,
+        key: &Path,
+        provider: &CryptoProvider,
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        let mut loaded = Self::of_files(cert, key, provider)?;
+        let facts = Arc::make_mut(&mut loaded.facts);
+        match facts.check_dates(cert, now) {
+            Ok(()) => {}
+            Err(TlsError::Expired { on, .. }) => facts.warnings.push(Warning::Expired { on }),
+            Err(TlsError::NotYetValid { from, .. }) => {
+                facts.warnings.push(Warning::NotYetValid { from });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(loaded)
+    }
+
+    fn of_files(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let chain = CertificateDer::pem_file_iter(cert)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| TlsError::from_pem(cert, error))?;
@@ -45,7 +74,7 @@ impl Certificate {
             },
             error => TlsError::from_pem(key, error),
         })?;
-        Self::new(chain, private, [cert, key], provider, now)
+        Self::new(chain, private, [cert, key], provider)
     }
 
     /// The same from one text with both; `path` is what it is called.
@@ -64,7 +93,7 @@ impl Certificate {
         let private = PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::NoKey {
             path: path.to_owned(),
         })?;
-        Self::new(chain, private, [path, path], provider, now)
+        Self::new(chain, private, [path, path], provider)?.in_time(path, now)
     }
 
     fn new(
@@ -72,7 +101,6 @@ impl Certificate {
         private: PrivateKeyDer<'static>,
         [cert, key]: [&Path; 2],
         provider: &CryptoProvider,
-        now: SystemTime,
     ) -> Result<Self, TlsError> {
         let Some(leaf) = chain.first() else {
             return Err(TlsError::NoCertificate {
@@ -80,7 +108,6 @@ impl Certificate {
             });
         };
         let mut facts = Facts::of(leaf, cert)?;
-        facts.check_dates(cert, now)?;
         facts.warnings.extend(chain_order(&chain));
         let key = certified(chain, private, provider, cert, key)?;
         Ok(Self {
@@ -89,12 +116,18 @@ impl Certificate {
         })
     }
 
-    /// Whether a client could be served with this pair now.
+    fn in_time(mut self, cert: &Path, now: SystemTime) -> Result<Self, TlsError> {
+        Arc::make_mut(&mut self.facts).check_dates(cert, now)?;
+        Ok(self)
+    }
+
+    /// Whether this pair can be served; and what speaks against its dates.
     ///
     /// # Errors
-    /// As [`Certificate::load`].
-    pub fn check(cert: &Path, key: &Path) -> Result<(), TlsError> {
-        Self::load(cert, key, &provider(), SystemTime::now()).map(drop)
+    /// As [`Certificate::load_at_any_time`].
+    pub fn check(cert: &Path, key: &Path) -> Result<Result<(), TlsError>, TlsError> {
+        let loaded = Self::of_files(cert, key, &provider())?;
+        Ok(loaded.in_time(cert, SystemTime::now()).map(drop))
     }
 
     /// Checks a pair without a use for it; what it says about itself.
@@ -103,6 +136,15 @@ impl Certificate {
     /// As [`Certificate::load`].
     pub fn read(cert: &Path, key: &Path, now: SystemTime) -> Result<Facts, TlsError> {
         Self::load(cert, key, &provider(), now).map(|loaded| loaded.facts().clone())
+    }
+
+    /// The same of one that is served whatever its dates are.
+    ///
+    /// # Errors
+    /// As [`Certificate::load_at_any_time`].
+    pub fn read_at_any_time(cert: &Path, key: &Path, now: SystemTime) -> Result<Facts, TlsError> {
+        let loaded = Self::load_at_any_time(cert, key, &provider(), now);
+        loaded.map(|loaded| loaded.facts().clone())
     }
 
     /// What it says about itself.

@@ -44,6 +44,16 @@ pub enum Warning {
         /// UTC, for people.
         on: String,
     },
+    /// It has expired, so that no client will accept it.
+    Expired {
+        /// UTC, for people.
+        on: String,
+    },
+    /// It is not valid yet, or the clock is wrong.
+    NotYetValid {
+        /// UTC, for people.
+        from: String,
+    },
     /// It names no host, so that no client will accept it.
     NoNames,
     /// A certificate of the chain was not issued by the next one.
@@ -57,6 +67,11 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ExpiresSoon { on } => write!(f, "expires on {on}"),
+            Self::Expired { on } => write!(f, "expired on {on}: clients will refuse it; renew it"),
+            Self::NotYetValid { from } => write!(
+                f,
+                "is only valid from {from}: clients will refuse it; check this machine's clock"
+            ),
             Self::NoNames => write!(f, "has no subject alternative name: clients will refuse it"),
             Self::ChainOrder { position } => write!(
                 f,

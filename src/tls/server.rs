@@ -79,7 +79,11 @@ impl Tls {
     /// # Errors
     /// As [`Tls::new`].
     pub fn prepare(&self, config: &config::Tls) -> Result<Prepared, TlsError> {
-        let certificates = load(config, SystemTime::now())?;
+        let now = SystemTime::now();
+        let certificates = load(config, now)?;
+        for certificate in certificates.iter().flatten() {
+            self.keeps_a_good_one(certificate.facts(), now)?;
+        }
         let terms = terms(
             config,
             Arc::clone(&self.store),
@@ -89,6 +93,22 @@ impl Tls {
             certificates,
             terms,
         })
+    }
+
+    /// What clients refuse takes no place of what they accept.
+    fn keeps_a_good_one(&self, new: &Facts, now: SystemTime) -> Result<(), TlsError> {
+        let Err(untimely) = new.clone().check_dates(Path::new(&new.source), now) else {
+            return Ok(());
+        };
+        let served = self.store.facts();
+        let is_good = |old: &Facts| old.not_before <= now && now <= old.not_after;
+        let is_same = |old: &Facts| old.sha256 == new.sha256;
+        let for_same = |old: &Facts| old.names.iter().any(|name| new.names.contains(name));
+        let replaced = served.iter().any(|old| is_good(old) && for_same(old));
+        match replaced && !served.iter().any(is_same) {
+            true => Err(untimely),
+            false => Ok(()),
+        }
     }
 
     /// From the next handshake on. Open connections keep what they have, and the tickets that they
@@ -176,7 +196,7 @@ fn load(config: &config::Tls, now: SystemTime) -> Result<Option<Vec<Certificate>
         CertificateSource::Files(pairs) if pairs.is_empty() => Err(TlsError::Nothing),
         CertificateSource::Files(pairs) => pairs
             .iter()
-            .map(|pair| Certificate::load(&pair.cert, &pair.key, &provider, now))
+            .map(|pair| Certificate::load_at_any_time(&pair.cert, &pair.key, &provider, now))
             .collect::<Result<_, _>>()
             .map(Some),
     }
@@ -308,6 +328,8 @@ fn client_roots(path: &Path) -> Result<RootCertStore, TlsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CertificateFiles;
+    use crate::tls::Warning;
     use rustls::NamedGroup;
 
     #[test]
@@ -334,5 +356,45 @@ mod tests {
         config.certificate = CertificateSource::Files(Vec::new());
         assert!(matches!(tls.prepare(&config), Err(TlsError::Nothing)));
         assert_eq!(tls.certificates(), before);
+    }
+
+    #[test]
+    fn what_has_expired_is_served_but_takes_no_place_of_what_is_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = CertificateFiles {
+            cert: dir.path().join("c.pem"),
+            key: dir.path().join("k.pem"),
+        };
+        let put = |year: i32, name: &str| {
+            let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let cert = params.self_signed(&key).unwrap();
+            std::fs::write(&files.cert, cert.pem()).unwrap();
+            std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        };
+        let config = config::Tls {
+            certificate: CertificateSource::Files(vec![files.clone()]),
+            min_version: TlsVersion::V1_2,
+            client_ca: None,
+            client_certificates: ClientCertificates::Required,
+        };
+        put(2002, "a.example");
+        let tls = Tls::new(&config).unwrap();
+        let warnings = || tls.certificates().remove(0).warnings;
+        assert!(matches!(warnings()[..], [Warning::Expired { .. }]));
+        // Whatever else changes, it stays.
+        tls.apply(tls.prepare(&config).unwrap());
+        put(4000, "a.example");
+        tls.apply(tls.prepare(&config).unwrap());
+        assert_eq!(warnings(), []);
+        put(2002, "a.example");
+        let error = tls.prepare(&config).unwrap_err();
+        assert!(matches!(error, TlsError::Expired { .. }), "{error}");
+        assert_eq!(warnings(), []);
+        put(2002, "b.example");
+        tls.apply(tls.prepare(&config).unwrap());
+        assert!(matches!(warnings()[..], [Warning::Expired { .. }]));
     }
 }

@@ -104,11 +104,13 @@ fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
         cert: cert.path,
         key: key.path,
     };
-    if cert.readable
-        && key.readable
-        && let Err(error) = Certificate::check(&files.cert, &files.key)
-    {
-        section.checker().error(&place, unusable(&error));
+    if cert.readable && key.readable {
+        match Certificate::check(&files.cert, &files.key) {
+            Ok(Ok(())) => {}
+            // Better than nothing at all, which is what there would be after a reboot.
+            Ok(Err(untimely)) => section.checker().warn(&place, unusable(&untimely)),
+            Err(error) => section.checker().error(&place, unusable(&error)),
+        }
     }
     Some(files)
 }

@@ -31,10 +31,16 @@ fn a_pair_that_could_not_be_served_is_refused_with_its_place() {
     old.not_before = rcgen::date_time_ymd(2001, 1, 1);
     old.not_after = rcgen::date_time_ymd(2002, 1, 1);
     write_pair(dir.path(), &old);
-    let text = refused().to_string();
-    assert!(text.contains("holdline.toml:3:19\n"), "{text}");
+    // Whoever starts with it has clients that say why, and not nothing at all.
+    let loaded = load(Some(&file), &Overrides::default()).unwrap();
+    let [warning] = loaded.warnings.as_slice() else {
+        panic!("{:?}", loaded.warnings)
+    };
+    let text = warning.to_string();
     assert!(
-        text.contains("expired on 2002-01-01") && text.contains("renew it"),
+        text.contains("3:19")
+            && text.contains("expired on 2002-01-01")
+            && text.contains("renew it"),
         "{text}"
     );
     write_pair(dir.path(), &rcgen::CertificateParams::default());
@@ -54,7 +60,7 @@ fn every_way_in_which_a_pair_can_be_wrong_has_its_place_and_its_remedy() {
 
     let text = format!("{FILES}[{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n");
     type Break = fn(&Path);
-    let ways: [(&str, Break, &str, [&str; 2]); 9] = [
+    let ways: [(&str, Break, &str, [&str; 2]); 8] = [
         (
             "no certificate",
             |dir| fs::remove_file(dir.join("cert.pem")).unwrap(),
@@ -108,17 +114,6 @@ fn every_way_in_which_a_pair_can_be_wrong_has_its_place_and_its_remedy() {
             },
             "3:19",
             ["does not belong to the first certificate", "key"],
-        ),
-        (
-            "a certificate of yesterday",
-            |dir| {
-                let mut old = rcgen::CertificateParams::default();
-                old.not_before = rcgen::date_time_ymd(2001, 1, 1);
-                old.not_after = rcgen::date_time_ymd(2002, 1, 1);
-                write_pair(dir, &old);
-            },
-            "3:19",
-            ["expired on 2002-01-01", "renew it"],
         ),
         (
             "half a key",
