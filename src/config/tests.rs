@@ -372,3 +372,19 @@ fn a_hold_that_ends_before_its_notice_is_a_warning() {
         "{found:?}"
     );
 }
+
+#[test]
+fn a_certificate_that_nobody_would_see_is_a_warning() {
+    let of = |domains: &str| {
+        let acme = "profile = \"shortlived\"\n[listen]\nhttps = [\"0.0.0.0:443\"]";
+        warnings(&format!(
+            "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [{domains}]\n{acme}"
+        ))
+    };
+    assert_eq!(of("\"a.example\", \"192.0.2.7 2001:db8::7\""), []);
+    let [one] = of("\"192.0.2.7\", \"a.example\", \"2001:db8::7\"")
+        .try_into()
+        .unwrap();
+    assert_eq!(one.key, "acme.domains[2]");
+    assert!(one.remedy.contains("in one text"), "{one}");
+}

@@ -193,7 +193,8 @@ impl Job {
             order.state().status,
             OrderStatus::Valid | OrderStatus::Processing
         ) {
-            self.prove(ca, account, &mut order, underway).await?;
+            let proved = self.prove(ca, account, (&mut order, &about), underway);
+            proved.await?;
             self.finalize(ca, account, &mut order, &mut about).await?;
         }
         self.collect(ca, &mut order, &about.key).await
@@ -222,17 +223,19 @@ impl Job {
         &self,
         ca: &Ca,
         account: &Account,
-        order: &mut Order,
+        (order, about): (&mut Order, &Unfinished),
         underway: &Underway,
     ) -> Result<(), Failure> {
-        let proved = self.validate(ca, order, underway).await;
-        if let Err(failure) = &proved
-            && failure.concerns == Concerns::Names
-            && !failure.undecided
-        {
+        let Err(failure) = self.validate(ca, order, underway).await else {
+            return Ok(());
+        };
+        if failure.undecided {
+            return Err(about.undecided(failure));
+        }
+        if failure.concerns == Concerns::Names {
             self.give_up(ca, account).await?;
         }
-        proved
+        Err(failure)
     }
 
     /// Forgets an order that the CA refuses; but if that was because the account has another key, the
@@ -434,7 +437,7 @@ mod tests {
     use super::*;
     use crate::tls::acme::history::Concerns;
 
-    pub(super) fn job(dns: &str, names: usize) -> Job {
+    fn job(dns: &str, names: usize) -> Job {
         let text = format!(
             "[tls]\ncertificate = \"acme\"\n[acme]\ndomains = [\"a.example\"]\n\
              challenges = [\"dns-01\"]\n{dns}"

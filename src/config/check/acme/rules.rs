@@ -31,6 +31,7 @@ impl Draft {
         self.check_files(checker);
         let challenges = self.check_challenges(checker, listen);
         self.check_names(checker, &challenges);
+        self.check_addresses(checker);
         self.check_eab(checker);
         let update = self
             .dns_update
@@ -220,6 +221,18 @@ impl Draft {
                 let remedy = "set profile = \"shortlived\", or name another CA in directories";
                 checker.error(item, Wrong::new(what, remedy));
             }
+        }
+    }
+
+    /// Of several certificates for addresses one would be served.
+    fn check_addresses(&self, checker: &mut Checker<'_>) {
+        let is_address = |name: &String| name.parse::<IpAddr>().is_ok();
+        let addressed = |item: &&Item<Vec<String>>| item.value.iter().any(is_address);
+        for item in self.domains.value.iter().filter(addressed).skip(1) {
+            let what = "who connects to an address sends no name, and gets the first certificate \
+                        that is for an address: this one is never seen";
+            let remedy = "write all addresses in one text, separated by spaces";
+            checker.warn(item, Wrong::new(what, remedy));
         }
     }
 

@@ -41,6 +41,15 @@ impl Unfinished {
             false => UNPROVED,
         }
     }
+
+    /// What the CA has not decided about yet is shown to it in the same way for some time: it may be
+    /// slow. Then in the next one.
+    pub(super) fn undecided(&self, failure: Failure) -> Failure {
+        Failure {
+            unproved: Moment::now().since(self.since) >= UNPROVED / 2,
+            ..failure
+        }
+    }
 }
 
 /// Where the order of a certificate's folder is kept.
@@ -114,4 +123,29 @@ pub(super) fn is_gone(error: &Error) -> bool {
 /// Whether the order belongs to an account that we had before.
 fn is_not_ours(error: &Error) -> bool {
     matches!(error, Error::Api(problem) if kind(problem.r#type.as_deref()) == "unauthorized")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::acme::moment::clock;
+    use crate::tls::acme::problem::Stage;
+
+    #[test]
+    fn an_order_that_is_not_decided_is_shown_in_the_same_way_for_some_time() {
+        let since = Moment(1_800_000_000);
+        let left = Unfinished {
+            ca: String::new(),
+            order: String::new(),
+            names: Vec::new(),
+            since,
+            key: Zeroizing::default(),
+            asked_to_sign: false,
+        };
+        for (age, unproved) in [(0, false), (UNPROVED / 2 - 1, false), (UNPROVED / 2, true)] {
+            clock::set(since.after(age));
+            let failure = Failure::of(&Error::Timeout(None), Stage::Validation, None);
+            assert_eq!(left.undecided(failure).unproved, unproved, "{age}");
+        }
+    }
 }

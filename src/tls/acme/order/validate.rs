@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    AuthorizationStatus, Challenge as Offered, ChallengeStatus, ChallengeType, Error,
-    KeyAuthorization, Order, OrderStatus,
+    AuthorizationStatus, ChallengeType, Error, KeyAuthorization, Order, OrderStatus,
 };
 use tokio::time::{sleep, timeout};
 
@@ -127,7 +126,9 @@ impl Job {
                     .unproved());
                 }
             }
-            let kind = self.choose(name, &authorization.challenges)?;
+            let challenges = authorization.challenges.iter();
+            let offered: Vec<ChallengeType> = challenges.map(|it| it.r#type.clone()).collect();
+            let kind = self.choose(name, &offered)?;
             let Some(challenge) = authorization.challenge(wire(kind)) else {
                 asked.push(None);
                 continue;
@@ -150,19 +151,18 @@ impl Job {
         Ok(asked)
     }
 
-    /// The one that the CA looks at already; else the first of our kinds that is offered, after a
-    /// failure the next one.
-    fn choose(&self, name: &str, offered: &[Offered]) -> Result<Challenge, Failure> {
-        let ours = |kind: &Challenge| offered.iter().find(|it| it.r#type == wire(*kind));
-        let kinds = self.acme.challenges.iter().copied();
-        let usable: Vec<Challenge> = kinds.filter(|kind| ours(kind).is_some()).collect();
-        let looked_at = |kind: &&Challenge| {
-            ours(kind).is_some_and(|it| it.status == ChallengeStatus::Processing)
-        };
+    /// The first of our kinds that is offered; after a failure the next one.
+    fn choose(&self, name: &str, offered: &[ChallengeType]) -> Result<Challenge, Failure> {
+        let usable: Vec<Challenge> = self
+            .acme
+            .challenges
+            .iter()
+            .copied()
+            .filter(|kind| offered.contains(&wire(*kind)))
+            .collect();
         let index = self.tried.checked_rem(usable.len()).unwrap_or_default();
-        let kind = usable.iter().find(looked_at).or_else(|| usable.get(index));
-        kind.copied().ok_or_else(|| {
-            let offered: Vec<&str> = offered.iter().filter_map(|it| word(&it.r#type)).collect();
+        usable.get(index).copied().ok_or_else(|| {
+            let offered: Vec<&str> = offered.iter().filter_map(word).collect();
             Failure::names(format!(
                 "{name}: the CA offers only {}; add one of these to [acme] challenges",
                 offered.join(", ")
@@ -308,36 +308,5 @@ fn word(kind: &ChallengeType) -> Option<&'static str> {
         ChallengeType::TlsAlpn01 => Some("tls-alpn-01"),
         ChallengeType::Dns01 => Some("dns-01"),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::tests::job;
-    use super::*;
-
-    #[test]
-    fn a_challenge_that_the_ca_looks_at_is_the_one_whatever_was_tried() {
-        let offered = |status: [&str; 2]| -> Vec<Offered> {
-            let kinds = ["dns-01", "tls-alpn-01"].into_iter().zip(status);
-            let all = kinds.map(
-                |(kind, status)| json!({"type": kind, "url": "u", "token": "t", "status": status}),
-            );
-            all.map(|it| serde_json::from_value(it).unwrap()).collect()
-        };
-        let mut job = job("dns_hook = [\"true\"]", 1);
-        let acme = Arc::make_mut(&mut job.acme);
-        acme.challenges = vec![Challenge::Dns01, Challenge::TlsAlpn01];
-        for (tried, status, kind) in [
-            (0, ["pending", "pending"], Challenge::Dns01),
-            (1, ["pending", "pending"], Challenge::TlsAlpn01),
-            (1, ["processing", "pending"], Challenge::Dns01),
-            (2, ["pending", "processing"], Challenge::TlsAlpn01),
-        ] {
-            job.tried = tried;
-            assert_eq!(job.choose("a.example", &offered(status)), Ok(kind));
-        }
     }
 }
