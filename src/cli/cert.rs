@@ -289,7 +289,10 @@ fn dev(config: &Config) -> ExitCode {
         (facts.names.join(", "), facts.until())
     });
     show(&format!(
-        "{}\n  for {names}, until {until}\n  to trust it: curl --cacert {0}, or import it into the browser as an authority\n",
+        "{0}\n  for {names}, until {until}\n  to trust it, and nothing that it might sign:\n    \
+         curl:              curl --cacert {0}\n    \
+         Chromium on Linux: certutil -d sql:$HOME/.pki/nssdb -A -n holdline -t P,, -i {0}\n    \
+         Firefox:           open the page once and accept it\n",
         cert.display()
     ))
 }

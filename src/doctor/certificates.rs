@@ -42,7 +42,11 @@ impl CertificateFile {
     /// Reads files.
     pub(super) fn gather(tls: &Tls, now: SystemTime) -> Vec<Self> {
         let load = |cert: &PathBuf, key: &PathBuf, made: bool| {
-            let state = match Certificate::read(cert, key, now) {
+            let read = match made {
+                true => Certificate::read,
+                false => Certificate::read_at_any_time,
+            };
+            let state = match read(cert, key, now) {
                 Ok(facts) => OnDisk::Good(Box::new(facts)),
                 Err(TlsError::Read { source, .. })
                     if made && source.kind() == std::io::ErrorKind::NotFound =>
@@ -267,6 +271,16 @@ fn on_disk(subject: &str, state: &OnDisk, now: SystemTime) -> Finding {
         facts.until(),
         facts.sha256
     );
+    if facts.not_before > now || facts.expires_within(Duration::ZERO, now) {
+        let (why, remedy) = match facts.not_before > now {
+            true => ("clients refuse it yet", "see to the clock of this machine"),
+            false => (
+                "it has expired",
+                "renew it: holdline takes the new file by itself",
+            ),
+        };
+        return Finding::failure(subject, format!("{seen}: {why}"), remedy);
+    }
     if facts.expires_within(EXPIRES_SOON, now) {
         let left = facts.not_after.duration_since(now).unwrap_or_default();
         let seen = format!("{seen}: {} days left", left.as_secs() / 86_400);
@@ -331,6 +345,12 @@ mod tests {
         );
         let none = OnDisk::NotMade("soon");
         assert_eq!(verdicts(none, &Served::NotRunning, at(1)), [Verdict::Ok]);
+        // What is served as it is.
+        let served = Served::Facts(facts("A"));
+        assert_eq!(
+            verdicts(good(), &served, at(101)),
+            [Verdict::Failure, Verdict::Ok]
+        );
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub(super) struct Desk {
     /// Of the config: what is published for another one comes too late.
     generation: Generation,
     reading: Reading,
+    /// What has failed so far was tried in another way than would be now.
+    mended: bool,
     /// By other servers; as long as something is read.
     left: Left,
     /// Another process orders.
@@ -141,6 +143,7 @@ impl Desk {
             shown: Vec::new(),
             generation: Generation::default(),
             reading: Reading::Done,
+            mended: false,
             left: Left::default(),
             retired,
             place: None,
@@ -191,6 +194,7 @@ impl Desk {
         if moved {
             self.leave();
         }
+        self.mended |= self.acme.as_ref().is_some_and(|old| differs(old, &acme));
         self.challenges.share(Some(&acme));
         let mut old = std::mem::take(&mut self.kept);
         for names in &acme.certificates {
@@ -432,6 +436,24 @@ impl Desk {
             .collect();
         kept.next(&cas, now)
     }
+}
+
+/// Whether certificates are to be had in another way.
+fn differs(old: &Acme, new: &Acme) -> bool {
+    let ways = |acme: &Acme| {
+        let Acme {
+            contact,
+            directories,
+            challenges,
+            dns,
+            profile,
+            eab,
+            ca_root,
+            ..
+        } = acme.clone();
+        (contact, directories, challenges, dns, profile, eab, ca_root)
+    };
+    ways(old) != ways(new)
 }
 
 #[cfg(test)]

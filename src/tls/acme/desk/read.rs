@@ -5,6 +5,7 @@ use super::Desk;
 use crate::tls::acme::import::Left;
 use crate::tls::acme::kept::Busy;
 use crate::tls::acme::moment::Moment;
+use crate::tls::acme::state::StateDir;
 
 /// How far the first look has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +54,22 @@ impl Desk {
                     tracing::warn!(names = ?kept.names, "no certificate yet; it is awaited from the CA");
                 }
                 self.publish(now);
+                if std::mem::take(&mut self.mended) {
+                    self.try_again(&state, now);
+                }
             }
         }
         self.reading != Reading::Done
+    }
+
+    /// What was in the way is perhaps mended: our own patience is not the measure then, as where
+    /// somebody asks for a renewal.
+    fn try_again(&mut self, state: &StateDir, now: Moment) {
+        for index in 0..self.kept.len() {
+            if self.kept.get(index).is_some_and(|kept| kept.failures() > 0) {
+                // It is tried at its time, then.
+                let _ = self.ask_for(index, state, now);
+            }
+        }
     }
 }

@@ -868,3 +868,38 @@ fn what_only_this_process_can_serve_is_told_before_another_takes_its_place() {
     assert!(!desk.outgoing.is_empty());
     assert_eq!(desk.secure(), Ok(()));
 }
+
+#[test]
+fn what_failed_is_tried_again_when_it_is_to_be_had_in_another_way() {
+    let disk = tempfile::tempdir().unwrap();
+    let mut desk = Desk::new(Arc::default(), Arc::default(), Arc::default());
+    let start = Moment(1_800_000_000);
+    clock::set(start);
+    desk.begin_ordering();
+    let first = by_dns(&disk, "\"a.example\", \"b.example\"");
+    desk.configure(Some(first.clone()));
+    order(&mut desk, start, 0);
+    let is_due = |desk: &mut Desk| desk.look().len();
+    assert_eq!(is_due(&mut desk), 0, "it has failed a moment ago");
+    // What has nothing to do with it is no reason.
+    let mut config = first;
+    config.import = vec![disk.path().to_owned()];
+    clock::set(start.after(1));
+    desk.configure(Some(config.clone()));
+    assert_eq!(is_due(&mut desk), 0);
+    for n in 2.. {
+        clock::set(start.after(n));
+        config.contact.push(format!("{n}@a.example"));
+        desk.configure(Some(config.clone()));
+        if desk
+            .status()
+            .iter()
+            .any(|one| one.next.contains("the limit is"))
+        {
+            assert!(n > 4, "a limit after {n} orders");
+            break;
+        }
+        order(&mut desk, start, 0);
+    }
+    assert_eq!(is_due(&mut desk), 0, "no limit is passed by it");
+}
