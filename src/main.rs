@@ -77,6 +77,7 @@ fn run(settings: &Settings, started: Started) -> ExitCode {
     // What still runs is past its time: the drain is over, or was cut short on purpose. It is
     // dropped, a hook with all that it has started; only a disk could hold that up.
     runtime.shutdown_timeout(LAST);
+    log::flush(LAST);
     code
 }
 

@@ -546,6 +546,22 @@ async fn a_hang_up_ends_nothing() {
     assert_eq!(running.exit().await.code(), Some(0));
 }
 
+/// A pager, or a logger that hangs: a pipe takes 64 KiB, and then no more.
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up() {
+    let mut running = Running::start("").await;
+    let admin = running.address("admin");
+    let wrong: String = (0..150).map(|n| format!("[nonsense{n}]\n")).collect();
+    std::fs::write(running.folder.path().join("holdline.toml"), wrong).unwrap();
+    // Each is many kilobytes of log.
+    for _ in 0..20 {
+        let asked = ended(&running.folder, &["reload", "--admin", &admin]).await;
+        assert_eq!(asked.code, Some(78), "{}", asked.err);
+    }
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.exit().await.code(), Some(0));
+}
+
 #[tokio::test]
 async fn too_few_file_descriptors_are_told_with_what_to_do() {
     let folder = folder("");

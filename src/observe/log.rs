@@ -1,13 +1,15 @@
 //! The log: how lines look, and what of a request may be in them.
 //!
-//! Lines go to standard error; how they are written is in `lines`. What a client asked for is only
+//! Lines go to standard error, by the way of `out`; how they are written is in `lines`. What a client asked for is only
 //! ever logged through [`loggable_path`]: queries carry tokens, and some paths are secrets themselves.
 
 mod lines;
+mod out;
 
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use http::Uri;
 use tracing_subscriber::filter::ParseError;
@@ -59,10 +61,16 @@ pub fn init(log: &Log) -> Result<LogControl, LogError> {
         .with(level)
         .with(lines)
         .try_init()?;
+    out::start();
     Ok(LogControl {
         level: level_control,
         lines: lines_control,
     })
+}
+
+/// Waits until what was logged is written, for at most `limit`: at the end of the process.
+pub fn flush(limit: Duration) {
+    out::flush(limit);
 }
 
 impl LogControl {
@@ -98,8 +106,8 @@ fn filter(log: &Log) -> Result<EnvFilter, ParseError> {
 fn lines(format: LogFormat) -> Lines {
     let terminal = io::stderr().is_terminal();
     match format.is_pretty(terminal) {
-        true => Box::new(pretty(io::stderr, terminal && colors_wanted())),
-        false => Box::new(json(io::stderr)),
+        true => Box::new(pretty(out::line, terminal && colors_wanted())),
+        false => Box::new(json(out::line)),
     }
 }
 
