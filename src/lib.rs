@@ -56,5 +56,5 @@ mod temporary;
 pub mod tls;
 pub mod ws;
 
-pub use reload::{Before, Doubt, Doubted, Loader, ReloadError, Reloaded, Source};
+pub use reload::{Before, Doubt, Doubted, Loader, ReloadError, Reloaded, Source, TokenLeft};
 pub use run::{Holdline, StartError, Surroundings};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
-use crate::config::{Config, Loaded, ProtocolKind, Route};
+use crate::config::{CertificateSource, Config, Loaded, ProtocolKind, Route};
 use crate::handover::{Arrival, ArrivalError, Binary, UpgradeError, Upgraded};
 use crate::http::{App, Doorway, Gate};
 use crate::listen::{BindError, Doors, Edge, Inherited};
@@ -200,6 +200,16 @@ impl Holdline {
         }
         shared.keep_up();
         let config = shared.in_force.config();
+        if matches!(config.tls.certificate, CertificateSource::Dev { .. }) {
+            for address in shared.in_force.doors().wider_than_configured() {
+                tracing::warn!(
+                    %address,
+                    "reachable from other machines, where nobody trusts the development certificate: \
+                     a socket that was passed to us stands in for one of listen.https; set [tls] \
+                     certificate = \"acme\" and [acme] domains, or \"files\" and name a certificate"
+                );
+            }
+        }
         tracing::info!(
             https = listed(&shared.in_force.doors().https()),
             http = listed(&shared.in_force.doors().http()),

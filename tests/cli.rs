@@ -124,6 +124,8 @@ async fn help_and_version_are_no_errors() {
         format!("holdline {}\n", env!("CARGO_PKG_VERSION"))
     );
     assert_eq!(run(&["check", "--help"]).await.code, Some(0));
+    let explain = run(&["explain", "--help"]).await.out;
+    assert!(explain.contains("A running holdline may have other values"));
 }
 
 #[tokio::test]
@@ -131,6 +133,11 @@ async fn a_wrong_call_exits_64_and_says_what_would_be_right() {
     for (args, words) in [
         (&["--nonsense"][..], "unexpected argument '--nonsense'"),
         (&["chekc"], "'check'"),
+        (
+            &["check", "holdline.toml"],
+            "did you mean '--config holdline.toml'?",
+        ),
+        (&["other.toml"], "did you mean '--config other.toml'?"),
         (&["--listen", ":443"], "write \"0.0.0.0:443\""),
         (&["--admin", "localhost:1"], "write \"127.0.0.1:1\""),
         (&["--admin", "9180"], "write \"127.0.0.1:9180\", or \"off\""),

@@ -3,6 +3,7 @@
 //! A running holdline is asked on its admin listener. Without one the files of the config tell what
 //! they know.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
@@ -130,7 +131,14 @@ async fn running(config: &Config) -> Result<Vec<Value>, String> {
     };
     Ok(match said.get("acme").and_then(Value::as_array) {
         Some(all) if !all.is_empty() => all.clone(),
-        _ => status.certificates.iter().map(of_served).collect(),
+        _ => {
+            let dev = match &config.tls.certificate {
+                CertificateSource::Dev { dir } => dir.file_name(),
+                CertificateSource::Files(_) | CertificateSource::Acme => None,
+            };
+            let served = status.certificates.iter();
+            served.map(|one| of_served(one, dev)).collect()
+        }
     })
 }
 
@@ -138,18 +146,24 @@ fn state(one: &Value) -> Option<&str> {
     one.get("state").and_then(Value::as_str)
 }
 
-fn of_served(one: &Served) -> Value {
+/// `dev`: the name of the folder with the development certificate, if that is what is served.
+fn of_served(one: &Served, dev: Option<&OsStr>) -> Value {
+    let folder = Path::new(&one.source).parent().and_then(Path::file_name);
+    let made = dev.is_some() && folder == dev;
     json!({
         "names": one.names,
         "state": "served",
         "until": one.until,
         "issuer": one.issuer,
-        "next": renewed_by(&one.source),
+        "next": renewed_by(&one.source, made),
     })
 }
 
-fn renewed_by(source: &str) -> String {
-    format!("has to be renewed by whoever wrote {source}")
+fn renewed_by(source: &str, made: bool) -> String {
+    match made {
+        true => "is made anew at the first start or reload in its last 14 days".to_owned(),
+        false => format!("has to be renewed by whoever wrote {source}"),
+    }
 }
 
 fn status(status: &CertificateStatus) -> Value {
@@ -163,7 +177,7 @@ fn of_files(cert: &Path, key: &Path, made: bool) -> Value {
         false => Certificate::read_at_any_time,
     };
     match read(cert, key, SystemTime::now()) {
-        Ok(facts) => of_facts(&facts),
+        Ok(facts) => of_facts(&facts, made),
         Err(TlsError::Read { source, .. }) if made && source.kind() == ErrorKind::NotFound => {
             json!({
                 "names": [cert.display().to_string()],
@@ -185,7 +199,7 @@ fn of_files(cert: &Path, key: &Path, made: bool) -> Value {
     }
 }
 
-fn of_facts(facts: &Facts) -> Value {
+fn of_facts(facts: &Facts, made: bool) -> Value {
     let untimely = |warning: &&Warning| {
         matches!(
             warning,
@@ -198,7 +212,7 @@ fn of_facts(facts: &Facts) -> Value {
         "state": "served",
         "until": facts.until(),
         "issuer": facts.issuer,
-        "next": renewed_by(&facts.source),
+        "next": renewed_by(&facts.source, made),
         "lastError": untimely.map(|warning| json!({"reason": format!("it {warning}")})),
     })
 }

@@ -1,4 +1,4 @@
-//! `holdline explain`: what is in force, and where each value came from.
+//! `holdline explain`: what a config comes to, and where each value came from.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

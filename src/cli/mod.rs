@@ -23,9 +23,10 @@ mod words;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use holdline::config::{self, AdminAddress, ConfigErrors, GatewayUrl, Loaded, Overrides};
 use holdline::hint;
@@ -61,7 +62,10 @@ pub(crate) enum Command {
     /// Reads the config and the files that it names. Whether ports are free and the gateway is there,
     /// `holdline doctor` looks.
     Check(check::Check),
-    /// Show what is in force: every value, and where it came from
+    /// Show every value of a config, and where it came from
+    ///
+    /// Reads the file, as a start would. A running holdline may have other values: when the file waits
+    /// for `holdline reload`, or was refused; `holdline status` says so.
     Explain(explain::Explain),
     /// What to set on the gateway for this config, and whether it is
     GatewayConfig(gateway_config::GatewayConfig),
@@ -111,7 +115,11 @@ pub(crate) struct Settings {
 
 /// The arguments, or the exit code after help, version or a usage error was printed.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
-    Cli::try_parse().map_err(|error| {
+    Cli::try_parse().map_err(|mut error| {
+        if let Some(tip) = config_without_flag(&error) {
+            let tips = ContextValue::StyledStrs(vec![tip.into()]);
+            error.insert(ContextKind::Suggested, tips);
+        }
         // A reader that is gone already is no reason for another message.
         let _ = error.print();
         if error.use_stderr() {
@@ -120,6 +128,16 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
             ExitCode::SUCCESS
         }
     })
+}
+
+/// What to say to somebody who has named a config file as other programs want it.
+fn config_without_flag(error: &clap::Error) -> Option<String> {
+    let kinds = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    let Some(ContextValue::String(named)) = kinds.iter().find_map(|kind| error.get(*kind)) else {
+        return None;
+    };
+    let is_file = named.ends_with(".toml") || Path::new(named).is_file();
+    (is_file && !named.starts_with('-')).then(|| format!("did you mean '--config {named}'?"))
 }
 
 impl Settings {

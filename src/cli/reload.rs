@@ -75,6 +75,7 @@ fn in_words(answer: &Value) -> String {
                 text.extend(changes.iter().map(change));
             }
             ("sessionsEnded", value) => text.push_str(&counted(value, "session", "ended")),
+            ("tokensLeft", Value::Array(left)) => text.extend(left.iter().map(token_left)),
             ("moving", value) => text.push_str(&counted(value, "session", "moving")),
             (key, value) => text.push_str(&format!("{}: {}\n", printable(key), scalar(value))),
         }
@@ -126,6 +127,15 @@ fn change(change: &Value) -> String {
     text
 }
 
+fn token_left(token: &Value) -> String {
+    let part = |key| token.get(key).map_or_else(String::new, scalar);
+    format!(
+        "token {} stays valid though its user {} is gone: take it out of auth.tokens, too\n",
+        part("name"),
+        part("user"),
+    )
+}
+
 /// Nothing to say about none.
 fn counted(value: &Value, word: &str, what: &str) -> String {
     match value.as_u64() {
@@ -172,6 +182,12 @@ mod tests {
                  auth.users (applies to new connections)\n\
                  limits.sessions: none -> 5 (applies to everything)\n\
                  auth.users[a].hash: another secret\nodd\n3 sessions moving\n",
+            ),
+            (
+                json!({"changed": [{"key": "auth.users[a]"}], "sessionsEnded": 0,
+                    "tokensLeft": [{"name": "phone", "user": "a"}]}),
+                "auth.users[a]\ntoken phone stays valid though its user a is gone: \
+                 take it out of auth.tokens, too\n",
             ),
             (json!({}), "reloaded\n"),
             (json!("done\x1b[2J"), "reloaded: done\u{fffd}[2J\n"),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::admin::{block_on, print};
+use super::words::duration;
 use super::{Settings, fail};
 
 pub(crate) fn run(settings: &Settings) -> ExitCode {
@@ -35,9 +36,9 @@ fn in_words(upgraded: &Value) -> String {
         more => format!("{more} sessions are left with the old one"),
     };
     format!(
-        "holdline {} serves now, as process {}; {left}, which ends with the last, or after {} s",
+        "holdline {} serves now, as process {}; {left}, which ends with the last, or after {}",
         version.unwrap_or("of an unknown version"),
         number("pid"),
-        number("leftMs") / 1000,
+        duration(number("leftMs")),
     )
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::Uri;
@@ -22,6 +23,9 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, Wrong> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
+    if has_port_out_of_range(text) {
+        return Err(Wrong::new("not a port", "write a port from 1 to 65535"));
+    }
     let remedy = if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         format!("write \"{}\"", SocketAddr::new(ip, 443))
     } else if let Some(port) = port_of(text.strip_prefix("localhost:")) {
@@ -34,6 +38,25 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, Wrong> {
         "write for example \"127.0.0.1:8443\" or \"[::]:443\"".to_owned()
     };
     Err(Wrong::new(what, remedy))
+}
+
+/// Whether all is well but for a port that is too large.
+fn has_port_out_of_range(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        digits && port.parse::<u16>().is_err() && format!("{host}:1").parse::<SocketAddr>().is_ok()
+    })
+}
+
+/// A path on this machine as it is: nobody expands a `~` here.
+pub(super) fn file_path(text: &str) -> Result<PathBuf, Wrong> {
+    match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Err(Wrong::new(
+            "only a shell knows what ~ stands for",
+            format!("write \"${{HOME}}{rest}\", or the whole path"),
+        )),
+        _ => Ok(PathBuf::from(text)),
+    }
 }
 
 fn port_of(text: Option<&str>) -> Option<u16> {

@@ -291,6 +291,12 @@ impl<'t> Checker<'t> {
             .filter(|(section, _)| *section == unknown.section)
             .map(|(_, key)| *key)
             .collect();
+        let elsewhere = CALLED_ELSEWHERE
+            .iter()
+            .find(|(section, name, _)| (*section, *name) == (&unknown.section, &unknown.name));
+        if let Some((_, _, key)) = elsewhere {
+            return format!("it is called \"{key}\" here");
+        }
         if let Some(key) = nearest(&unknown.name, &here) {
             return format!("did you mean \"{key}\"?");
         }
@@ -304,6 +310,13 @@ impl<'t> Checker<'t> {
         format!("known here: {}", here.join(", "))
     }
 }
+
+/// Section, what others call a key of it, and its name here.
+const CALLED_ELSEWHERE: [(&str, &str, &str); 3] = [
+    ("acme", "email", "contact"),
+    ("acme", "emails", "contact"),
+    ("acme", "ca", "directories"),
+];
 
 /// The candidate that a typing error away could have been meant.
 pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {

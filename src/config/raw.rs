@@ -58,9 +58,7 @@ fn remedy(message: &str, found: &str, line: &str) -> String {
         m if m.starts_with("string values must be quoted") && found.is_empty() => {
             "write a value after the =, or remove the line".to_owned()
         }
-        m if m.starts_with("string values must be quoted") => {
-            format!("write \"{}\", in quotes", found.trim())
-        }
+        m if m.starts_with("string values must be quoted") => in_quotes(found.trim()),
         m if m.starts_with("duplicate key") && header => {
             "keep one header of this name and put all its keys under it".to_owned()
         }
@@ -69,6 +67,9 @@ fn remedy(message: &str, found: &str, line: &str) -> String {
         }
         m if m.starts_with("unclosed table") => "close the header with ]".to_owned(),
         m if m.contains("array elements") => "put a comma between the values".to_owned(),
+        m if m.contains("invalid basic string") && line.contains(CURLY) => {
+            "close the text with a plain \", which is another character than ” or “".to_owned()
+        }
         m if m.contains("invalid basic string") => {
             "close the text with a \" on its line".to_owned()
         }
@@ -78,5 +79,21 @@ fn remedy(message: &str, found: &str, line: &str) -> String {
         m if m.starts_with("invalid boolean") => "write true or false".to_owned(),
         m if m.starts_with("key with no value") => "write it as: key = value".to_owned(),
         _ => "every line is key = value, a [section], or a # comment".to_owned(),
+    }
+}
+
+/// Quotes as phones, chats and word processors make them of plain ones.
+const CURLY: [char; 11] = ['“', '”', '„', '‟', '‘', '’', '‚', '‛', '«', '»', '″'];
+
+/// What was meant as a text.
+fn in_quotes(found: &str) -> String {
+    let curly = |c: char| CURLY.contains(&c);
+    let plain = found.trim_matches(|c| curly(c) || "\"'".contains(c));
+    match found.contains(curly) {
+        true if plain.contains(curly) => {
+            "write plain quotes, \" or ': those here are other characters".to_owned()
+        }
+        true => format!("write \"{plain}\", in plain quotes: those here are other characters"),
+        false => format!("write \"{found}\", in quotes"),
     }
 }

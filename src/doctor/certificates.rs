@@ -265,7 +265,10 @@ fn on_disk(subject: &str, state: &OnDisk, now: SystemTime) -> Finding {
             return Finding::failure(subject, why, remedy);
         }
     };
-    let names = facts.names.join(", ");
+    let names = match facts.names.join(", ") {
+        none if none.is_empty() => "no name".to_owned(),
+        names => names,
+    };
     let seen = format!(
         "for {names}; until {}; SHA-256 {}",
         facts.until(),
@@ -325,6 +328,14 @@ mod tests {
         let path = PathBuf::from("cert.pem");
         let findings = judge(&CertificateFile { path, state }, served, now);
         findings.iter().map(|finding| finding.verdict).collect()
+    }
+
+    #[test]
+    fn a_certificate_without_names_is_told_as_such() {
+        let mut nameless = facts("A");
+        nameless.names.clear();
+        let found = on_disk("s", &OnDisk::Good(nameless), at(1));
+        assert!(found.seen.starts_with("for no name; until "), "{found:?}");
     }
 
     #[test]

@@ -279,7 +279,7 @@ fn ordinary_client(
         Ordinary::UnknownIssuer if development => {
             let seen = "it speaks TLS; an ordinary client refuses its self-signed certificate, and browsers ask";
             let remedy = format!(
-                "for others use [tls] certificate = \"files\"; for OpenClaw's clients: {pin}"
+                "for others use [tls] certificate = \"acme\" or \"files\"; for OpenClaw's clients: {pin}"
             );
             Finding::warning(subject, seen, remedy)
         }

@@ -122,6 +122,20 @@ impl Doors {
         self.addresses(Speaks::Plain)
     }
 
+    /// Where others reach a listener that the config has for this machine only: a socket that was
+    /// inherited stands in for it.
+    pub(crate) fn wider_than_configured(&self) -> Vec<SocketAddr> {
+        let wider = |door: &&Door| {
+            let (wanted, is) = (door.wanted.address.ip(), door.address.ip());
+            door.wanted.speaks == Speaks::Tls && wanted.is_loopback() && !is.is_loopback()
+        };
+        self.lock()
+            .iter()
+            .filter(wider)
+            .map(|door| door.address)
+            .collect()
+    }
+
     fn addresses(&self, speaks: Speaks) -> Vec<SocketAddr> {
         self.lock()
             .iter()

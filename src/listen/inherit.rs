@@ -167,8 +167,16 @@ impl Inherited {
 
     /// Closes what no address of the config has claimed, and says so.
     pub fn close_rest(self) {
-        for InheritedSocket { kind, address, .. } in self.sockets {
+        for socket in self.sockets {
+            let (kind, address) = (socket.kind, socket.address);
             match kind {
+                // It is still open there: who connects to it waits for nobody.
+                Some(kind) if socket.configured.is_none() => tracing::warn!(
+                    %address,
+                    "closed an {kind} socket that the service manager passed: {} has no place for it; \
+                     list its address there, or take it out of the socket unit",
+                    kind.key()
+                ),
                 Some(kind) => tracing::info!(
                     %address,
                     "closed an inherited {kind} socket: {} does not list it",

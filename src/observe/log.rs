@@ -127,13 +127,16 @@ impl LogFormat {
     }
 }
 
-/// An error and what led to it, in one line.
+/// An error and what led to it, in one line. A cause that an error tells itself is not told again.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(&format!(": {words}"));
+        }
         cause = error.source();
     }
     text
@@ -209,6 +212,22 @@ mod tests {
     fn auto_follows_the_terminal() {
         assert!(LogFormat::Auto.is_pretty(true) && !LogFormat::Auto.is_pretty(false));
         assert!(LogFormat::Pretty.is_pretty(false) && !LogFormat::Json.is_pretty(true));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        enum Failed {
+            #[error("no key: {source}; look at the disk")]
+            Tells { source: io::Error },
+            #[error("no key")]
+            Leaves { source: io::Error },
+        }
+        let source = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let tells = Failed::Tells { source: source() };
+        assert_eq!(with_causes(&tells), tells.to_string());
+        let leaves = Failed::Leaves { source: source() };
+        assert_eq!(with_causes(&leaves), "no key: permission denied");
     }
 
     #[test]

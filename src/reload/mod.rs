@@ -28,7 +28,7 @@ use doubt::Known;
 pub use doubt::{Doubt, Doubted};
 use in_force::Prepared;
 pub(crate) use in_force::{InForce, Swapped, first_table};
-pub use outcome::{Before, ReloadError, Reloaded};
+pub use outcome::{Before, ReloadError, Reloaded, TokenLeft};
 pub(crate) use outcome::{By, LastReload};
 use watch::Watch;
 
@@ -161,6 +161,13 @@ impl Reloader {
         match &reloaded {
             Ok(done) => {
                 tracing::info!(changed = done.keys(), ended = done.ended, "reloaded");
+                for TokenLeft { name, user } in &done.tokens_left {
+                    tracing::warn!(
+                        token = name,
+                        user,
+                        "a token stays valid though its user is gone: take it out of auth.tokens, too"
+                    );
+                }
             }
             Err(ReloadError::Unsettled) => {
                 tracing::info!("not reloaded yet: {}", ReloadError::Unsettled);
@@ -203,6 +210,7 @@ impl Reloader {
             text,
             ..
         } = loaded;
+        let tokens_left = TokenLeft::of(&old.auth, &config.auth);
         let prepared = self.prepare(config, deadline).await;
         if matches!(prepared, Err(ReloadError::SlowFiles)) {
             // Not even a look at what does not answer.
@@ -232,6 +240,7 @@ impl Reloader {
         let done = Reloaded {
             changes,
             ended,
+            tokens_left,
             before,
         };
         if !done.changes.is_empty() {

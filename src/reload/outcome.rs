@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Doubted, HANGING, LIMIT, SETTLES};
 use crate::auth::DeskError;
-use crate::config::{Change, ConfigErrors, Problem};
+use crate::config::{Auth, Change, ConfigErrors, Problem};
 use crate::listen::BindError;
 use crate::observe::log::LogError;
 use crate::protocol::rescue::millis;
@@ -87,9 +87,20 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// Sessions whose sign-in or token is gone, and which were ended for it.
     pub ended: usize,
+    /// Tokens that are valid though their user is gone from `auth.users`.
+    pub tokens_left: Vec<TokenLeft>,
     /// Where nothing is different: the last reload that has changed something. A file that changed
     /// has often been taken before somebody asks for it.
     pub before: Option<Before>,
+}
+
+/// A token of somebody who can no longer sign in with a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenLeft {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub user: String,
 }
 
 /// An earlier reload.
@@ -118,6 +129,11 @@ impl Reloaded {
     pub fn json(&self) -> Value {
         let changes: Vec<Value> = self.changes.iter().map(Change::json).collect();
         let mut said = json!({"changed": changes, "sessionsEnded": self.ended});
+        if let (false, Some(said)) = (self.tokens_left.is_empty(), said.as_object_mut()) {
+            let left = |token: &TokenLeft| json!({"name": token.name, "user": token.user});
+            let left = self.tokens_left.iter().map(left).collect();
+            said.insert("tokensLeft".to_owned(), Value::Array(left));
+        }
         if let (Some(before), Some(said)) = (&self.before, said.as_object_mut()) {
             let by = match before.by_itself {
                 true => "file",
@@ -140,6 +156,21 @@ impl Reloaded {
             true => "nothing".to_owned(),
             false => keys.join(", "),
         }
+    }
+}
+
+impl TokenLeft {
+    /// Of those who were among the users and are not any more. Others were never there: programs.
+    pub(super) fn of(old: &Auth, new: &Auth) -> Vec<Self> {
+        let is_in = |auth: &Auth, name: &str| auth.users.iter().any(|user| user.name == name);
+        let tokens = new.tokens.iter().filter(|_| new.token);
+        tokens
+            .filter(|token| is_in(old, &token.user) && !is_in(new, &token.user))
+            .map(|token| Self {
+                name: token.name.clone(),
+                user: token.user.clone(),
+            })
+            .collect()
     }
 }
 

@@ -119,6 +119,16 @@ async fn what_is_damaged_broken_off_or_to_be_taken_over_is_told_before_the_start
     assert!(kept.join("certificate.pem").exists(), "only looked at");
 }
 
+#[tokio::test]
+async fn nobody_but_us_renews_the_development_certificate() {
+    let folder = folder("[admin]\nlisten = \"127.0.0.1:1\"\n");
+    let made = ended(&folder, &["cert", "dev", "--config", "h.toml"]).await;
+    assert_eq!(made.code, Some(0), "{}", made.err);
+    let list = ended(&folder, &["cert", "list", "--config", "h.toml"]).await;
+    let next = "is made anew at the first start or reload in its last 14 days\n";
+    assert!(list.out.contains(next), "{}", list.out);
+}
+
 /// As for another user, whom the rights keep out.
 #[tokio::test]
 async fn what_cannot_be_read_is_not_told_as_absent() {

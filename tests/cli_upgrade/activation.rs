@@ -97,6 +97,28 @@ async fn sockets_without_our_names_are_taken_by_address_and_others_closed() {
     assert_eq!(service.exit().await.code(), Some(0));
 }
 
+/// The stock config is for this machine only, and the stock socket unit is not.
+#[tokio::test]
+async fn sockets_for_everybody_are_told_as_such() {
+    let gateway = ScriptedGateway::start().await;
+    let folder = Folder::new(&gateway, "");
+    let (one, everybody) = listening("0.0.0.0:0");
+    let (two, left_over) = listening("127.0.0.1:0");
+    let command = activated(&folder, "https:https", [one.into(), two.into()], "");
+    let mut service = Service::run(folder, command).await;
+    assert_eq!(service.https, everybody);
+    let told = service.line("reachable from other machines").await;
+    assert_eq!(
+        (&told["level"], &told["address"]),
+        (&"WARN".into(), &everybody.to_string().into())
+    );
+    let closed = service.line("closed an https socket").await;
+    assert_eq!(
+        (&closed["level"], &closed["address"]),
+        (&"WARN".into(), &left_over.to_string().into())
+    );
+}
+
 #[tokio::test]
 async fn what_is_meant_for_another_process_or_is_no_listener_is_not_used() {
     let gateway = ScriptedGateway::start().await;

@@ -51,7 +51,7 @@ async fn the_command_says_what_came_of_it() {
     let (_one, _) = Raw::connected(&service.target(), &Role::backend()).await;
     let (code, out, err) = service.upgrade().await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    let words = "1 session is left with the old one, which ends with the last, or after 1800 s";
+    let words = "1 session is left with the old one, which ends with the last, or after 30 min";
     assert!(out.contains(words), "{out}");
     // Both are asked by their own ids: the old one has nothing to give any more.
     service.signal(service.pid(), Signal::USR2);

@@ -535,6 +535,47 @@ async fn a_new_password_ends_what_hung_on_the_old_one() {
 }
 
 #[tokio::test]
+async fn tokens_of_who_is_gone_are_named() {
+    let scene = scene().await;
+    let token = |name: &str, user: &str| {
+        let hash = holdline::auth::TokenHash::of(name).to_base64url();
+        format!("{{ name = \"{name}\", user = \"{user}\", hash = \"{hash}\" }}")
+    };
+    let tokens = format!(
+        "tokens = [{}, {}]\n",
+        token("phone", USER),
+        token("ci", "a-program")
+    );
+    let both =
+        auth(&scene.state, &HASH).replace("\"password\"", "\"password\", \"token\"") + &tokens;
+    let gone = both.replace(
+        &format!("name = \"{USER}\", hash"),
+        "name = \"another\", hash",
+    );
+    let reload = async |text: &str| {
+        *scene.settings.lock().unwrap() = text.to_owned();
+        scene.proxy.holdline.reload().await.unwrap()
+    };
+    assert_eq!(reload(&both).await.tokens_left, []);
+    let left = reload(&gone).await;
+    let named: Vec<_> = left
+        .tokens_left
+        .iter()
+        .map(|token| (token.name.as_str(), token.user.as_str()))
+        .collect();
+    assert_eq!(named, [("phone", USER)]);
+    let told = left.json();
+    assert_eq!(told["tokensLeft"], json!([{"name": "phone", "user": USER}]));
+    // Only whoever takes the user out is told.
+    assert_eq!(
+        reload(&(gone + "session_idle = \"6d\"\n"))
+            .await
+            .tokens_left,
+        []
+    );
+}
+
+#[tokio::test]
 async fn a_shorter_sign_in_is_shorter_for_those_who_are_in() {
     let scene = scene().await;
     let mut browser = Browser::signed_in(&scene.proxy).await;

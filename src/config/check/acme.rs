@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::Uri;
 use zeroize::Zeroizing;
 
-use crate::config::addresses::host_pattern;
+use crate::config::addresses::{file_path, host_pattern};
 use crate::config::checker::{Item, nearest};
 use crate::config::model::{Challenge, Directory, ExternalAccount, HostPattern};
 use crate::config::outside::read_file;
@@ -107,9 +107,9 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
     let profile = section.text("profile", String::new(), |text| Ok(text.to_owned()));
     let form = "eab = [{ kid = \"...\", key_file = \"eab.key\" }]";
     let eab = section.each("eab", form, read_eab);
-    let ca_root = section.text("ca_root", String::new(), |text| Ok(text.to_owned()));
-    let ca_root = (!ca_root.value.is_empty())
-        .then(|| super::tls::read_ca(section, &ca_root.map(PathBuf::from)).0);
+    let ca_root = section.text("ca_root", PathBuf::new(), file_path);
+    let ca_root =
+        (!ca_root.value.as_os_str().is_empty()).then(|| super::tls::read_ca(section, &ca_root).0);
     let state_dir = section.text("state_dir", PathBuf::new(), super::auth::directory);
     let state_dir_place = state_dir.with(());
     let state_dir = match state_dir.is_set() {
@@ -119,7 +119,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, auth_state_dir: &Path) -> Draf
     };
     section.inherited("state_dir", "auth.state_dir");
     let elsewhere = ELSEWHERE.map(PathBuf::from).to_vec();
-    let import = section.list("import", elsewhere, |text| Ok(PathBuf::from(text)));
+    let import = section.list("import", elsewhere, file_path);
     if import.is_set() {
         for item in &import.value {
             check_import(section, item);
@@ -289,7 +289,7 @@ fn read_eab(section: &mut Section<'_, '_>) -> (Item<Directory>, ExternalAccount)
     };
     let of = section.text("directory", nothing(), directory);
     let kid = section.text("kid", String::new(), |text| Ok(text.to_owned()));
-    let key_file = section.text("key_file", PathBuf::new(), |text| Ok(PathBuf::from(text)));
+    let key_file = section.text("key_file", PathBuf::new(), file_path);
     let header = section.header();
     for (key, missing) in [
         ("kid", kid.value.is_empty()),

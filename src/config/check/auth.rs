@@ -10,7 +10,7 @@ use http::{HeaderName, Uri};
 use super::tls::LARGEST_PEM;
 use crate::auth::forward::check_ca_root;
 use crate::auth::{PasswordHash, TokenHash};
-use crate::config::addresses::{GatewayUrl, absolute_path, path_prefix};
+use crate::config::addresses::{GatewayUrl, absolute_path, file_path, path_prefix};
 use crate::config::checker::Item;
 use crate::config::model::{AccessToken, Auth, CertificateName, ForwardAuth, User};
 use crate::config::outside::read_file;
@@ -182,7 +182,7 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, Wrong> {
             "no directory is named",
             "write for example \"/var/lib/holdline\"",
         )),
-        text => Ok(PathBuf::from(text)),
+        text => file_path(text),
     }
 }
 
@@ -276,7 +276,7 @@ fn read_forward(section: &mut Section<'_, '_>, wanted: bool) -> Option<ForwardAu
     let minute = Duration::from_secs(60);
     let recheck = section.duration_or_off("recheck", Some(minute), RECHECK);
     let without_answer = section.duration("without_answer", 10 * minute, WITHOUT_ANSWER);
-    let ca_root = section.text("ca_root", String::new(), |text| Ok(text.to_owned()));
+    let ca_root = section.text("ca_root", PathBuf::new(), file_path);
     if wanted && url.is_sound() && url.value.is_none() {
         let wrong = Wrong::new(
             "modes says \"forward\", but no service is named",
@@ -315,9 +315,9 @@ struct ServiceUrl {
 fn ca_root_of(
     section: &mut Section<'_, '_>,
     url: &Item<Option<ServiceUrl>>,
-    ca_root: Item<String>,
+    ca_root: Item<PathBuf>,
 ) -> Option<PathBuf> {
-    if ca_root.value.is_empty() {
+    if ca_root.value.as_os_str().is_empty() {
         return None;
     }
     let path = section.checker().path(&ca_root.value);

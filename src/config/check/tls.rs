@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::addresses::file_path;
 use crate::config::checker::Item;
 use crate::config::model::{
     CertificateFiles, CertificateSource, ClientCertificates, Tls, TlsVersion,
@@ -45,9 +46,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> (Tls, Authorities) {
     let files: Vec<CertificateFiles> = count.iter().flatten().cloned().collect();
     let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
     let min_version = section.choice("min_version", TlsVersion::V1_2, versions);
-    let client_ca = section.text("client_ca", String::new(), |text| Ok(text.to_owned()));
-    let client_ca =
-        (!client_ca.value.is_empty()).then(|| read_ca(section, &client_ca.map(PathBuf::from)));
+    let client_ca = section.text("client_ca", PathBuf::new(), file_path);
+    let client_ca = (!client_ca.value.as_os_str().is_empty()).then(|| read_ca(section, &client_ca));
     let (client_ca, authorities) = client_ca.unzip();
     check_source(section, &source, count.is_empty());
     let certificate = match source.value {
@@ -97,9 +97,9 @@ fn check_source(section: &mut Section<'_, '_>, source: &Item<Source>, no_files: 
 fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
     let cert = read_path(section, "cert");
     let key = read_path(section, "key");
-    let (place, key) = (cert?, key?);
-    let cert = check_pem(section, &place, Pem::Certificate);
-    let key = check_pem(section, &key, Pem::Key);
+    let (of_cert, of_key) = (cert?, key?);
+    let cert = check_pem(section, &of_cert, Pem::Certificate);
+    let key = check_pem(section, &of_key, Pem::Key);
     let files = CertificateFiles {
         cert: cert.path,
         key: key.path,
@@ -108,11 +108,25 @@ fn read_pair(section: &mut Section<'_, '_>) -> Option<CertificateFiles> {
         match Certificate::check(&files.cert, &files.key) {
             Ok(Ok(())) => {}
             // Better than nothing at all, which is what there would be after a reboot.
-            Ok(Err(untimely)) => section.checker().warn(&place, unusable(&untimely)),
-            Err(error) => section.checker().error(&place, unusable(&error)),
+            Ok(Err(untimely)) => section.checker().warn(&of_cert, unusable(&untimely)),
+            Err(error) if is_of(&error, &files.key) => {
+                section.checker().error(&of_key, unusable(&error));
+            }
+            Err(error) => section.checker().error(&of_cert, unusable(&error)),
         }
     }
     Some(files)
+}
+
+/// Whether it is this file alone that is wrong.
+fn is_of(error: &TlsError, file: &Path) -> bool {
+    match error {
+        TlsError::Read { path, .. }
+        | TlsError::Pem { path, .. }
+        | TlsError::NoKey { path }
+        | TlsError::Key { path, .. } => path == file,
+        _ => false,
+    }
 }
 
 pub(super) fn read_ca(
@@ -151,7 +165,7 @@ fn read_path(section: &mut Section<'_, '_>, key: &'static str) -> Option<Item<Pa
             "no file is named",
             format!("write {key} = \"{key}.pem\""),
         )),
-        text => Ok(PathBuf::from(text)),
+        text => file_path(text),
     });
     if path.is_sound() && !path.is_set() {
         let wrong = Wrong::new(
@@ -204,7 +218,11 @@ fn wrong_content(text: &str, kind: Pem) -> Option<Wrong> {
     let has_key = text.contains("PRIVATE KEY-----");
     let (what, other) = match kind {
         Pem::Certificate if !has_certificate => ("no PEM certificate in this file", has_key),
-        Pem::Key if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {
+        // As PKCS #8 has it, and as OpenSSL wrote it before that.
+        Pem::Key
+            if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+                || text.contains("Proc-Type: 4,ENCRYPTED") =>
+        {
             let remedy =
                 "decrypt it: openssl pkey -in KEY -out KEY.plain, readable by holdline only";
             return Some(Wrong::new("the key is encrypted with a password", remedy));

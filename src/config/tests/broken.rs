@@ -52,6 +52,9 @@ macro_rules! broken {
 // Not TOML.
 broken! { NOT_TOML
     value_without_quotes: "[hold]\nmax = 10m" => "2:7", "", ["not TOML", "write \"10m\", in quotes"];
+    curly_quotes: "[gateway]\nurl = “http://127.0.0.1:3001”" => "2:7", "", ["write \"http://127.0.0.1:3001\"", "plain quotes"];
+    curly_quotes_in_a_list: "[listen]\nhttps = [“127.0.0.1:1”]" => "2:10", "", ["write \"127.0.0.1:1\"", "plain quotes"];
+    curly_quotes_at_the_end: "[gateway]\nurl = \"http://127.0.0.1:3001”" => "2:30", "", ["close the text with a plain \""];
     text_without_end: "[hold]\nmax = \"10m\n" => "2:11", "", ["close the text with a \""];
     header_without_end: "[hold\nmax = \"10m\"" => "1:6", "", ["close the header with ]"];
     key_twice: "[hold]\nmax = \"1m\"\nmax = \"2m\"" => "3:1", "", ["duplicate key", "keep one"];
@@ -67,6 +70,7 @@ broken! { KEYS
     dash_in_a_key: "[limits]\nping-every = \"5s\"" => "2:1", "limits.ping-every", ["did you mean \"ping_every\"?"];
     key_of_another_section: "[hold]\norigins = []" => "2:1", "hold.origins", ["belongs under [limits]"];
     unknown_key: "[http]\nredirect = true" => "2:1", "http.redirect", ["no such key", "known here: hold, page_after"];
+    key_that_others_call_so: "[acme]\nemail = [\"nick@example.com\"]" => "2:1", "acme.email", ["no such key", "called \"contact\""];
     unknown_key_of_a_route: "[[route]]\npath = \"/a\"\nurl = \"http://a\"\nhosts = \"b\"" => "4:1", "route[0].hosts", ["did you mean \"host\"?"];
     value_for_a_section: "hold = \"10m\"" => "1:8", "hold", ["write [hold]"];
     one_bracket_for_a_route: "[route]\nurl = \"http://a\"" => "1:1", "route", ["[[route]]"];
@@ -135,6 +139,8 @@ broken! { WHO_COMES_IN
     header_that_clients_may_send: "[auth]\nuser_header = \"accept\"" => "2:15", "auth.user_header", ["removed from clients", "x-forwarded-user"];
     somebodys_address: "[auth]\nloopback_as = \"8.8.8.8\"" => "2:15", "auth.loopback_as", ["may be somebody's", "192.0.2.0/24"];
     no_directory: "[auth]\nstate_dir = \"\"" => "2:13", "auth.state_dir", ["no directory", "/var/lib/holdline"];
+    directory_that_only_a_shell_knows: "[auth]\nstate_dir = \"~/holdline\"" => "2:13", "auth.state_dir", ["what ~ stands for", "write \"${HOME}/holdline\""];
+    file_that_only_a_shell_knows: "[tls]\nclient_ca = \"~/ca.pem\"" => "2:13", "tls.client_ca", ["what ~ stands for", "write \"${HOME}/ca.pem\""];
     idle_beyond_the_end: "[auth]\nsession_idle = \"40d\"" => "2:16", "auth.session_idle", ["30d", "auth.session_max"];
     nobody_to_ask: "[auth]\nmodes = [\"forward\"]\n[auth.forward]\ncopy = []" => "3:1", "auth.forward", ["no service is named", "url = \"http://HOST:PORT/PATH\""];
     service_of_another_scheme: "[auth.forward]\nurl = \"ftp://sso\"" => "2:7", "auth.forward.url", ["not a URL", "http://127.0.0.1:4180"];
@@ -151,6 +157,8 @@ broken! { ADDRESSES
     route_to_ourselves: "[[route]]\npath = \"/a\"\nurl = \"http://[::1]:8443\"\n[listen]\nhttps = [\"[::]:8443\"]" => "3:7", "route[0].url", ["holdline itself"];
     address_without_list: "[listen]\nhttps = \"0.0.0.0:443\"" => "2:9", "listen.https", ["write [\"0.0.0.0:443\"]"];
     address_without_ip: "[listen]\nhttps = [\":443\"]" => "2:10", "listen.https[0]", ["write \"0.0.0.0:443\""];
+    port_too_large: "[listen]\nhttps = [\"0.0.0.0:84430\"]" => "2:10", "listen.https[0]", ["not a port", "1 to 65535"];
+    port_too_large_for_ipv6: "[listen]\nhttps = [\"[::]:84430\"]" => "2:10", "listen.https[0]", ["not a port", "1 to 65535"];
     address_without_port: "[listen]\nhttps = [\"::\"]" => "2:10", "listen.https[0]", ["write \"[::]:443\""];
     name_for_an_address: "[listen]\nhttps = [\"localhost:8443\"]" => "2:10", "listen.https[0]", ["write \"127.0.0.1:8443\""];
     nowhere_to_listen: "[listen]\nhttps = []" => "2:9", "listen.https", ["nobody could connect"];

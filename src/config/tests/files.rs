@@ -60,7 +60,7 @@ fn every_way_in_which_a_pair_can_be_wrong_has_its_place_and_its_remedy() {
 
     let text = format!("{FILES}[{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n");
     type Break = fn(&Path);
-    let ways: [(&str, Break, &str, [&str; 2]); 8] = [
+    let ways: [(&str, Break, &str, [&str; 2]); 9] = [
         (
             "no certificate",
             |dir| fs::remove_file(dir.join("cert.pem")).unwrap(),
@@ -107,6 +107,16 @@ fn every_way_in_which_a_pair_can_be_wrong_has_its_place_and_its_remedy() {
             ["encrypted with a password", "openssl pkey"],
         ),
         (
+            "an encrypted key in the old form",
+            |dir| {
+                let head = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: \
+                            AES-256-CBC,00\n\nAA==\n-----END RSA PRIVATE KEY-----\n";
+                fs::write(dir.join("key.pem"), head).unwrap()
+            },
+            "3:37",
+            ["encrypted with a password", "openssl pkey"],
+        ),
+        (
             "another's key",
             |dir| {
                 let other = rcgen::KeyPair::generate().unwrap();
@@ -122,7 +132,7 @@ fn every_way_in_which_a_pair_can_be_wrong_has_its_place_and_its_remedy() {
                 let (half, _) = whole.split_at(whole.len() / 2);
                 fs::write(dir.join("key.pem"), half).unwrap();
             },
-            "3:19",
+            "3:37",
             ["key.pem", "key"],
         ),
     ];
