@@ -66,7 +66,10 @@ fn run(settings: &Settings, started: Started) -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return cli::fail("no threads to run on", &error),
+        Err(error) => {
+            log::flush(LAST);
+            return cli::fail("no threads to run on", &error);
+        }
     };
     let again = settings.clone();
     let source = Source {

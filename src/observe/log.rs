@@ -1,7 +1,8 @@
 //! The log: how lines look, and what of a request may be in them.
 //!
-//! Lines go to standard error, by the way of `out`; how they are written is in `lines`. What a client asked for is only
-//! ever logged through [`loggable_path`]: queries carry tokens, and some paths are secrets themselves.
+//! Lines go to standard error by the way of `out`; how they are written is in `lines`. What a client
+//! asked for is only ever logged through [`loggable_path`]: queries carry tokens, and some paths are
+//! secrets themselves.
 
 mod lines;
 mod out;

@@ -2,7 +2,7 @@
 //! hang; that costs lines, which are counted, and holds up nobody.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Lines that wait to be written at a time; a line is some 200 bytes.
 const WAITING: usize = 4096;
+/// Bytes of them; what a bad config says may be long.
+const WAITING_BYTES: usize = 4 << 20;
 
 /// Of the process, as standard error is.
 static OUT: OnceLock<Out> = OnceLock::new();
@@ -17,7 +19,9 @@ static OUT: OnceLock<Out> = OnceLock::new();
 /// Lines on their way.
 struct Out {
     queue: SyncSender<Next>,
-    /// For which there was no room.
+    /// Bytes that wait.
+    bytes: Arc<AtomicUsize>,
+    /// Lines for which there was no room.
     lost: Arc<AtomicU64>,
 }
 
@@ -67,15 +71,19 @@ impl Write for Line {
 impl Out {
     fn to(to: impl Write + Send + 'static) -> io::Result<Self> {
         let (queue, waiting) = sync_channel(WAITING);
-        let lost = Arc::<AtomicU64>::default();
-        let ours = Arc::clone(&lost);
+        let (bytes, lost) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
+        let counts = (Arc::clone(&bytes), Arc::clone(&lost));
         let thread = thread::Builder::new().name("log".to_owned());
-        thread.spawn(move || write_all(&waiting, to, &ours))?;
-        Ok(Self { queue, lost })
+        thread.spawn(move || write_all(&waiting, to, &counts.0, &counts.1))?;
+        Ok(Self { queue, bytes, lost })
     }
 
     fn say(&self, line: &[u8]) {
-        if self.queue.try_send(Next::Line(line.to_vec())).is_err() {
+        // Counted before it is there, so that the thread never takes away what was not.
+        let waiting = self.bytes.fetch_add(line.len(), Ordering::Relaxed);
+        let has_room = waiting + line.len() <= WAITING_BYTES;
+        if !has_room || self.queue.try_send(Next::Line(line.to_vec())).is_err() {
+            self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -93,7 +101,7 @@ impl Out {
 }
 
 /// Until nobody can say anything any more.
-fn write_all(waiting: &Receiver<Next>, mut to: impl Write, lost: &AtomicU64) {
+fn write_all(waiting: &Receiver<Next>, mut to: impl Write, bytes: &AtomicUsize, lost: &AtomicU64) {
     let mut told = 0;
     loop {
         let next = waiting.try_recv().or_else(|_| {
@@ -104,7 +112,10 @@ fn write_all(waiting: &Receiver<Next>, mut to: impl Write, lost: &AtomicU64) {
         });
         match next {
             // Nobody may be reading any more.
-            Ok(Next::Line(line)) => drop(to.write_all(&line)),
+            Ok(Next::Line(line)) => {
+                let _ = to.write_all(&line);
+                bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            }
             Ok(Next::Told(tell)) => {
                 let _ = tell.send(());
             }
@@ -128,6 +139,18 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn lines_that_are_long_are_no_way_to_all_the_memory() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let out = Out::to(ours).unwrap();
+        let long = vec![b'x'; WAITING_BYTES / 4];
+        for _ in 0..10 {
+            out.say(&long);
+        }
+        assert!(out.bytes.load(Ordering::Relaxed) <= WAITING_BYTES);
+        assert!(out.lost.load(Ordering::Relaxed) >= 6);
+    }
 
     #[test]
     fn a_reader_that_hangs_costs_lines_and_holds_nobody_up() {
