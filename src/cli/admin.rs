@@ -1,9 +1,12 @@
 //! What every command that asks a running holdline shares: where it is, and a runtime to ask on.
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
-use holdline::config::{self, AdminAddress};
+use holdline::config::{AdminAddress, ConfigErrors};
+use holdline::hint;
 use holdline::observe::AdminClient;
 
 use super::{Settings, fail, refuse, say};
@@ -15,13 +18,9 @@ impl Settings {
         let address = match self.admin {
             // Asked about nothing else, so a config that is broken by now is no hindrance.
             Some(AdminAddress(address)) => address,
-            None => match config::load(self.config.as_deref(), &self.overrides()) {
+            None => match self.read() {
                 Ok(loaded) => loaded.config.admin.listen,
-                Err(errors) => {
-                    let refused = refuse(&errors);
-                    say("where the running holdline is can be said as well: --admin ADDR\n");
-                    return Err(refused);
-                }
+                Err(errors) => self.despite(&errors)?,
             },
         };
         let off = "the admin listener is off, and this command has nobody to ask: set [admin] listen, \
@@ -39,6 +38,24 @@ impl Settings {
                 Err(ExitCode::FAILURE)
             }
         }
+    }
+
+    /// Where it is by a config with errors: they may be of this shell only, which lacks a variable or
+    /// may not read a secret.
+    pub(crate) fn despite(&self, errors: &ConfigErrors) -> Result<Option<SocketAddr>, ExitCode> {
+        let Some(AdminAddress(address)) = errors.admin else {
+            let refused = refuse(errors);
+            say("where the running holdline is cannot be seen in it; say it with --admin ADDR\n");
+            return Err(refused);
+        };
+        let file = self.config.as_deref().map(Path::display);
+        let file = file.map_or_else(|| "the command line".to_owned(), |path| path.to_string());
+        say(&format!(
+            "note: {file} has problems, which `{}` shows; only where the running holdline is was \
+             taken from it\n",
+            hint::config_command("check")
+        ));
+        Ok(address)
     }
 }
 

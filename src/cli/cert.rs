@@ -5,12 +5,13 @@
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
-use holdline::config::{CertificateSource, Config};
+use holdline::config::{CertificateSource, Config, ConfigErrors};
 use holdline::hint;
 use holdline::observe::status::CertificateStatus as Served;
 use holdline::observe::{AdminClient, AdminError};
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
 use super::words::printable;
-use super::{Settings, fail, say};
+use super::{Settings, fail, refuse, say};
 
 /// Of a certificate that cannot be looked for.
 const UNKNOWN: &str = "unknown";
@@ -48,25 +49,39 @@ pub(crate) enum CertCommand {
 
 impl CertCommand {
     pub(crate) fn run(self, settings: &Settings) -> ExitCode {
-        if let Self::Renew { name } = &self {
-            return renew(settings, name.as_deref());
-        }
-        let config = match settings.load() {
-            Ok(loaded) => loaded.config,
-            Err(refused) => return refused,
+        let with_config = |work: fn(&Config) -> ExitCode| match settings.load() {
+            Ok(loaded) => work(&loaded.config),
+            Err(refused) => refused,
         };
         match self {
-            Self::List { json } => block_on(list(&config, json)),
-            Self::Dev => dev(&config),
-            Self::AccountKey => account_key(&config),
-            Self::Renew { .. } => ExitCode::SUCCESS,
+            Self::List { json } => match settings.read() {
+                Ok(loaded) => block_on(list(&loaded.config, json)),
+                Err(errors) => list_despite(settings, &errors, json),
+            },
+            Self::Renew { name } => renew(settings, name.as_deref()),
+            Self::Dev => with_config(dev),
+            Self::AccountKey => with_config(account_key),
         }
     }
 }
 
+/// Of a running holdline only: what lies on disk a config with errors does not tell.
+fn list_despite(settings: &Settings, errors: &ConfigErrors, as_json: bool) -> ExitCode {
+    let address = match settings.despite(errors) {
+        Ok(address) => address,
+        Err(refused) => return refused,
+    };
+    block_on(async {
+        match running(address).await {
+            Ok(all) => tell(all, as_json, ""),
+            Err(_) => refuse(errors),
+        }
+    })
+}
+
 async fn list(config: &Config, as_json: bool) -> ExitCode {
     let mut note = String::new();
-    let all = match running(config).await {
+    let all = match running(config.admin.listen).await {
         Ok(told) => Some(told),
         Err(why) => {
             if config.acme.is_some() {
@@ -86,10 +101,14 @@ async fn list(config: &Config, as_json: bool) -> ExitCode {
         ));
         return ExitCode::FAILURE;
     };
+    tell(all, as_json, &note)
+}
+
+fn tell(all: Vec<Value>, as_json: bool, note: &str) -> ExitCode {
     let unknown = all.iter().any(|one| state(one) == Some(UNKNOWN));
     let text = match as_json {
         true => format!("{:#}\n", Value::Array(all)),
-        false => all.iter().map(in_words).collect::<String>() + &note,
+        false => all.iter().map(in_words).collect::<String>() + note,
     };
     match print(&text) {
         Ok(()) if unknown => ExitCode::FAILURE,
@@ -116,8 +135,8 @@ fn of_config(config: &Config) -> Vec<Value> {
 }
 
 /// What a running holdline tells, or a line about why there is none that does.
-async fn running(config: &Config) -> Result<Vec<Value>, String> {
-    let Some(address) = config.admin.listen else {
+async fn running(address: Option<SocketAddr>) -> Result<Vec<Value>, String> {
+    let Some(address) = address else {
         return Err(String::new());
     };
     let (said, status) = match AdminClient::new(address).status().await {

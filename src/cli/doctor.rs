@@ -1,11 +1,10 @@
 //! `holdline doctor`: looks at everything that has to work, in order, and says what to do.
 
 use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use holdline::config::{self, Loaded};
+use holdline::config::{AdminAddress, Loaded};
 use holdline::doctor::{self, Finding, Patient, Verdict};
 use holdline::observe::log::colors_wanted;
 use serde_json::{Value, json};
@@ -29,8 +28,7 @@ pub(crate) fn run(settings: &Settings, asked: &DoctorArgs) -> ExitCode {
 impl Settings {
     /// What is examined, and whether its config is bad; its problems are findings then.
     fn patient(&self) -> (Patient, bool) {
-        let default: SocketAddr = ([127, 0, 0, 1], 9180).into();
-        match config::load(self.config.as_deref(), &self.overrides()) {
+        match self.read() {
             Ok(Loaded {
                 config,
                 warnings,
@@ -38,7 +36,7 @@ impl Settings {
                 ..
             }) => {
                 let patient = Patient {
-                    admin: config.admin.listen,
+                    admin: Some(AdminAddress(config.admin.listen)),
                     source: source.to_string(),
                     problems: warnings,
                     config: Some(config),
@@ -51,7 +49,7 @@ impl Settings {
                     config: None,
                     source: source.unwrap_or_else(|| "the command line".to_owned()),
                     problems: [errors.errors, errors.warnings].concat(),
-                    admin: self.admin.map_or(Some(default), |admin| admin.0),
+                    admin: errors.admin,
                 };
                 (patient, true)
             }

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::addresses::listen_address;
+use super::checker::NO_SECTION;
+use super::problem::{MOST, Problem};
+use super::settings::{SetBy, Settings};
 use super::units::Wrong;
 
 /// Where the admin listener is, if there is one: `127.0.0.1:9180` or `off`.
@@ -30,6 +33,33 @@ impl FromStr for AdminAddress {
     }
 }
 
+/// `listen` of a config that has these errors, unless they may be about it: another address could
+/// be that of another holdline.
+pub(super) fn despite(
+    errors: &[Problem],
+    settings: &Settings,
+    text: &str,
+    listen: Option<SocketAddr>,
+) -> Option<AdminAddress> {
+    let here = |problem: &Problem| problem.key.split(['.', '[']).next() == Some("admin");
+    // Of more of them not all are known.
+    if errors.iter().any(here) || errors.len() >= MOST {
+        return None;
+    }
+    // Where lines are no TOML, keys may be lost, or in another section than they were written in.
+    let torn = || errors.iter().filter(|problem| problem.key.is_empty());
+    let sure = match settings.get("admin.listen")?.from {
+        SetBy::Flag(_) => true,
+        SetBy::File(_) => !torn().any(|line| line.shows("admin") || line.shows("listen")),
+        SetBy::Default | SetBy::Inherited(_) => {
+            // A section that there is not may be meant for this one.
+            let strange = |problem: &Problem| problem.what == NO_SECTION;
+            (torn().next().is_none() || !text.contains("admin")) && !errors.iter().any(strange)
+        }
+    };
+    sure.then_some(AdminAddress(listen))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +74,44 @@ mod tests {
             );
         }
         assert_eq!("off".parse::<AdminAddress>().unwrap(), AdminAddress(None));
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_leaves_the_address_as_it_is() {
+        use crate::config::parse;
+        let there = |text: &str| parse(text, "h.toml").unwrap_err().admin;
+        let said = AdminAddress(Some(([127, 0, 0, 1], 9181).into()));
+        let default = AdminAddress(Some(([127, 0, 0, 1], 9180).into()));
+        let admin = "[admin]\nlisten = \"127.0.0.1:9181\"\n";
+        let absent = "[acme]\ncontact = [\"${HOLDLINE_TESTS_HAVE_NO_SUCH_VARIABLE}\"]\n";
+        for (wrong, address) in [
+            (format!("{admin}{absent}"), said),
+            (format!("{admin}[hold]\nmax = 1\nmaxx = 2\n"), said),
+            (format!("{admin}[nonsense]\na = 1\n"), said),
+            (format!("{admin}[hold]\nmax = \"5\n"), said),
+            (
+                "[admin]\nlisten = \"off\"\n[hold]\nmax = 1".to_owned(),
+                AdminAddress(None),
+            ),
+            (absent.to_owned(), default),
+            ("[hold]\nmax = \"5\n".to_owned(), default),
+        ] {
+            assert_eq!(there(&wrong), Some(address), "{wrong}");
+        }
+        // Each of these may be meant to say another one than what can be read.
+        for wrong in [
+            "[admin]\nlisten = 7\n",
+            "[admin]\nlisten = \"127.0.0.1:${HOLDLINE_TESTS_HAVE_NO_SUCH_VARIABLE}\"\n",
+            "[admin]\nlisten = \"0.0.0.0:9181\"\n",
+            "[admin]\nlisten = \"127.0.0.1:9181\n",
+            "[admin\nlisten = \"127.0.0.1:9181\"\n",
+            "[admin]\nlistne = \"127.0.0.1:9181\"\n",
+            "[admni]\nlisten = \"127.0.0.1:9181\"\n",
+            "[[admin]]\nlisten = \"127.0.0.1:9181\"\n",
+            "[admin]\nlisten = \"127.0.0.1:9181\"\nlisten = \"127.0.0.1:9182\"\n",
+            "admin = 9181\n",
+        ] {
+            assert_eq!(there(wrong), None, "{wrong}");
+        }
     }
 }

@@ -66,6 +66,9 @@ impl<T> Item<T> {
     }
 }
 
+/// What is said of a section that there is not.
+pub(super) const NO_SECTION: &str = "no such section";
+
 /// A key that no section asked for.
 #[derive(Debug)]
 struct Unknown {
@@ -256,7 +259,7 @@ impl<'t> Checker<'t> {
         for unknown in std::mem::take(&mut self.unknown) {
             let remedy = self.meant(&unknown);
             let what = if unknown.section.is_empty() {
-                "no such section"
+                NO_SECTION
             } else {
                 "no such key"
             };

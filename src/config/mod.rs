@@ -132,6 +132,9 @@ pub struct ConfigErrors {
     /// Every file that was read, or should have been, as in [`Loaded`]: with another content of one
     /// of them the config may be a good one.
     pub files: Vec<PathBuf>,
+    /// Where the admin listener is all the same, if what is wrong leaves no doubt about that: enough
+    /// for asking whoever runs with this config.
+    pub admin: Option<AdminAddress>,
 }
 
 /// Reads and checks a file, or the embedded default without one.
@@ -149,6 +152,7 @@ pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Loaded, Config
     };
     let refused = |errors: ConfigErrors| ConfigErrors {
         files: with_itself(errors.files),
+        admin: errors.admin.or(overrides.admin),
         ..errors
     };
     let stamp = Stamp::of(path);
@@ -260,7 +264,9 @@ impl Input<'_> {
         let verdict = if errors.is_empty() {
             Ok(config)
         } else {
+            let listen = config.admin.listen;
             Err(ConfigErrors {
+                admin: admin_address::despite(&errors, &found.settings, self.text, listen),
                 errors,
                 warnings: warnings.clone(),
                 files: found.files.clone(),
@@ -342,6 +348,7 @@ fn one_error(place: Place, what: &str, remedy: &str) -> ConfigErrors {
         errors: vec![error],
         warnings: Vec::new(),
         files: Vec::new(),
+        admin: None,
     }
 }
 

@@ -100,6 +100,11 @@ impl Problem {
         })
     }
 
+    /// Whether this word stands in the line that is shown.
+    pub(super) fn shows(&self, word: &str) -> bool {
+        matches!(&self.place, Place::Spot(spot) if spot.excerpt.contains(word))
+    }
+
     /// Key, value and what is wrong, in one line.
     #[must_use]
     pub fn title(&self) -> String {

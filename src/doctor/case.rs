@@ -12,7 +12,7 @@ use super::gateway::health::Health;
 use super::gateway::process::Reached;
 use super::ports::Port;
 use super::running::Running;
-use crate::config::{Config, Problem, Upstream};
+use crate::config::{AdminAddress, Config, Problem, Upstream};
 
 /// All looks share one.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Case {
     pub(super) config: Option<Arc<Config>>,
     pub(super) source: String,
     pub(super) problems: Vec<Problem>,
-    pub(super) admin: Option<SocketAddr>,
+    pub(super) admin: Option<AdminAddress>,
     /// Every gateway once.
     pub(super) gateways: Vec<Gateway>,
     /// Every address to listen on; the admin listener's is not among them.

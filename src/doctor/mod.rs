@@ -22,7 +22,6 @@ mod ports;
 mod running;
 mod settings;
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use finding::{Finding, Verdict};
 
-use crate::config::{Config, Problem};
+use crate::config::{AdminAddress, Config, Problem};
 use case::Case;
 
 /// What is examined.
@@ -43,8 +42,8 @@ pub struct Patient {
     pub source: String,
     /// What is wrong with it, or odd.
     pub problems: Vec<Problem>,
-    /// Where a running holdline would answer.
-    pub admin: Option<SocketAddr>,
+    /// Where a running holdline would answer; `None`: the config is so bad that it does not say.
+    pub admin: Option<AdminAddress>,
 }
 
 type Looked = Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>;

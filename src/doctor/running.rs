@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Finding;
 use super::case::Case;
+use crate::config::AdminAddress;
 use crate::hint;
 use crate::listen::{Holder, holder_of};
 use crate::observe::{AdminClient, AdminError, Status};
@@ -20,10 +21,15 @@ pub(super) enum Running {
     Other(String, Option<Holder>),
     /// There is nobody to ask.
     AdminOff,
+    /// Where it would be is not known.
+    Unknown,
 }
 
 impl Running {
-    pub(super) async fn gather(admin: Option<SocketAddr>) -> Self {
+    pub(super) async fn gather(admin: Option<AdminAddress>) -> Self {
+        let Some(AdminAddress(admin)) = admin else {
+            return Self::Unknown;
+        };
         let Some(address) = admin.filter(|address| address.port() != 0) else {
             return Self::AdminOff;
         };
@@ -41,7 +47,7 @@ impl Running {
     pub(super) fn status(&self) -> Option<&Status> {
         match self {
             Self::Yes(status) => Some(status),
-            Self::No(_) | Self::Other(..) | Self::AdminOff => None,
+            Self::No(_) | Self::Other(..) | Self::AdminOff | Self::Unknown => None,
         }
     }
 }
@@ -72,6 +78,11 @@ fn judge(running: &Running, version: &str) -> Vec<Finding> {
         Running::AdminOff => {
             let why = "[admin] listen is off, or a port of chance: there is nobody to ask";
             return vec![Finding::cannot_tell("", why)];
+        }
+        Running::Unknown => {
+            let seen = "where the admin listener is cannot be seen in this config";
+            let remedy = "mend the config, or say where it is with --admin ADDR";
+            return vec![Finding::cannot_tell("", seen).with_remedy(remedy)];
         }
     };
     let mut findings = Vec::new();
@@ -142,6 +153,7 @@ mod tests {
         let address = "127.0.0.1:9180".parse().unwrap();
         assert_eq!(verdicts(&Running::No(address)), [Verdict::Warning]);
         assert_eq!(verdicts(&Running::AdminOff), [Verdict::CannotTell]);
+        assert_eq!(verdicts(&Running::Unknown), [Verdict::CannotTell]);
         let holder = Holder {
             name: "nginx".to_owned(),
             pid: 7,

@@ -103,12 +103,68 @@ async fn the_address_is_that_of_the_config() {
     let bad = ended(&folder, &config).await;
     assert_eq!((bad.code, bad.out.as_str()), (Some(78), ""));
     assert!(
-        bad.err.contains("can be said as well: --admin ADDR"),
+        bad.err
+            .contains("cannot be seen in it; say it with --admin ADDR"),
         "{}",
         bad.err
     );
     let by_hand = [&config[..], &["--admin", &admin]].concat();
     assert_eq!(ended(&folder, &by_hand).await.code, Some(0));
+}
+
+/// As with secrets of a service manager, which only the service may read.
+#[tokio::test]
+async fn a_config_that_only_the_running_one_can_read_leads_to_it() {
+    let running = Running::start("").await;
+    let (admin, pid) = (running.address("admin"), running.child.id().unwrap());
+    let token = "[auth]\nmodes = [\"token\"]\ntokens = [{ name = \"phone\", user = \"nick\", \
+         hash = \"${file:${HOLDLINE_TESTS_HAVE_NO_SUCH_VARIABLE}/phone}\" }]\n";
+    let folder = folder(&format!("{token}[admin]\nlisten = \"{admin}\"\n"));
+    let asked = async |command: &[&str]| {
+        let config = ["--config", "holdline.toml"];
+        ended(&folder, &[command, &config].concat()).await
+    };
+    let note =
+        "note: holdline.toml has problems, which `holdline check --config holdline.toml` shows";
+    for (command, words) in [
+        (&["status"][..], format!("pid {pid}")),
+        (&["cert", "list"], "certs-dev/cert.pem".to_owned()),
+        (&["cert", "list", "--json"], "\"served\"".to_owned()),
+    ] {
+        let told = asked(command).await;
+        assert_eq!(told.code, Some(0), "{command:?}: {}", told.err);
+        assert!(told.out.contains(&words), "{command:?}: {}", told.out);
+        assert!(told.err.starts_with(note), "{command:?}: {}", told.err);
+        assert_eq!(told.err.lines().count(), 1, "{}", told.err);
+    }
+    let doctor = asked(&["doctor"]).await;
+    assert_eq!(doctor.code, Some(78));
+    assert!(doctor.out.contains(&format!("pid {pid}")), "{}", doctor.out);
+    let drained = asked(&["drain"]).await;
+    assert_eq!(drained.code, Some(0), "{}", drained.err);
+    let gone = asked(&["cert", "list"]).await;
+    assert_eq!(gone.code, Some(78), "nobody is there who knows");
+    assert!(
+        gone.err.contains("HOLDLINE_TESTS_HAVE_NO_SUCH_VARIABLE"),
+        "{}",
+        gone.err
+    );
+    // Where the address itself cannot be read, no other holdline is asked in its place.
+    let path = folder.path().join("holdline.toml");
+    std::fs::write(path, "[admin]\nlistne = \"127.0.0.1:9181\"\n").unwrap();
+    let doctor = asked(&["doctor"]).await;
+    assert!(
+        doctor
+            .out
+            .contains("cannot tell: running: where the admin listener is cannot be seen"),
+        "{}",
+        doctor.out
+    );
+    for command in ["status", "drain", "reload", "upgrade"] {
+        let refused = asked(&[command]).await;
+        assert_eq!((refused.code, refused.out.as_str()), (Some(78), ""));
+        assert!(refused.err.contains("--admin ADDR"), "{}", refused.err);
+    }
 }
 
 #[tokio::test]
