@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::config::Started;
+
 /// The flags of this process.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
@@ -37,6 +39,25 @@ pub fn command_at(words: &str, admin: SocketAddr) -> String {
     let admin = Some(admin.to_string());
     let flags = flags().clone();
     Flags { admin, ..flags }.command(words)
+}
+
+/// One that asks whoever answers at `admin`, whatever config that has: `holdline reload --admin Y`.
+#[must_use]
+pub fn command_to(words: &str, admin: SocketAddr) -> String {
+    let admin = Some(admin.to_string());
+    let flags = Flags::default();
+    Flags { admin, ..flags }.command(words)
+}
+
+/// One that needs the config file of a process that says which it is, or ours if it does not.
+#[must_use]
+pub fn config_command_of(words: &str, started: Option<&Started>) -> String {
+    let Some(started) = started else {
+        return config_command(words);
+    };
+    let config = started.file().map(Path::to_owned);
+    let flags = Flags::default();
+    Flags { config, ..flags }.config_command(words)
 }
 
 /// One that needs the config file only: `holdline check --config X`.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Desk, DeskError};
-use crate::config::{CertificateSource, Config, Loaded, ProtocolKind, Route};
+use crate::config::{CertificateSource, Config, Loaded, ProtocolKind, Route, Started};
 use crate::handover::{Arrival, ArrivalError, Binary, UpgradeError, Upgraded};
 use crate::http::{App, Doorway, Gate};
 use crate::listen::{BindError, Doors, Edge, Inherited};
@@ -182,8 +182,10 @@ impl Holdline {
         }
         let tls = (Arc::new(tls), Arc::clone(&keeper));
         let succession = Succession::new(binary, arrival.as_ref(), notifier);
+        let started = written.started.clone();
         let reloader = move |in_force, last| Reloader::new(in_force, source, written, last);
-        let shared = assemble(config, tls, Gate::new(desk), succession, reloader);
+        let around = (succession, started);
+        let shared = assemble(config, tls, Gate::new(desk), around, reloader);
         let bound = shared.in_force.bind(&mut inherited)?;
         if let Some(arrival) = &arrival {
             arrival.prepared().await?;
@@ -289,7 +291,7 @@ fn assemble(
     config: Config,
     (tls, keeper): (Arc<Tls>, Arc<AcmeKeeper>),
     gate: Gate,
-    succession: Succession,
+    (succession, started_with): (Succession, Option<Started>),
     reloader: impl FnOnce(Arc<InForce>, Arc<LastReload>) -> Reloader,
 ) -> Arc<Shared> {
     let (config, gate) = (Arc::new(config), Arc::new(gate));
@@ -334,6 +336,7 @@ fn assemble(
         sessions: Arc::clone(&sessions),
         last_reload: Arc::clone(&outcome),
         started: Instant::now(),
+        started_with,
         stopping: stopping.clone(),
     };
     let admin = Admin {

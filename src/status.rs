@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Started};
 use crate::observe::{Metrics, StatusSource, status};
 use crate::protocol::rescue::millis;
 use crate::reload::LastReload;
@@ -27,6 +27,7 @@ pub(crate) struct Status {
     pub(crate) keeper: Arc<AcmeKeeper>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
+    pub(crate) started_with: Option<Started>,
     pub(crate) succession: Arc<Succession>,
     pub(crate) draining_since: Arc<OnceLock<Instant>>,
     pub(crate) stopping: CancellationToken,
@@ -53,6 +54,7 @@ impl StatusSource for Status {
             "uptimeMs": millis(now.saturating_duration_since(self.started)),
             "draining": self.stopping.is_cancelled(),
             "drain": drain,
+            "config": self.started_with,
             "process": self.succession.json(),
             "lastReload": self.last_reload.json(now),
             "outages": self.metrics.outages.get(),

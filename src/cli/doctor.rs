@@ -36,6 +36,7 @@ impl Settings {
                 ..
             }) => {
                 let patient = Patient {
+                    file: self.config.clone(),
                     admin: Some(AdminAddress(config.admin.listen)),
                     source: source.to_string(),
                     problems: warnings,
@@ -46,6 +47,7 @@ impl Settings {
             Err(errors) => {
                 let source = self.config.as_ref().map(|path| path.display().to_string());
                 let patient = Patient {
+                    file: self.config.clone(),
                     config: None,
                     source: source.unwrap_or_else(|| "the command line".to_owned()),
                     problems: [errors.errors, errors.warnings].concat(),

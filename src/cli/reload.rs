@@ -1,10 +1,13 @@
 //! `holdline reload`: lets a running holdline read its config anew, and says what came of it.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
+use holdline::config::{Otherwise, Started};
+use holdline::hint;
 use holdline::observe::AdminError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
 use super::words::{count, duration, printable};
@@ -23,8 +26,17 @@ pub(crate) fn run(settings: &Settings, asked: &ReloadArgs) -> ExitCode {
         Err(refused) => return refused,
     };
     block_on(async {
-        if let Err(error) = client.status().await {
-            return fail("nothing to reload", &error);
+        let status = match client.status().await {
+            Ok((_, status)) => status,
+            Err(error) => return fail("nothing to reload", &error),
+        };
+        let started = status.config.as_ref();
+        if let Some(reason) = started.and_then(|it| settings.meant_for(it, client.address())) {
+            let said = json!({"error": reason, "problems": []});
+            if asked.json {
+                let _ = print(&format!("{said:#}\n"));
+            }
+            return refused(&reason, &said);
         }
         match client.reload().await {
             Ok(answer) => {
@@ -43,6 +55,26 @@ pub(crate) fn run(settings: &Settings, asked: &ReloadArgs) -> ExitCode {
             Err(error) => fail("it is not known whether anything was taken", &error),
         }
     })
+}
+
+impl Settings {
+    /// Why these cannot be meant for a holdline that was started so: a reload reads what it was
+    /// started with, and nothing else.
+    fn meant_for(&self, started: &Started, admin: SocketAddr) -> Option<String> {
+        let otherwise = started.otherwise(self.config.as_deref(), &self.overrides())?;
+        let uses = format!("the running one was started with {}", started.in_words());
+        Some(match otherwise {
+            Otherwise::Config => format!(
+                "{uses}: a reload reads that again and no other. Edit it, or start holdline anew with \
+                 the other one; `{}` reads it again as it is",
+                hint::command_to("reload", admin)
+            ),
+            Otherwise::Flag(flag) => format!(
+                "{uses}, without {flag}: flags stay as they are. Write it into the config file, or \
+                 start holdline anew with it"
+            ),
+        })
+    }
 }
 
 fn refused(reason: &str, said: &Value) -> ExitCode {

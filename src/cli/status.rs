@@ -187,6 +187,9 @@ fn in_words(status: &Status, colors: bool, now_ms: u64) -> String {
             pid => format!(", pid {pid}"),
         }
     );
+    if let Some(started) = &status.config {
+        text.push_str(&format!("config: {}\n", printable(&started.in_words())));
+    }
     if status.draining {
         let word = toned("draining", Tone::Odd, colors);
         let left = status.drain.map(|drain| {
@@ -238,7 +241,10 @@ fn refused_in_words(status: &Status, colors: bool) -> String {
     };
     let word = toned("reload refused", Tone::Bad, colors);
     let more = match refused.in_file {
-        true => format!(" (`{}` says more)", hint::config_command("check")),
+        true => {
+            let check = hint::config_command_of("check", status.config.as_ref());
+            format!(" (`{}` says more)", printable(&check))
+        }
         false => String::new(),
     };
     let why = printable(&refused.why);
@@ -405,6 +411,7 @@ fn clock(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use holdline::config::Started;
     use holdline::observe::status::{CrashLoopStatus, Drain};
 
     use super::*;
@@ -501,6 +508,17 @@ mod tests {
             !text.contains("4096") && !text.contains("b.example"),
             "{text}"
         );
+        status.config = Some(Started {
+            source: "/etc/h.toml".to_owned(),
+            flags: vec!["--gateway http://gw:1".to_owned()],
+        });
+        let text = in_words(&status, false, 61_000);
+        for line in [
+            "\nconfig: /etc/h.toml, with --gateway http://gw:1\n",
+            "(`holdline check --config /etc/h.toml` says more)\n",
+        ] {
+            assert!(text.contains(line), "no {line} in {text}");
+        }
         let watched = summary(&status);
         for part in [
             "; reload refused: h.toml:2:1: hold.maxx: no such key; ",

@@ -1,5 +1,6 @@
 //! The admin listener's address as people write it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
@@ -12,6 +13,15 @@ use super::units::Wrong;
 /// Where the admin listener is, if there is one: `127.0.0.1:9180` or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdminAddress(pub Option<SocketAddr>);
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
 
 impl FromStr for AdminAddress {
     type Err = Wrong;

@@ -27,6 +27,7 @@ mod section;
 mod settings;
 mod source;
 mod stamp;
+mod started;
 #[cfg(test)]
 pub(crate) mod tests;
 mod units;
@@ -48,6 +49,7 @@ pub use schema::schema;
 pub use scope::Scope;
 pub use settings::{Kind, Range, SetBy, Setting, Settings, Value, Written};
 pub use stamp::Stamp;
+pub use started::{Otherwise, Started};
 pub use units::Wrong;
 
 use zeroize::Zeroizing;
@@ -73,6 +75,22 @@ pub struct Overrides {
     pub admin: Option<AdminAddress>,
 }
 
+impl Overrides {
+    /// Every flag that was given, with its value.
+    pub fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let listen = self.listen.iter().map(|to| ("--listen", to.to_string()));
+        let gateway = self
+            .gateway
+            .iter()
+            .map(|url| ("--gateway", url.to_string()));
+        let admin = self
+            .admin
+            .iter()
+            .map(|admin| ("--admin", admin.to_string()));
+        listen.chain(gateway).chain(admin)
+    }
+}
+
 /// A config without errors.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -82,6 +100,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// Where it came from.
     pub source: Origin,
+    /// What it was started with, if a process runs with it.
+    pub started: Started,
     /// Every key: its value, and who set it. Two of them can be compared by [`changes()`].
     pub settings: Settings,
     /// Every file that it was made of, as paths from where we run: the config file, certificates,
@@ -214,6 +234,7 @@ fn check_text(
     checked.verdict.map(|config| Loaded {
         config,
         warnings: checked.warnings,
+        started: Started::of(&source, overrides),
         source,
         settings: checked.settings,
         files: checked.files,

@@ -1,6 +1,7 @@
 //! What is examined, and the evidence that more than one look needs, each gathered once.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,13 +13,14 @@ use super::gateway::health::Health;
 use super::gateway::process::Reached;
 use super::ports::Port;
 use super::running::Running;
-use crate::config::{AdminAddress, Config, Problem, Upstream};
+use crate::config::{AdminAddress, Config, Problem, Started, Upstream};
 
 /// All looks share one.
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) config: Option<Arc<Config>>,
     pub(super) source: String,
+    file: Option<PathBuf>,
     pub(super) problems: Vec<Problem>,
     pub(super) admin: Option<AdminAddress>,
     /// Every gateway once.
@@ -57,6 +59,7 @@ impl Case {
             gateways,
             ports: ports.map(|address| (*address, OnceCell::new())).collect(),
             source: patient.source,
+            file: patient.file,
             problems: patient.problems,
             admin: patient.admin,
             running: OnceCell::new(),
@@ -70,6 +73,17 @@ impl Case {
         self.running
             .get_or_init(|| Running::gather(self.admin))
             .await
+    }
+
+    /// What the holdline that runs was started with, if that is another config.
+    pub(super) async fn other_config(&self) -> Option<&Started> {
+        let started = self.running().await.status()?.config.as_ref()?;
+        let (theirs, ours) = (started.clone(), self.file.clone());
+        let same = super::blocking(move || match ours {
+            Some(file) => theirs.uses(&file),
+            None => theirs.file().is_none(),
+        });
+        (!same.await?).then_some(started)
     }
 
     /// The certificates of the config as they are on disk.

@@ -9,7 +9,7 @@ use super::Finding;
 use super::case::Case;
 use super::ours;
 use super::ports::Port;
-use crate::config::{CertificateSource, Tls};
+use crate::config::{CertificateSource, Started, Tls};
 use crate::hint;
 use crate::observe::status::AcmeStatus;
 use crate::tls::acme::{self, CertificateStatus};
@@ -114,12 +114,13 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
     }
     let now = SystemTime::now();
     let mut findings = from_cas(&case).await;
+    let other = case.other_config().await;
     for (index, file) in case.certificates().await.iter().enumerate() {
         let served = match index < MOST {
             true => served(&case, file).await,
             false => Served::NotAsked,
         };
-        findings.extend(judge(file, &served, now));
+        findings.extend(judge(file, &served, other, now));
     }
     findings
 }
@@ -222,7 +223,13 @@ async fn served(case: &Case, file: &CertificateFile) -> Served {
     }
 }
 
-fn judge(file: &CertificateFile, served: &Served, now: SystemTime) -> Vec<Finding> {
+/// `other`: what the holdline that runs was started with, if that is another config.
+fn judge(
+    file: &CertificateFile,
+    served: &Served,
+    other: Option<&Started>,
+    now: SystemTime,
+) -> Vec<Finding> {
     let subject = file.path.display().to_string();
     let mut findings = vec![on_disk(&subject, &file.state, now)];
     match (served, &file.state) {
@@ -237,8 +244,16 @@ fn judge(file: &CertificateFile, served: &Served, now: SystemTime) -> Vec<Findin
                 served.sha256
             );
             let expired = served.expires_within(Duration::ZERO, now);
-            let reload = hint::command("reload");
-            let remedy = format!("run `{reload}`, and it serves what is in the file");
+            let remedy = match other {
+                None => {
+                    let reload = hint::command("reload");
+                    format!("run `{reload}`, and it serves what is in the file")
+                }
+                Some(started) => format!(
+                    "it was started with another config, and that is what it reads: {}",
+                    started.in_words()
+                ),
+            };
             findings.push(match expired {
                 true => Finding::failure(subject, format!("{seen}, which has expired"), remedy),
                 false => Finding::warning(subject, seen, remedy),
@@ -326,7 +341,7 @@ mod tests {
 
     fn verdicts(state: OnDisk, served: &Served, now: SystemTime) -> Vec<Verdict> {
         let path = PathBuf::from("cert.pem");
-        let findings = judge(&CertificateFile { path, state }, served, now);
+        let findings = judge(&CertificateFile { path, state }, served, None, now);
         findings.iter().map(|finding| finding.verdict).collect()
     }
 

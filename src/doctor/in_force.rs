@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Finding;
 use super::case::Case;
 use super::ports::Port;
+use crate::config::Started;
 use crate::hint;
 use crate::observe::Status;
 
@@ -23,11 +24,25 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
         }
         free.push(*address);
     }
-    judge(status, &free, &case.source)
+    judge(status, case.other_config().await, &free, &case.source)
 }
 
-/// `free`: every TLS address of the config, if nobody at all is on any of them.
-fn judge(status: &Status, free: &[SocketAddr], source: &str) -> Vec<Finding> {
+/// `other`: what the holdline that runs was started with, if not with this. `free`: every TLS address of the config, if nobody at all is on any of them.
+fn judge(
+    status: &Status,
+    other: Option<&Started>,
+    free: &[SocketAddr],
+    source: &str,
+) -> Vec<Finding> {
+    let another = "use the config and the flags that it was started with, or give this one another [admin] listen";
+    if let Some(started) = other {
+        // What it has refused is that one's.
+        let seen = format!(
+            "the holdline that answers there was started with another one: {}",
+            started.in_words()
+        );
+        return vec![Finding::warning(source, seen, another)];
+    }
     let mut findings = Vec::new();
     if let Some((ago, refused)) = status.refused() {
         let seen = format!(
@@ -54,8 +69,7 @@ fn judge(status: &Status, free: &[SocketAddr], source: &str) -> Vec<Finding> {
             "the holdline that answers there does not serve this config: nobody is on {}",
             addresses.join(", ")
         );
-        let remedy = "use the config and the flags that it was started with, or give this one another [admin] listen";
-        findings.push(Finding::warning(source, seen, remedy));
+        findings.push(Finding::warning(source, seen, another));
     }
     findings
 }
@@ -69,9 +83,9 @@ mod tests {
     #[test]
     fn a_config_that_is_not_in_force_is_a_warning() {
         let mut status = Status::default();
-        assert_eq!(judge(&status, &[], "h.toml"), []);
+        assert_eq!(judge(&status, None, &[], "h.toml"), []);
         status.last_reload = Some(LastReload::default());
-        assert_eq!(judge(&status, &[], "h.toml"), []);
+        assert_eq!(judge(&status, None, &[], "h.toml"), []);
         let refused =
             "the changed file is not taken by itself, the old config is in force: it sets nothing";
         status.last_reload = Some(LastReload {
@@ -79,7 +93,7 @@ mod tests {
             refused: Some(refused.to_owned()),
         });
         let address = "127.0.0.1:443".parse().unwrap();
-        let findings = judge(&status, &[address], "h.toml");
+        let findings = judge(&status, None, &[address], "h.toml");
         let [finding] = &findings[..] else {
             panic!("{findings:?}")
         };
@@ -90,10 +104,30 @@ mod tests {
     }
 
     #[test]
+    fn a_holdline_with_another_config_is_named_by_it() {
+        let status = Status {
+            last_reload: Some(LastReload {
+                ago_ms: 1,
+                refused: Some("its own affair".to_owned()),
+            }),
+            ..Status::default()
+        };
+        let started = Started {
+            source: "/etc/holdline.toml".to_owned(),
+            ..Started::default()
+        };
+        let findings = judge(&status, Some(&started), &[], "h.toml");
+        let [finding] = &findings[..] else {
+            panic!("{findings:?}")
+        };
+        assert!(finding.seen.ends_with("another one: /etc/holdline.toml"));
+    }
+
+    #[test]
     fn a_holdline_on_other_ports_is_another_one() {
         let mut status = Status::default();
         let address = "127.0.0.1:443".parse().unwrap();
-        let findings = judge(&status, &[address], "h.toml");
+        let findings = judge(&status, None, &[address], "h.toml");
         assert!(
             findings[0]
                 .seen
@@ -101,6 +135,6 @@ mod tests {
             "{findings:?}"
         );
         status.draining = true;
-        assert_eq!(judge(&status, &[address], "h.toml"), []);
+        assert_eq!(judge(&status, None, &[address], "h.toml"), []);
     }
 }

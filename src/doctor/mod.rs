@@ -22,6 +22,7 @@ mod ports;
 mod running;
 mod settings;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Patient {
     pub config: Option<Config>,
     /// What the config is called.
     pub source: String,
+    /// Its file, if it is of one.
+    pub file: Option<PathBuf>,
     /// What is wrong with it, or odd.
     pub problems: Vec<Problem>,
     /// Where a running holdline would answer; `None`: the config is so bad that it does not say.

@@ -87,9 +87,13 @@ fn judge(running: &Running, version: &str) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     let minutes = status.uptime_ms / 60_000;
+    let config = status.config.as_ref();
+    let config = config.map(|started| format!(", config {}", started.in_words()));
     let seen = format!(
-        "version {}, pid {}, up {minutes} min",
-        status.version, status.pid
+        "version {}, pid {}, up {minutes} min{}",
+        status.version,
+        status.pid,
+        config.unwrap_or_default()
     );
     findings.push(match (status.draining, status.version == version) {
         (true, _) => Finding::warning(

@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use super::holder::{self, Holder};
 use super::inherit::{Inherited, Kind};
 use super::socket::ListeningSocket;
-use crate::hint;
 
 /// Connections that the kernel keeps for us until we accept them; it caps this at
 /// `net.core.somaxconn`.
@@ -250,10 +249,10 @@ fn held_by(address: &SocketAddr, holder: Option<&Holder>) -> String {
             format!("port {port} is held by {own}, which is this very process; {another}")
         }
         Some(holder) if holder.name == "holdline" => format!(
-            "port {port} is held by a {holder} that runs already: `{}` gives that one a new config, \
-             `{}` a new binary; for a second one {another}",
-            hint::command("reload"),
-            hint::command("upgrade")
+            "port {port} is held by a {holder} that runs already (`ps -o args= -p {}` shows with which \
+             config and flags): with the same ones `holdline reload` gives it what its config says \
+             now, and `holdline upgrade` a new binary; for a second one {another}",
+            holder.pid
         ),
         Some(holder) => format!("port {port} is held by {holder}; stop it, or {another}"),
         None => format!(

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Metrics;
 use super::labels::SessionState;
+use crate::config::Started;
 use crate::tls::Facts;
 use crate::tls::acme::STAND_IN;
 
@@ -26,6 +27,8 @@ pub struct Status {
     pub draining: bool,
     /// How far it is, then.
     pub drain: Option<Drain>,
+    /// What it was started with; `None`: it does not say.
+    pub config: Option<Started>,
     /// Outages of all gateways since it runs.
     pub outages: u64,
     /// One per route, the default one last.

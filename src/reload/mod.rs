@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::{self, Config, ConfigErrors, Loaded, Origin, Settings, Stamp, Text};
+use crate::config::{self, Config, ConfigErrors, Loaded, Origin, Settings, Stamp, Started, Text};
 use crate::observe::log::{LogControl, LogPlan};
 
 use doubt::Known;
@@ -101,6 +101,7 @@ pub(crate) struct Written {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) stamps: Vec<(PathBuf, Stamp)>,
     pub(crate) text: Text,
+    pub(crate) started: Option<Started>,
     /// The config file, if it comes from one.
     pub(crate) config: Option<PathBuf>,
 }
@@ -113,6 +114,7 @@ impl Written {
             files: loaded.files,
             stamps: loaded.stamps,
             text: loaded.text,
+            started: Some(loaded.started),
             config: match loaded.source {
                 Origin::File(path) => Some(path),
                 Origin::Embedded | Origin::Text(_) => None,
@@ -135,6 +137,7 @@ impl Reloader {
             stamps,
             text,
             config,
+            started: _,
         } = written;
         let stamp = stamps
             .iter()

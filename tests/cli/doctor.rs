@@ -419,7 +419,15 @@ async fn another_holdline_on_the_admin_port_is_told() {
     let running = Running::start("").await;
     let (_free, https) = nobody();
     drop(_free);
-    let (lines, _) = examined(&["--listen", &https, "--admin", &running.address("admin")]).await;
+    let file = running.folder.path().join("holdline.toml");
+    let config = ["--config", &file.display().to_string()];
+    let at = ["--listen", &https, "--admin", &running.address("admin")];
+    let (lines, _) = examined(&at).await;
+    has(
+        &lines,
+        "the holdline that answers there was started with another one: ",
+    );
+    let (lines, _) = examined(&[config, [at[0], at[1]], [at[2], at[3]]].concat()).await;
     has(
         &lines,
         &format!(

@@ -68,7 +68,7 @@ async fn a_second_one_on_the_same_port_is_told_that_the_first_one_runs() {
     let second = run(&["--listen", &https, "--admin", "off"]).await;
     assert_eq!(second.code, Some(1));
     let words = format!(
-        "is held by a holdline (pid {pid}) that runs already: `holdline reload` gives that one"
+        "is held by a holdline (pid {pid}) that runs already (`ps -o args= -p {pid}` shows with which"
     );
     assert!(second.err.contains(&words), "no {words} in {}", second.err);
 }
@@ -165,6 +165,97 @@ async fn a_config_that_only_the_running_one_can_read_leads_to_it() {
         assert_eq!((refused.code, refused.out.as_str()), (Some(78), ""));
         assert!(refused.err.contains("--admin ADDR"), "{}", refused.err);
     }
+}
+
+#[tokio::test]
+async fn it_says_what_it_was_started_with_and_reads_nothing_else_anew() {
+    let mut running = Running::start("").await;
+    let admin = running.address("admin");
+    let at = |name: &str| running.folder.path().join(name);
+    let file = at("holdline.toml").display().to_string();
+    let flags = "--listen 127.0.0.1:0 --admin 127.0.0.1:0";
+    let words = ask(&running, &["status"]).await;
+    let line = format!("\nconfig: {file}, with {flags}\n");
+    assert!(words.out.contains(&line), "no {line} in {}", words.out);
+    let json: Value =
+        serde_json::from_str(&ask(&running, &["status", "--json"]).await.out).unwrap();
+    assert_eq!(json["config"]["source"], file);
+
+    std::fs::write(at("other.toml"), "[hold]\nmax = \"5m\"\n").unwrap();
+    std::os::unix::fs::symlink("holdline.toml", at("link.toml")).unwrap();
+    let url = "http://127.0.0.1:4001";
+    for (args, reason) in [
+        (
+            &["--config", "other.toml"][..],
+            format!("`holdline reload --admin {admin}` reads it again as it is"),
+        ),
+        (
+            &["--config", "none.toml"],
+            "reads that again and no other".to_owned(),
+        ),
+        (
+            &["--gateway", url],
+            format!("without --gateway {url}: flags stay"),
+        ),
+        (
+            &["--config", "holdline.toml", "--listen", "127.0.0.1:8444"],
+            "without --listen 127.0.0.1:8444".to_owned(),
+        ),
+    ] {
+        let refused = ask(&running, &[&["reload"], args].concat()).await;
+        assert_eq!(
+            (refused.code, refused.out.as_str()),
+            (Some(1), ""),
+            "{args:?}"
+        );
+        let uses =
+            format!("error: not reloaded: the running one was started with {file}, with {flags}");
+        assert!(refused.err.starts_with(&uses), "{}", refused.err);
+        assert!(refused.err.contains(&reason), "{}", refused.err);
+        let json = ask(&running, &[&["reload", "--json"], args].concat()).await;
+        let json: Value = serde_json::from_str(&json.out).unwrap();
+        assert!(json["error"].as_str().unwrap().contains(&reason), "{json}");
+    }
+    let status = ask(&running, &["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(status["lastReload"], Value::Null, "nothing was read");
+    for args in [
+        &[][..],
+        &["--config", "holdline.toml"],
+        &["--config", "link.toml", "--listen", "127.0.0.1:0"],
+        &["--config", &file],
+    ] {
+        let taken = ask(&running, &[&["reload"], args].concat()).await;
+        assert_eq!(taken.code, Some(0), "{args:?}: {}", taken.err);
+    }
+    // What doctor looks at is not what runs, and no reload makes it so.
+    let doctor = ask(&running, &["doctor", "--config", "other.toml"]).await;
+    let line = format!(
+        "warning: config in force other.toml: the holdline that answers there was started with another one: {file}"
+    );
+    assert!(doctor.out.contains(&line), "no {line} in {}", doctor.out);
+    running.child.kill().await.unwrap();
+
+    let folder = folder("");
+    let args = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut child = holdline(&folder, &args).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let started = String::new();
+    let mut embedded = Running {
+        child,
+        log,
+        started,
+        folder,
+    };
+    embedded.started = embedded.line("\"message\":\"running\"").await;
+    let words = ask(&embedded, &["status"]).await.out;
+    assert!(
+        words.contains("\nconfig: embedded default, with --listen"),
+        "{words}"
+    );
+    let refused = ask(&embedded, &["reload", "--config", "holdline.toml"]).await;
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert_eq!(ask(&embedded, &["reload"]).await.code, Some(0));
 }
 
 #[tokio::test]
@@ -286,7 +377,12 @@ async fn a_reload_says_what_came_of_it() {
         .find(|line| line.starts_with("reload refused "));
     let line = line.unwrap_or_else(|| panic!("{}", status.out));
     assert!(line.contains("hold.maxx: no such key"), "{line}");
-    assert!(line.ends_with(" (`holdline check` says more)"), "{line}");
+    let file = running.folder.path().join("holdline.toml");
+    let check = format!(" (`holdline check --config {}` says more)", file.display());
+    assert!(
+        line.ends_with(&check),
+        "the file that it was started with: {line}"
+    );
 }
 
 /// The steps at the head of the unit, in a root of their own; systemd's part is done for it.

@@ -8,6 +8,7 @@ fn loaded(text: &str, overrides: &Overrides) -> Loaded {
         config: checked.verdict.unwrap(),
         warnings: checked.warnings,
         source: Origin::File("/etc/holdline/holdline.toml".into()),
+        started: Started::default(),
         settings: checked.settings,
         files: checked.files,
         stamps: checked.stamps,

@@ -40,6 +40,7 @@ proptest! {
                 config: config.clone(),
                 warnings: checked.warnings,
                 source: Origin::Text("t".to_owned()),
+                started: Started::default(),
                 settings: checked.settings.clone(),
                 files: checked.files,
                 stamps: checked.stamps,
