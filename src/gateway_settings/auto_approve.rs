@@ -1,12 +1,13 @@
-//! `deviceAutoApprove`, read from the gateway's own config.
+//! `deviceAutoApprove`, and the lists that are set as a whole, read from the gateway's own config.
 //!
-//! From outside only a device that gets paired would show it. But a user who may read may ask for
-//! the gateway's config, which it tells without its secrets; of that only this setting is looked at.
+//! From outside only a device that gets paired would show the one, and nothing the others. But a user
+//! who may read may ask for the gateway's config, which it tells without its secrets; of that only
+//! these settings are looked at.
 
 use serde_json::Value;
 
 use super::answer::text;
-use super::{AUTO_APPROVE, Finding};
+use super::{AUTO_APPROVE, Finding, Lists};
 
 /// What asks for the config.
 pub(super) const METHOD: &str = "config.get";
@@ -18,11 +19,29 @@ const DEFAULT: [&str; 4] = [
     "operator.questions",
 ];
 
+/// What its config file has in the lists; `None`: it cannot be read.
+pub(super) fn lists(answer: &Value) -> Option<Lists> {
+    let config = config(answer)?;
+    let list = |path: &str| -> Vec<String> {
+        let list = config.pointer(path).and_then(Value::as_array);
+        let texts = list.into_iter().flatten().filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
+    };
+    Some(Lists {
+        trusted_proxies: list("/gateway/trustedProxies"),
+        origins: list("/gateway/controlUi/allowedOrigins"),
+    })
+}
+
+fn config(answer: &Value) -> Option<&Value> {
+    let config = answer.get("config").filter(|config| config.is_object());
+    config.filter(|_| answer.get("valid") != Some(&Value::Bool(false)))
+}
+
 /// What its config says, compared with the scopes that a device may be approved for; none: no
 /// device at all.
 pub(super) fn judge(answer: &Value, wanted: &[&str]) -> Finding {
-    let config = answer.get("config").filter(|config| config.is_object());
-    let Some(config) = config.filter(|_| answer.get("valid") != Some(&Value::Bool(false))) else {
+    let Some(config) = config(answer) else {
         return cannot_tell("the gateway cannot read its own config file", wanted);
     };
     let setting = config.pointer("/gateway/auth/trustedProxy/deviceAutoApprove");
@@ -154,6 +173,15 @@ mod tests {
             Value::Null,
         ] {
             assert_eq!(judge(&nothing, &[]).verdict, Verdict::CannotTell);
+            assert!(lists(&nothing).is_none());
         }
+    }
+
+    #[test]
+    fn lists_are_what_the_file_has() {
+        let gateway = json!({"trustedProxies": ["10.0.0.5", 7], "controlUi": {}});
+        let lists = lists(&json!({"config": {"gateway": gateway}})).unwrap();
+        assert_eq!(lists.trusted_proxies, ["10.0.0.5"]);
+        assert!(lists.origins.is_empty());
     }
 }

@@ -17,7 +17,7 @@ use super::{Finding, Looked};
 use crate::config::Upstream;
 
 pub(super) const GATEWAY: &str = "gateway";
-const PROXIES: &str = "gateway.trustedProxies";
+pub(super) const PROXIES: &str = "gateway.trustedProxies";
 pub(super) const ORIGINS: &str = "gateway.controlUi.allowedOrigins";
 pub(super) const MODE: &str = "gateway.auth.mode";
 /// Origins asked about; of more the rest is not looked at.

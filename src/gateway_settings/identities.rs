@@ -26,6 +26,8 @@ pub(super) struct Identities {
     keeps_devices: bool,
     /// Whether it is in trusted-proxy mode.
     believes: bool,
+    /// Why it was not seen what people may do there. `None`: nobody looked.
+    hindrance: Option<String>,
     /// What people may do whom nobody has named yet.
     others: Vec<String>,
     notes: Vec<String>,
@@ -64,6 +66,7 @@ impl Identities {
             people,
             keeps_devices: false,
             believes: false,
+            hindrance: None,
             others,
             notes: notes(auth, options),
         }
@@ -81,6 +84,7 @@ impl Identities {
         let believed =
             |finding: &Finding| finding.setting == MODE && finding.verdict == Verdict::Ok;
         self.believes = looked.findings.iter().any(believed);
+        self.hindrance = Some(hindrance(&looked.findings));
         self.keeps_devices = devices.is_some_and(|finding| finding.verdict == Verdict::Ok);
     }
 
@@ -157,9 +161,13 @@ impl Identities {
             names.collect::<Vec<_>>().join(", ")
         };
         if !unseen.is_empty() {
+            let why = match &self.hindrance {
+                None => "with the gateway running and without --print it is kept".to_owned(),
+                Some(why) => format!("{why}; `openclaw config get {SCOPES_OF}` shows it"),
+            };
             notes.push(format!(
-                "what the gateway grants {} already was not seen, and is overwritten: with the gateway \
-                 running and without --print it is kept, and --user NAME=SCOPE,SCOPE says it",
+                "what the gateway grants {} already was not seen, and is overwritten: {why}, and --user \
+                 NAME=SCOPE,SCOPE says it",
                 names(unseen)
             ));
         }
@@ -180,6 +188,20 @@ impl Identities {
             }
         }
         notes
+    }
+}
+
+/// What kept a look from people: the last thing that was not as it should be, for it ended there.
+fn hindrance(findings: &[Finding]) -> String {
+    let of_people =
+        |finding: &Finding| [SCOPES_OF, AUTO_APPROVE].contains(&finding.setting.as_str());
+    let mut odd = findings.iter().rev();
+    match odd.find(|finding| finding.verdict != Verdict::Ok && !of_people(finding)) {
+        Some(finding) if finding.setting == MODE && finding.verdict == Verdict::Wrong => {
+            "the gateway is not in trusted-proxy mode yet".to_owned()
+        }
+        Some(finding) => format!("{}: {}", finding.setting, finding.seen),
+        None => "the gateway was not asked about them".to_owned(),
     }
 }
 

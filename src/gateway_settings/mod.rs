@@ -29,6 +29,15 @@ pub struct Looked {
     pub findings: Vec<Finding>,
     /// What it grants to whom, of those who were looked at.
     granted: Vec<(String, Vec<String>)>,
+    /// What it has in its lists. `None`: that was not seen.
+    lists: Option<Lists>,
+}
+
+/// The lists that can only be set as a whole.
+#[derive(Debug, Clone, Default)]
+struct Lists {
+    trusted_proxies: Vec<String>,
+    origins: Vec<String>,
 }
 
 /// One thing that was looked at.

@@ -86,7 +86,8 @@ impl Check<'_> {
         if let Some(user) = trusted {
             // Without an answer to one question the next would only say the same again.
             if self.required_headers(header, user, origin).await {
-                self.auto_approve(identity, user, origin).await;
+                let reader = self.reader(user).to_owned();
+                self.auto_approve(identity, &reader, origin).await;
             }
         }
     }
@@ -225,7 +226,16 @@ impl Check<'_> {
         true
     }
 
-    /// What a new browser of somebody signed in may do; read where a user may read.
+    /// Somebody who may read, if any of them may.
+    fn reader<'u>(&'u self, user: &'u str) -> &'u str {
+        let reads = |scope: &String| ["operator.read", "operator.admin"].contains(&scope.as_str());
+        let mut granted = self.looked.granted.iter();
+        let reader = granted.find(|(_, scopes)| scopes.iter().any(reads));
+        reader.map_or(user, |(name, _)| name)
+    }
+
+    /// What a new browser of somebody signed in may do; read where a user may read. With it what
+    /// else only the gateway's config says.
     async fn auto_approve(&mut self, identity: &Identities, user: &str, origin: &str) {
         let dressed = As {
             user: Some((identity.user_header.as_str(), user)),
@@ -235,17 +245,19 @@ impl Check<'_> {
         let mut identity = identity.clone();
         identity.keep(&self.looked);
         let wanted = identity.device_scopes();
-        self.note(
-            match request(self.upstream, &dressed, auto_approve::METHOD).await {
-                Ok(Ok(answer)) => auto_approve::judge(&answer, &wanted),
-                Ok(Err(error)) => {
-                    let code = text(&error, "/details/code").or_else(|| text(&error, "/code"));
-                    let code = code.unwrap_or("no reason");
-                    let seen = format!("{user} may not read the gateway's config ({code})");
-                    auto_approve::cannot_tell(seen, &wanted)
-                }
-                Err(error) => auto_approve::cannot_tell(error.to_string(), &wanted),
-            },
-        );
+        let finding = match request(self.upstream, &dressed, auto_approve::METHOD).await {
+            Ok(Ok(answer)) => {
+                self.looked.lists = auto_approve::lists(&answer);
+                auto_approve::judge(&answer, &wanted)
+            }
+            Ok(Err(error)) => {
+                let code = text(&error, "/details/code").or_else(|| text(&error, "/code"));
+                let code = code.unwrap_or("no reason");
+                let seen = format!("{user} may not read the gateway's config ({code})");
+                auto_approve::cannot_tell(seen, &wanted)
+            }
+            Err(error) => auto_approve::cannot_tell(error.to_string(), &wanted),
+        };
+        self.note(finding);
     }
 }

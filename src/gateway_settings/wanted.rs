@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use serde_json::{Map, Value, json};
 
 use super::Looked;
+use super::check::{ORIGINS, PROXIES};
 use super::identities::{Identities, SCOPES_OF};
 use crate::config::{Config, HostPattern, ProtocolKind, Route, Upstream};
 
@@ -51,6 +52,8 @@ pub struct Wanted {
     pub(super) origins: Vec<String>,
     /// `gateway.auth`, where it is decided here who comes in.
     pub(super) identity: Option<Identities>,
+    /// Whether the lists have in them what the gateway has there already.
+    lists_seen: bool,
     notes: Vec<String>,
 }
 
@@ -121,6 +124,7 @@ impl Wanted {
             trusted_proxies,
             origins,
             identity,
+            lists_seen: false,
             notes,
         })
     }
@@ -153,11 +157,29 @@ impl Wanted {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let identity = self.identity.iter().flat_map(Identities::notes);
-        self.notes.iter().cloned().chain(identity).collect()
+        let lists = (!self.lists_seen).then(|| {
+            format!(
+                "what {PROXIES} and {ORIGINS} have already was not seen, and is replaced: `openclaw \
+                 config get` of each shows what to add to its command; --origin https://NAME adds an \
+                 origin"
+            )
+        });
+        let notes = self.notes.iter().cloned().chain(lists);
+        notes.chain(identity).collect()
     }
 
     /// Takes over what a gateway that was looked at has already, where nobody said otherwise.
     pub fn keep(&mut self, looked: &Looked) {
+        if let Some(lists) = &looked.lists {
+            self.lists_seen = true;
+            for (wanted, has) in [
+                (&mut self.trusted_proxies, &lists.trusted_proxies),
+                (&mut self.origins, &lists.origins),
+            ] {
+                let more = wanted.iter().filter(|one| !has.contains(one));
+                *wanted = has.iter().chain(more).cloned().collect();
+            }
+        }
         if let Some(identity) = &mut self.identity {
             identity.keep(looked);
         }
@@ -168,8 +190,8 @@ impl Wanted {
     #[must_use]
     pub fn commands(&self) -> Vec<String> {
         let mut commands = vec![
-            set("gateway.trustedProxies", &json!(self.trusted_proxies)),
-            set("gateway.controlUi.allowedOrigins", &json!(self.origins)),
+            set(PROXIES, &json!(self.trusted_proxies)),
+            set(ORIGINS, &json!(self.origins)),
         ];
         if let Some(identity) = &self.identity {
             let proxy = &identity.trusted_proxy();

@@ -31,6 +31,11 @@ const SIX: [&str; 6] = [
 /// Of these a device is approved for all that is not power over others.
 const FOUR: [&str; 4] = [SIX[1], SIX[2], SIX[3], SIX[4]];
 
+/// What is said where nobody could see what the gateway has in them.
+const LISTS: &str = "what gateway.trustedProxies and gateway.controlUi.allowedOrigins have already \
+    was not seen, and is replaced: `openclaw config get` of each shows what to add to its command; \
+    --origin https://NAME adds an origin";
+
 async fn asked(config: &str, args: &[&str]) -> Ended {
     let folder = folder(config);
     let config = ["gateway-config", "--config", "holdline.toml"];
@@ -146,7 +151,7 @@ async fn a_device_is_approved_for_no_more_than_its_person() {
         assert!(words.out.contains(note), "{}", words.out);
     }
     let report = printed("", &["--scopes", "operator.read"]).await;
-    assert_eq!(report["notes"], json!([]), "the gateway keeps its own");
+    assert_eq!(report["notes"], json!([LISTS]), "the gateway keeps its own");
 }
 
 #[tokio::test]
@@ -228,7 +233,11 @@ async fn what_only_the_other_side_knows_is_asked_for() {
     let named = printed(&config, &["--origin", "https://Claw.example.com/"]).await;
     let origins = named["settings"]["gateway"]["controlUi"]["allowedOrigins"].clone();
     assert_eq!(origins[4], "https://claw.example.com");
-    assert!(!named["notes"].to_string().contains("--origin"));
+    assert!(
+        !named["notes"]
+            .to_string()
+            .contains("stands in their browsers")
+    );
 }
 
 /// What stands in browsers are the certificate's names, at the ports that others get to.
@@ -243,7 +252,7 @@ async fn the_names_of_the_certificate_are_the_origins() {
     let names = ["claw.example.net", "a.example.org", "b.example.org"];
     let expected = names.map(|name| [format!("https://{name}"), format!("https://{name}:8443")]);
     assert_eq!(origins(&report), json!(expected.concat()));
-    assert_eq!(report["notes"], json!([]), "nothing is left to say");
+    assert_eq!(report["notes"], json!([LISTS]), "nothing else is to say");
 
     // A name of another gateway is that one's affair.
     let routes = format!(
@@ -284,7 +293,7 @@ async fn the_names_of_the_certificate_are_the_origins() {
         origins(&report),
         json!([&["https://claw.example.net:8443"], &here[..]].concat())
     );
-    assert_eq!(report["notes"], json!([]));
+    assert_eq!(report["notes"], json!([LISTS]));
     certificate(&["*.w.example.net"]);
     let report = one(&ended(&files, &print).await.out);
     assert_eq!(origins(&report), json!(here));
@@ -305,7 +314,7 @@ async fn notes_are_not_repeated() {
     assert_eq!(told.matches("OPENCLAW_GATEWAY_TOKEN").count(), 1, "{told}");
     assert_eq!(
         told.matches("\nnote, for each of them: ").count(),
-        3,
+        4,
         "{told}"
     );
     // Nor where it runs with that already.
@@ -345,6 +354,8 @@ async fn wrong_words_are_a_usage_error_and_a_bad_config_a_bad_config() {
 #[derive(Clone)]
 pub(super) struct Scripted {
     trusts: bool,
+    /// `trustedProxies`, as its config has them.
+    proxies: Vec<&'static str>,
     /// "*": any.
     origins: Vec<&'static str>,
     mode: &'static str,
@@ -364,6 +375,7 @@ impl Scripted {
     fn good() -> Self {
         Self {
             trusts: true,
+            proxies: vec!["127.0.0.1", "::1"],
             origins: vec!["https://localhost:8443", "https://127.0.0.1:8443"],
             mode: "trusted-proxy",
             user_header: "x-forwarded-user",
@@ -586,9 +598,11 @@ async fn talk(gateway: Scripted, mut stream: TcpStream, head: &Head, seen: Arc<M
         assert_eq!(request["method"], "config.get", "a method that only reads");
         let may_read = |scope: &&str| ["operator.read", "operator.admin"].contains(scope);
         let config = match gateway.granted(head).iter().any(may_read) {
-            true => Ok(json!({"valid": true, "config": {"gateway": {"auth": {
-                "token": "__REDACTED__",
-                "trustedProxy": {"deviceAutoApprove": gateway.approve}}}}})),
+            true => Ok(json!({"valid": true, "config": {"gateway": {
+                "trustedProxies": gateway.proxies,
+                "controlUi": {"allowedOrigins": gateway.origins},
+                "auth": {"token": "__REDACTED__",
+                    "trustedProxy": {"deviceAutoApprove": gateway.approve}}}}})),
             false => Err(json!({"code": "FORBIDDEN", "details": {"code": "MISSING_SCOPE"}})),
         };
         let _ = socket.send(say(answer(&request, config))).await;
@@ -883,6 +897,80 @@ async fn what_is_overwritten_is_said() {
     let unseen = "what the gateway grants nick@example.com, reader@example.com already was not \
          seen, and is overwritten: ";
     assert!(notes.contains(unseen), "{notes}");
+}
+
+/// A list can only be set as a whole.
+#[tokio::test]
+async fn what_a_gateway_has_in_its_lists_stays_there() {
+    let mut gateway = Scripted::good();
+    gateway.proxies = vec!["10.0.0.5", "127.0.0.1"];
+    gateway.origins = vec!["https://gateway.example.net", "https://localhost:8443"];
+    // Who may not read is asked last.
+    let mut restricted = gateway.clone();
+    restricted.finer = (READER, Vec::new());
+    for (gateway, args) in [(gateway, &AS_NICK[..]), (restricted, &BOTH)] {
+        let report = gateway.start().await.report(SIGNED_IN, args).await;
+        let settings = &report["settings"]["gateway"];
+        assert_eq!(
+            settings["controlUi"]["allowedOrigins"],
+            json!([
+                "https://gateway.example.net",
+                "https://localhost:8443",
+                "https://127.0.0.1:8443"
+            ])
+        );
+        assert_eq!(
+            settings["trustedProxies"],
+            json!(["10.0.0.5", "127.0.0.1", "::1"])
+        );
+        let commands = report["commands"].to_string();
+        for kept in ["10.0.0.5", "https://gateway.example.net"] {
+            assert!(commands.contains(kept), "{commands}");
+        }
+        assert!(!report["notes"].to_string().contains(LISTS), "{report:#}");
+    }
+    // Where nobody can be asked, it is said: the gateway decides itself, or lets no page of ours in.
+    let mut elsewhere = Scripted::good();
+    elsewhere.origins = vec!["https://gateway.example.net"];
+    for (gateway, config) in [(Scripted::token(), ""), (elsewhere, SIGNED_IN)] {
+        let gateway = gateway.start().await;
+        let report = gateway.report(config, &[]).await;
+        assert!(report["notes"].to_string().contains(LISTS), "{report:#}");
+    }
+}
+
+/// The true reason, and not one that has been met.
+#[tokio::test]
+async fn why_something_is_overwritten_unseen_is_said() {
+    let mut elsewhere = Scripted::good();
+    elsewhere.origins = vec!["https://gateway.example.net"];
+    let mut late = Scripted::good();
+    late.started = false;
+    for (gateway, why) in [
+        (
+            Scripted::token(),
+            "the gateway is not in trusted-proxy mode yet; `openclaw config get \
+             gateway.auth.identityScopes` shows it, and --user NAME=SCOPE,SCOPE says it",
+        ),
+        (
+            elsewhere,
+            "gateway.auth: what comes after an allowed origin was not looked at; ",
+        ),
+        (late, "gateway: it is starting; "),
+    ] {
+        let report = gateway.start().await.report(SIGNED_IN, &AS_NICK).await;
+        let notes = report["notes"].to_string();
+        let note = format!("{NICK} already was not seen, and is overwritten: {why}");
+        assert!(notes.contains(&note), "no {note} in {notes}");
+        assert!(!notes.contains("without --print"), "{notes}");
+    }
+    let notes = printed(SIGNED_IN, &AS_NICK).await["notes"].to_string();
+    assert!(
+        notes.contains(
+            "is overwritten: with the gateway running and without --print it is kept, and"
+        ),
+        "{notes}"
+    );
 }
 
 #[tokio::test]
