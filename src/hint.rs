@@ -72,6 +72,17 @@ pub fn same_command(words: &str) -> String {
     flags().same_command(words)
 }
 
+/// The same with some more.
+#[must_use]
+pub fn same_command_with(
+    words: &str,
+    more: impl IntoIterator<Item = (&'static str, String)>,
+) -> String {
+    let mut flags = flags().clone();
+    flags.others.extend(more);
+    flags.same_command(words)
+}
+
 fn flags() -> &'static Flags {
     FLAGS.get_or_init(Flags::default)
 }

@@ -10,6 +10,7 @@ use holdline::observe::log::colors_wanted;
 use serde_json::{Value, json};
 
 use super::admin::{block_on, print};
+use super::gateway_config::origin;
 use super::words::{Tone, count, printable, toned};
 use super::{BAD_CONFIG, Settings};
 
@@ -18,16 +19,20 @@ pub(crate) struct DoctorArgs {
     /// Print everything as one JSON object, when all is seen
     #[arg(long)]
     json: bool,
+    /// An address of holdline in browsers, e.g. https://claw.example.com, where a proxy or a port
+    /// forward makes it another than its own; may be repeated
+    #[arg(long, value_name = "URL", value_parser = origin)]
+    origin: Vec<String>,
 }
 
 pub(crate) fn run(settings: &Settings, asked: &DoctorArgs) -> ExitCode {
-    let (patient, bad) = settings.patient();
+    let (patient, bad) = settings.patient(&asked.origin);
     block_on(examine(patient, bad, asked.json))
 }
 
 impl Settings {
     /// What is examined, and whether its config is bad; its problems are findings then.
-    fn patient(&self) -> (Patient, bool) {
+    fn patient(&self, origins: &[String]) -> (Patient, bool) {
         match self.read() {
             Ok(Loaded {
                 config,
@@ -37,6 +42,7 @@ impl Settings {
             }) => {
                 let patient = Patient {
                     file: self.config.clone(),
+                    origins: origins.to_vec(),
                     admin: Some(AdminAddress(config.admin.listen)),
                     source: source.to_string(),
                     problems: warnings,
@@ -48,6 +54,7 @@ impl Settings {
                 let source = self.config.as_ref().map(|path| path.display().to_string());
                 let patient = Patient {
                     file: self.config.clone(),
+                    origins: origins.to_vec(),
                     config: None,
                     source: source.unwrap_or_else(|| "the command line".to_owned()),
                     problems: [errors.errors, errors.warnings].concat(),

@@ -201,7 +201,8 @@ fn user(text: &str) -> Result<(String, Vec<String>), String> {
     }
 }
 
-fn origin(text: &str) -> Result<String, String> {
+/// As a browser writes it.
+pub(crate) fn origin(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("https://").unwrap_or_default();
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let uri = rest.parse::<http::uri::Authority>();

@@ -21,6 +21,7 @@ pub(super) struct Case {
     pub(super) config: Option<Arc<Config>>,
     pub(super) source: String,
     file: Option<PathBuf>,
+    pub(super) origins: Vec<String>,
     pub(super) problems: Vec<Problem>,
     pub(super) admin: Option<AdminAddress>,
     /// Every gateway once.
@@ -60,6 +61,7 @@ impl Case {
             ports: ports.map(|address| (*address, OnceCell::new())).collect(),
             source: patient.source,
             file: patient.file,
+            origins: patient.origins,
             problems: patient.problems,
             admin: patient.admin,
             running: OnceCell::new(),

@@ -43,6 +43,8 @@ pub struct Patient {
     pub source: String,
     /// Its file, if it is of one.
     pub file: Option<PathBuf>,
+    /// Addresses in browsers beyond those that it says.
+    pub origins: Vec<String>,
     /// What is wrong with it, or odd.
     pub problems: Vec<Problem>,
     /// Where a running holdline would answer; `None`: the config is so bad that it does not say.

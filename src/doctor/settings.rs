@@ -30,6 +30,7 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
     let names = super::blocking(move || gateway::names(&config_of_names)).await;
     let options = Options {
         names: names.unwrap_or_default(),
+        origins: case.origins.clone(),
         ..Options::default()
     };
     let Ok(wanted) = Wanted::of_every(config, &options) else {
@@ -50,7 +51,10 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
                     Some(gateway) if !gateway.health().await.answers() => {
                         vec![Finding::cannot_tell(name, "it does not answer")]
                     }
-                    _ => judge(&name, &gateway::check(&wanted, LIMIT).await.findings),
+                    _ => {
+                        let looked = gateway::check(&wanted, LIMIT).await;
+                        judge(&name, &looked.findings, &case.origins)
+                    }
                 }
             }))
         })
@@ -75,9 +79,13 @@ fn who_decides(here: bool) -> Finding {
 }
 
 /// One origin that is allowed is enough to work with.
-fn judge(name: &str, findings: &[gateway::Finding]) -> Vec<Finding> {
+fn judge(name: &str, findings: &[gateway::Finding], origins: &[String]) -> Vec<Finding> {
     let is_allowed = |finding: &gateway::Finding| {
         finding.setting == ORIGINS && finding.verdict == gateway::Verdict::Ok
+    };
+    let command = || {
+        let origins = origins.iter().map(|origin| ("--origin", origin.clone()));
+        hint::same_command_with("gateway-config", origins)
     };
     let any_origin = findings.iter().any(is_allowed);
     findings
@@ -97,11 +105,7 @@ fn judge(name: &str, findings: &[gateway::Finding]) -> Vec<Finding> {
             };
             let remedy = match finding.verdict {
                 gateway::Verdict::Wrong if setting != SCOPES => {
-                    format!(
-                        "{}; `{}` prints the commands",
-                        finding.remedy,
-                        hint::same_command("gateway-config")
-                    )
+                    format!("{}; `{}` prints the commands", finding.remedy, command())
                 }
                 _ => finding.remedy.clone(),
             };
@@ -127,7 +131,7 @@ mod tests {
     fn what_shuts_nobody_out_is_a_warning() {
         use gateway::Verdict::{CannotTell, Ok, Wrong};
         let judged = |findings: &[gateway::Finding]| {
-            let findings = judge("gw", findings);
+            let findings = judge("gw", findings, &[]);
             findings
                 .iter()
                 .map(|finding| finding.verdict)
@@ -146,6 +150,10 @@ mod tests {
             [Verdict::Failure],
             "somebody may do nothing"
         );
+        let origins = ["https://claw.example.com".to_owned()];
+        let told = judge("gw", &[finding(ORIGINS, Wrong)], &origins);
+        let command = "`holdline gateway-config --origin https://claw.example.com` prints";
+        assert!(told[0].remedy.contains(command), "{told:?}");
         let (good, bad) = (finding(ORIGINS, Ok), finding(ORIGINS, Wrong));
         assert_eq!(
             judged(&[good, bad.clone()]),

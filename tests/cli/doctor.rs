@@ -435,3 +435,34 @@ async fn another_holdline_on_the_admin_port_is_told() {
         ),
     );
 }
+
+/// Behind a proxy or a port forward no page has an address of ours.
+#[tokio::test]
+async fn the_origin_in_browsers_can_be_said() {
+    let origin = "https://gateway.example.net";
+    let gateway = Scripted::token().of_origin(origin).start().await;
+    let url = format!("http://{}", gateway.address);
+    let refused = "gateway.controlUi.allowedOrigins: pages of https://localhost:8443 are refused";
+    let ((_one, admin), args) = (nobody(), ["--gateway", &url]);
+    let at = ["--admin", &admin];
+    let (lines, code) = examined(&[args, at].concat()).await;
+    has(
+        &lines,
+        &format!("failure gateway settings {} {refused}", gateway.address),
+    );
+    assert_eq!(code, Some(1));
+    let (lines, _) = examined(&[args, at, ["--origin", origin]].concat()).await;
+    has(
+        &lines,
+        &format!("warning gateway settings {} {refused}", gateway.address),
+    );
+    has(&lines, &format!("allowedOrigins: {origin} is allowed"));
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.starts_with("failure gateway settings")),
+        "{lines:#?}"
+    );
+    let wrong = run(&["doctor", "--origin", "http://plain.example.net"]).await;
+    assert_eq!((wrong.code, wrong.out.as_str()), (Some(64), ""));
+}

@@ -470,6 +470,13 @@ impl Scripted {
         }
     }
 
+    pub(super) fn of_origin(self, origin: &'static str) -> Self {
+        Self {
+            origins: vec![origin],
+            ..self
+        }
+    }
+
     pub(super) async fn start(self) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
