@@ -63,16 +63,28 @@ impl Settings {
     fn meant_for(&self, started: &Started, admin: SocketAddr) -> Option<String> {
         let otherwise = started.otherwise(self.config.as_deref(), &self.overrides())?;
         let uses = format!("the running one was started with {}", started.in_words());
+        // The embedded default is nothing that can be edited.
+        let edit = |what| started.file().map(|_| what).unwrap_or_default();
         Some(match otherwise {
             Otherwise::Config => format!(
-                "{uses}: a reload reads that again and no other. Edit it, or start holdline anew with \
-                 the other one; `{}` reads it again as it is",
+                "{uses}, and that is what a reload reads: {}start holdline anew with the other one; \
+                 `{}` reads it again as it is",
+                edit("edit that file, or "),
                 hint::command_to("reload", admin)
             ),
-            Otherwise::Flag(flag) => format!(
-                "{uses}, without {flag}: flags stay as they are. Write it into the config file, or \
-                 start holdline anew with it"
-            ),
+            Otherwise::Flag(flag) => {
+                let name = |flag: &str| flag.split(' ').next().map(str::to_owned);
+                // A flag that it has hides what its file says.
+                let hidden = started.flags.iter().any(|it| name(it) == name(&flag));
+                format!(
+                    "{uses}, without {flag}, and flags stay as they are: {}start holdline anew with it",
+                    if hidden {
+                        ""
+                    } else {
+                        edit("write it into that file, or ")
+                    }
+                )
+            }
         })
     }
 }

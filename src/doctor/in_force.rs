@@ -27,7 +27,8 @@ pub(super) async fn look(case: Arc<Case>) -> Vec<Finding> {
     judge(status, case.other_config().await, &free, &case.source)
 }
 
-/// `other`: what the holdline that runs was started with, if not with this. `free`: every TLS address of the config, if nobody at all is on any of them.
+/// `other`: what the holdline that runs was started with, if not with this. `free`: every TLS address
+/// of the config, if nobody at all is on any of them.
 fn judge(
     status: &Status,
     other: Option<&Started>,

@@ -191,15 +191,16 @@ async fn it_says_what_it_was_started_with_and_reads_nothing_else_anew() {
         ),
         (
             &["--config", "none.toml"],
-            "reads that again and no other".to_owned(),
+            "that is what a reload reads: edit that file, or start".to_owned(),
         ),
         (
             &["--gateway", url],
-            format!("without --gateway {url}: flags stay"),
+            format!("without --gateway {url}, and flags stay as they are: write it into that file"),
         ),
         (
             &["--config", "holdline.toml", "--listen", "127.0.0.1:8444"],
-            "without --listen 127.0.0.1:8444".to_owned(),
+            "without --listen 127.0.0.1:8444, and flags stay as they are: start holdline anew"
+                .to_owned(),
         ),
     ] {
         let refused = ask(&running, &[&["reload"], args].concat()).await;
@@ -255,6 +256,7 @@ async fn it_says_what_it_was_started_with_and_reads_nothing_else_anew() {
     );
     let refused = ask(&embedded, &["reload", "--config", "holdline.toml"]).await;
     assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(!refused.err.contains("edit that"), "{}", refused.err);
     assert_eq!(ask(&embedded, &["reload"]).await.code, Some(0));
 }
 
