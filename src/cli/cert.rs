@@ -72,7 +72,7 @@ fn list_despite(settings: &Settings, errors: &ConfigErrors, as_json: bool) -> Ex
         Err(refused) => return refused,
     };
     block_on(async {
-        match running(address).await {
+        match running(address, None).await {
             Ok(all) => tell(all, as_json, ""),
             Err(_) => refuse(errors),
         }
@@ -81,7 +81,7 @@ fn list_despite(settings: &Settings, errors: &ConfigErrors, as_json: bool) -> Ex
 
 async fn list(config: &Config, as_json: bool) -> ExitCode {
     let mut note = String::new();
-    let all = match running(config.admin.listen).await {
+    let all = match running(config.admin.listen, Some(config)).await {
         Ok(told) => Some(told),
         Err(why) => {
             if config.acme.is_some() {
@@ -134,8 +134,12 @@ fn of_config(config: &Config) -> Vec<Value> {
     }
 }
 
-/// What a running holdline tells, or a line about why there is none that does.
-async fn running(address: Option<SocketAddr>) -> Result<Vec<Value>, String> {
+/// What a running holdline tells, or a line about why there is none that does. `config`: of the
+/// file, if it has no errors.
+async fn running(
+    address: Option<SocketAddr>,
+    config: Option<&Config>,
+) -> Result<Vec<Value>, String> {
     let Some(address) = address else {
         return Err(String::new());
     };
@@ -151,9 +155,9 @@ async fn running(address: Option<SocketAddr>) -> Result<Vec<Value>, String> {
     Ok(match said.get("acme").and_then(Value::as_array) {
         Some(all) if !all.is_empty() => all.clone(),
         _ => {
-            let dev = match &config.tls.certificate {
-                CertificateSource::Dev { dir } => dir.file_name(),
-                CertificateSource::Files(_) | CertificateSource::Acme => None,
+            let dev = match config.map(|config| &config.tls.certificate) {
+                Some(CertificateSource::Dev { dir }) => dir.file_name(),
+                _ => None,
             };
             let served = status.certificates.iter();
             served.map(|one| of_served(one, dev)).collect()
