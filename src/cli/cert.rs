@@ -25,6 +25,8 @@ use super::{Settings, fail, refuse, say};
 
 /// Of a certificate that cannot be looked for.
 const UNKNOWN: &str = "unknown";
+/// The folder of the development certificate, where the config does not say whether it is served.
+const DEV: &str = "certs-dev";
 /// For files that are some kilobytes.
 const DISK: Duration = Duration::from_secs(5);
 
@@ -157,7 +159,8 @@ async fn running(
         _ => {
             let dev = match config.map(|config| &config.tls.certificate) {
                 Some(CertificateSource::Dev { dir }) => dir.file_name(),
-                _ => None,
+                Some(CertificateSource::Files(_) | CertificateSource::Acme) => None,
+                None => Some(OsStr::new(DEV)),
             };
             let served = status.certificates.iter();
             served.map(|one| of_served(one, dev)).collect()

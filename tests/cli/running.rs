@@ -128,7 +128,10 @@ async fn a_config_that_only_the_running_one_can_read_leads_to_it() {
         "note: holdline.toml has problems, which `holdline check --config holdline.toml` shows";
     for (command, words) in [
         (&["status"][..], format!("pid {pid}")),
-        (&["cert", "list"], "certs-dev/cert.pem".to_owned()),
+        (
+            &["cert", "list"],
+            "is made anew at the first start".to_owned(),
+        ),
         (&["cert", "list", "--json"], "\"served\"".to_owned()),
     ] {
         let told = asked(command).await;
