@@ -122,7 +122,8 @@ impl Facts {
         })
     }
 
-    pub(super) fn check_dates(&mut self, path: &Path, now: SystemTime) -> Result<(), TlsError> {
+    /// Whether clients accept its dates; `path` is what the error calls it.
+    pub(super) fn in_time(&self, path: &Path, now: SystemTime) -> Result<(), TlsError> {
         let path = path.to_owned();
         if now > self.not_after {
             return Err(TlsError::Expired {
@@ -136,6 +137,12 @@ impl Facts {
                 from: date(self.not_before),
             });
         }
+        Ok(())
+    }
+
+    /// The same, and a warning before it is over.
+    pub(super) fn check_dates(&mut self, path: &Path, now: SystemTime) -> Result<(), TlsError> {
+        self.in_time(path, now)?;
         if self.expires_within(EXPIRES_SOON, now) {
             self.warnings.push(Warning::ExpiresSoon {
                 on: date(self.not_after),

@@ -97,11 +97,12 @@ impl Tls {
 
     /// What clients refuse takes no place of what they accept.
     fn keeps_a_good_one(&self, new: &Facts, now: SystemTime) -> Result<(), TlsError> {
-        let Err(untimely) = new.clone().check_dates(Path::new(&new.source), now) else {
+        let in_time = |one: &Facts| one.in_time(Path::new(&one.source), now);
+        let Err(untimely) = in_time(new) else {
             return Ok(());
         };
         let served = self.store.facts();
-        let is_good = |old: &Facts| old.not_before <= now && now <= old.not_after;
+        let is_good = |old: &Facts| in_time(old).is_ok();
         let is_same = |old: &Facts| old.sha256 == new.sha256;
         let for_same = |old: &Facts| old.names.iter().any(|name| new.names.contains(name));
         let replaced = served.iter().any(|old| is_good(old) && for_same(old));

@@ -206,18 +206,17 @@ impl Kept {
         }
     }
 
-    /// Writes what is in memory in the place of a damaged file: it would be lost at the next start.
+    /// Writes what is in memory in the place of a file that is damaged or gone: it would be lost at the
+    /// next start.
     fn put_back(&mut self, state: &StateDir) {
-        let (None, Some(pem)) = (&self.unsaved, &self.pem) else {
+        if self.unsaved.is_some() || self.pem.is_none() {
             return;
-        };
-        match state.write(&self.file(), pem) {
-            Ok(()) => {
-                tracing::info!(names = ?self.names, "what is served was written anew");
-                self.version = state.version(&self.file());
-            }
-            // As one that could not be written in the first place.
-            Err(_) => self.unsaved = Some(pem.clone()),
+        }
+        // As one that could not be written in the first place.
+        self.unsaved.clone_from(&self.pem);
+        self.save(state);
+        if self.unsaved.is_none() {
+            tracing::info!(names = ?self.names, "what is served was written anew");
         }
     }
 
@@ -296,9 +295,8 @@ impl Kept {
         let there = state.read(&self.file());
         let there =
             there.map_err(|error| format!("{names}: {error}; {}", error.remedy_to_look()))?;
-        if there.is_none() && self.unsaved.is_none() {
-            self.unsaved = self.pem.clone();
-            self.save(state);
+        if there.is_none() {
+            self.put_back(state);
         }
         match (&self.unsaved, self.troubles.first()) {
             (Some(_), Some(trouble)) => Err(format!("{names}: {}", trouble.reason)),
