@@ -1,5 +1,7 @@
 //! `holdline cert`: with nobody running, and with a certificate on disk.
 
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 
 use super::{Running, ended, run};
@@ -14,14 +16,20 @@ const ACME: &str = "[tls]\ncertificate = \"acme\"\n[listen]\nhttps = [\"0.0.0.0:
     [acme]\ndomains = [\"a.example\", \"b.example www.b.example\"]\nstate_dir = \"state\"\nimport = []\n\
     [admin]\nlisten = \"127.0.0.1:1\"\n";
 
-#[tokio::test]
-async fn the_list_needs_no_running_holdline_and_changes_nothing() {
-    let folder = folder(ACME);
+/// Puts a certificate for `a.example` where holdline keeps it; the folder of it.
+fn kept_certificate(folder: &TempDir) -> PathBuf {
     let kept = folder.path().join("state/acme/certificates/a.example");
     std::fs::create_dir_all(&kept).unwrap();
     let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
     std::fs::write(kept.join("certificate.pem"), pem).unwrap();
+    kept
+}
+
+#[tokio::test]
+async fn the_list_needs_no_running_holdline_and_changes_nothing() {
+    let folder = folder(ACME);
+    let kept = kept_certificate(&folder);
     let damaged = "{\"attempts\": [";
     std::fs::write(kept.join("history.json"), damaged).unwrap();
     let list = ended(&folder, &["cert", "list", "--config", "h.toml"]).await;
@@ -58,11 +66,7 @@ async fn the_list_needs_no_running_holdline_and_changes_nothing() {
 #[tokio::test]
 async fn the_list_says_from_which_ca_a_certificate_came() {
     let folder = folder(ACME);
-    let kept = folder.path().join("state/acme/certificates/a.example");
-    std::fs::create_dir_all(&kept).unwrap();
-    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
-    let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
-    std::fs::write(kept.join("certificate.pem"), pem).unwrap();
+    let kept = kept_certificate(&folder);
     let said = |ca: &str| {
         let history = format!("{{\"version\": 1, \"issuer\": \"{ca}\"}}");
         std::fs::write(kept.join("history.json"), history).unwrap();

@@ -131,28 +131,31 @@ async fn the_command_says_when_there_is_nobody_to_ask() {
     }
 }
 
-/// Whether the kernel lets us have some.
-async fn has_process_namespaces() -> bool {
+/// A service whose first process is this command, as in a container; `None` where the kernel lets us
+/// have none.
+async fn contained(gateway: &ScriptedGateway, first: &[&str]) -> Option<Service> {
     let mut probe = Command::new("unshare");
     probe.args(["--pid", "--fork", "true"]);
     let output = probe.output().await;
-    output.is_ok_and(|output| output.status.success())
+    if !output.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no process namespaces here");
+        return None;
+    }
+    let folder = crate::service::Folder::new(gateway, "");
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(first);
+    folder.prepare(&mut command);
+    Some(Service::run(folder, command).await)
 }
 
 #[tokio::test]
 async fn the_first_process_of_a_container_is_not_replaced() {
     let gateway = ScriptedGateway::start().await;
-    let folder = crate::service::Folder::new(&gateway, "");
-    if !has_process_namespaces().await {
-        eprintln!("skipped: no process namespaces here");
+    let first = ["./holdline", "run", "--config", "holdline.toml"];
+    let Some(service) = contained(&gateway, &first).await else {
         return;
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.arg(folder.path("holdline"));
-    command.args(["run", "--config", "holdline.toml"]);
-    folder.prepare(&mut command);
-    let service = Service::run(folder, command).await;
+    };
     let (code, _, err) = service.upgrade().await;
     assert_eq!(code, Some(1));
     assert!(err.contains("this holdline is process 1"), "{err}");
@@ -166,17 +169,11 @@ async fn the_first_process_of_a_container_is_not_replaced() {
 #[tokio::test]
 async fn what_a_containers_init_has_started_is_not_replaced() {
     let gateway = ScriptedGateway::start().await;
-    let folder = crate::service::Folder::new(&gateway, "");
-    if !has_process_namespaces().await {
-        eprintln!("skipped: no process namespaces here");
-        return;
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
     // A shell with more to do does not let its command take its place.
-    command.args(["sh", "-c", "./holdline run --config holdline.toml; exit 3"]);
-    folder.prepare(&mut command);
-    let service = Service::run(folder, command).await;
+    let first = ["sh", "-c", "./holdline run --config holdline.toml; exit 3"];
+    let Some(service) = contained(&gateway, &first).await else {
+        return;
+    };
     let (code, _, err) = service.upgrade().await;
     assert_eq!(code, Some(1), "{err}");
     assert!(
